@@ -1,0 +1,67 @@
+/**
+ * The protocol seam: how bytes become packets and answers become bytes. One protocol object serves all connections of
+ * a loop; what it must remember of one connection it keeps in `c.session`. Runs on the loop's thread only.
+ */
+import type { Connection } from '../connection.js'
+import type { CloseReason } from '../errors.js'
+import type { RingBuffer } from '../ringbuffer/ring-buffer.js'
+
+/** A cut packet. `unPacket` may return the same object each time: the loop has read it before it calls again. */
+export interface Packet<Ctx = undefined> {
+  /** Handed to `onMessage` and, with the answer, to `packet`. Never reused by the loop: make a new one if it is an object. */
+  ctx: Ctx
+  /** The handler's own bytes, unless the protocol says `borrow`. */
+  data: Buffer
+}
+
+/** Bytes ready for the wire, in one piece or several. */
+export type Packed = Uint8Array | readonly Uint8Array[]
+
+/** Cuts packets out of a connection's bytes, and packs answers. */
+export interface Protocol<Ctx = undefined, Out = Uint8Array | string> {
+  /**
+   * Called while it returns packets; `undefined` says "not yet": it is called again when more bytes have come.
+   * An empty packet is legal. It takes what it returns out of `buffer` (`retrieve`, `read`, …) and leaves the rest;
+   * `buffer` is the loop's and must not be kept. The bytes in it are at most `maxReadBuffer` and one read (64 KiB).
+   * It may answer by itself with `c.sendRaw`, and may `c.close()`. A {@link ProtocolError} thrown here closes the
+   * connection with its message as the reason.
+   */
+  unPacket(c: Connection<Out>, buffer: RingBuffer): Packet<Ctx> | undefined
+
+  /**
+   * Makes the bytes of an answer (`ctx` is that of the packet being answered) or of a `send` (`ctx` absent).
+   * The loop has copied or written the bytes when the call that needed them returns, so they may be reused.
+   */
+  packet(c: Connection<Out>, out: Out, ctx?: Ctx): Packed
+
+  /**
+   * Optional, the fast way for answers and sends: writes `out` straight behind what the loop has gathered, at
+   * `target[offset…]`, and returns how many bytes it wrote, or -1 to be asked through {@link packet} instead (also when
+   * fewer than the needed bytes are left in `target`).
+   */
+  packetInto?(c: Connection<Out>, out: Out, ctx: Ctx | undefined, target: Buffer, offset: number): number
+
+  /**
+   * Optional: called once per loop for a broadcast, returns what packs `out` for each connection (so that framing and
+   * compression are done once), or `undefined` for a connection that is to be left out.
+   */
+  broadcast?(out: Out): (c: Connection<Out>) => Packed | undefined
+
+  /** A connection was accepted or connected: make its `c.session` here. */
+  onConnect?(c: Connection<Out>): void
+
+  /** The write buffer fell below the low-water mark after it was above the high one; called before the handler's. */
+  onDrain?(c: Connection<Out>): void
+
+  /** The connection ended; called before the handler's `onClose`, also where the handshake never ended. */
+  onClose?(c: Connection<Out>, reason: CloseReason): void
+
+  /** `true`: the handler's `onConnect` waits until the protocol calls `c.established()`. Default `false`. */
+  readonly handshake?: boolean
+
+  /** `true`: packets go on being handed over while earlier answers are pending. Default `false`. */
+  readonly multiplexed?: boolean
+
+  /** `true`: `data` is a view of the loop's memory, valid until `onMessage` returns. Default `false`: a copy to keep. */
+  readonly borrow?: boolean
+}

@@ -1,5 +1,6 @@
 /**
- * Which loop gets the next connection. Pure: the acceptor asks on its own thread and gives what it knows of the loops.
+ * Which loop gets the next connection. Pure: the acceptor asks on its own thread and gives what it knows of
+ * the loops.
  */
 
 /** What a strategy may look at. */
@@ -12,10 +13,11 @@ export interface LoopLoad {
 }
 
 /**
- * `round-robin`: one after the other · `least-connection`: the loop with the fewest connections, the first of several ·
- * `source-hash`: the same address without its port goes to the same loop · a function: returns an index into `loops`;
- * `peerAddr` is `host:port`, or `''` for a unix socket. An index that is out of range or of a dead loop moves on to the
- * next living one; a throw is logged and that connection is placed by round-robin.
+ * `round-robin`: one after the other · `least-connection`: the loop with the fewest connections, the first of
+ * several · `source-hash`: the same address without its port goes to the same loop · a function: returns an
+ * index into `loops`; `peerAddr` is `host:port`, or `''` for a unix socket. An index that is out of range or
+ * of a dead loop moves on to the next living one; a throw is logged and that connection is placed by
+ * round-robin.
  */
 export type LoadBalance =
   | 'round-robin'
@@ -115,7 +117,9 @@ function hostOf(peerAddr: string): string {
   return colon < 0 ? peerAddr : peerAddr.slice(0, colon)
 }
 
-/** FNV-1a, 32 bits (http://www.isthe.com/chongo/tech/comp/fnv/), over character codes: addresses are ASCII. */
+/**
+ * FNV-1a, 32 bits (http://www.isthe.com/chongo/tech/comp/fnv/), over character codes: addresses are ASCII.
+ */
 function fnv1a(text: string): number {
   let hash = 0x811c9dc5
   for (let i = 0; i < text.length; i++) hash = Math.imul(hash ^ text.charCodeAt(i), 0x01000193)

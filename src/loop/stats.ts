@@ -1,14 +1,17 @@
 /**
- * The counters of all loops in one SharedArrayBuffer, so that any thread can read them at any time. Each loop has a block of
- * cache lines of its own: plain float64 cells that only the loop writes, and int32 cells that the acceptor and the loop
- * both change with Atomics.
+ * The counters of all loops in one SharedArrayBuffer, so that any thread can read them at any time. Each loop
+ * has a block of cache lines of its own: plain float64 cells that only the loop writes, and int32 cells that
+ * the acceptor and the loop both change with Atomics.
  */
 import assert from 'node:assert'
 import { CLOSE_CODES, type CloseCode } from '../errors.js'
 
 /** What one loop has counted since the server was started, or all loops together. */
 export interface LoopStats {
-  /** Open now, both sides: accepted ones from the moment a loop was chosen for them, and those made by `connect`. */
+  /**
+   * Open now, both sides: accepted ones from the moment a loop was chosen for them, and those made by
+   * `connect`.
+   */
   readonly connections: number
   /** Accepted from a listener. */
   readonly accepted: number
@@ -43,7 +46,7 @@ export interface ServerStats {
   readonly total: LoopStats
 }
 
-/** The float64 cells of a loop, by what they count. Closes by reason follow. @internal */
+/** The float64 cells of a loop, by what they count. Closes by reason follow. */
 export const CELL = {
   accepted: 0,
   connected: 1,
@@ -61,7 +64,6 @@ export const CELL = {
 } as const
 
 type CellName = keyof typeof CELL
-/** @internal */
 export type Cell = (typeof CELL)[CellName]
 
 const CELL_NAMES = Object.keys(CELL) as CellName[]
@@ -79,7 +81,7 @@ const OUTBOUND = 1
 const REJECTED = 2
 const BLOCK_BYTES = LINE_BYTES + Math.ceil((CELLS * 8) / LINE_BYTES) * LINE_BYTES
 
-/** The whole of the counters. Every thread makes its own view of the one `buffer`. @internal */
+/** The whole of the counters. Every thread makes its own view of the one `buffer`. */
 export class SharedStats {
   readonly buffer: SharedArrayBuffer
   readonly numLoops: number
@@ -112,8 +114,8 @@ export class SharedStats {
   }
 
   /**
-   * Counts an accepted connection as open on `loop`, from the moment it is assigned. Where that would be more than
-   * `maxConnections` over all loops it is counted as rejected instead: `false`. Any thread.
+   * Counts an accepted connection as open on `loop`, from the moment it is assigned. Where that would be more
+   * than `maxConnections` over all loops it is counted as rejected instead: `false`. Any thread.
    */
   admit(loop: number, maxConnections: number): boolean {
     const line = this.#line(loop)
@@ -137,7 +139,10 @@ export class SharedStats {
     Atomics.add(this.#ints, this.#line(loop) + OUTBOUND, change)
   }
 
-  /** The thread of `loop` is gone and its connections with it. What was counted before stays. Not while it runs. */
+  /**
+   * The thread of `loop` is gone and its connections with it. What was counted before stays. Not while it
+   * runs.
+   */
   resetLoop(loop: number): void {
     const line = this.#line(loop)
     const lost = Atomics.exchange(this.#ints, line + INBOUND, 0)
@@ -151,7 +156,10 @@ export class SharedStats {
     return new Float64Array(this.buffer, this.#line(loop) * 4 + LINE_BYTES, CELLS)
   }
 
-  /** Copies the counters. Each is exact; loops go on counting meanwhile, so they need not be of the same instant. */
+  /**
+   * Copies the counters. Each is exact; loops go on counting meanwhile, so they need not be of the same
+   * instant.
+   */
   snapshot(): ServerStats {
     const loops = Array.from({ length: this.numLoops }, (_, loop) => this.#snapshotOf(loop))
     return { loops, total: sum(loops) }
@@ -173,7 +181,9 @@ export class SharedStats {
   }
 }
 
-/** One loop's own view: `counters.add(CELL.bytesIn, n)` is a plain addition. Its loop's thread only. @internal */
+/**
+ * One loop's own view: `counters.add(CELL.bytesIn, n)` is a plain addition. Its loop's thread only.
+ */
 export class LoopCounters {
   readonly #shared: SharedStats
   readonly #loop: number

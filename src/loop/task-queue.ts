@@ -1,6 +1,6 @@
 /**
- * Functions to be called later on the loop's thread, in the order in which they came. The loop runs them at the end of
- * its turn. One thread only.
+ * Functions to be called later on the loop's thread, in the order in which they came. The loop runs them at
+ * the end of its turn. One thread only.
  */
 import Denque from 'denque'
 
@@ -23,7 +23,10 @@ export class TaskQueue {
     this.#tasks.push(task)
   }
 
-  /** Runs what waits now. What these tasks queue waits for the next run, so that the loop gets its turn in between. */
+  /**
+   * Runs what waits now. What these tasks queue waits for the next run, so that the loop gets its turn in
+   * between.
+   */
   run(): void {
     for (let left = this.#tasks.length; left > 0; left--) {
       const task = this.#tasks.shift()

@@ -1,14 +1,14 @@
 /**
- * A hierarchical timing wheel: all timers of one loop behind one Node timer. Adding, stopping and restarting are O(1)
- * and allocate nothing but the timer itself. One thread only. Times are in milliseconds.
+ * A hierarchical timing wheel: all timers of one loop behind one Node timer. Adding, stopping and restarting
+ * are O(1) and allocate nothing but the timer itself. One thread only. Times are in milliseconds.
  *
  *     level 0   |t t t t ...|   one slot per tick: fires
  *     level 1   |- - - - ...|   one slot per turn of level 0: cascades down when its turn begins
  *     level 2   |- - - - ...|   one slot per turn of level 1, and so on, 2^32 ticks in all
  *     far       |-|             whatever comes after these 2^32 ticks
  *
- * A timer lies at the level of the highest group of bits in which its tick differs from the current tick. So no slot
- * ever holds two turns, and the first filled slot of the lowest filled level is the next thing to do.
+ * A timer lies at the level of the highest group of bits in which its tick differs from the current tick. So
+ * no slot ever holds two turns, and the first filled slot of the lowest filled level is the next thing to do.
  */
 import { ErrorCode, RingloopError } from '../errors.js'
 
@@ -26,11 +26,15 @@ export interface TimingWheelOptions {
   readonly wheelSize?: number | undefined
   /** A clock in ms that does not go back. Default `performance.now`. */
   readonly now?: (() => number) | undefined
-  /** Gets what a timer throws. Default: it is thrown again as an uncaught exception; other timers still fire. */
+  /**
+   * Gets what a timer throws. Default: it is thrown again as an uncaught exception; other timers still fire.
+   */
   readonly onError?: ((error: unknown) => void) | undefined
 }
 
-/** A timer of a {@link TimingWheel}. Subclass it and pass it to `add` where a closure per timer is too much. */
+/**
+ * A timer of a {@link TimingWheel}. Subclass it and pass it to `add` where a closure per timer is too much.
+ */
 export abstract class Timer {
   /** The wheel it was last added to. @internal */
   wheel: TimingWheel | undefined = undefined
@@ -65,9 +69,9 @@ export abstract class Timer {
   }
 
   /**
-   * Counts again from now, whether it waits, has fired or was stopped: `ms`, by default the delay it had. For a
-   * repeating timer `ms` becomes its period. Does nothing once the wheel is closed; throws `ERR_RINGLOOP_STATE` before the
-   * timer was added to a wheel.
+   * Counts again from now, whether it waits, has fired or was stopped: `ms`, by default the delay it had. For
+   * a repeating timer `ms` becomes its period. Does nothing once the wheel is closed; throws
+   * `ERR_RINGLOOP_STATE` before the timer was added to a wheel.
    */
   restart(ms: number = this.delay): void {
     if (this.wheel === undefined) {
@@ -109,7 +113,10 @@ class CallbackTimer extends Timer {
   }
 }
 
-/** See the head of this file. A timer never fires early, and at most about one tick late while the thread is not busy. */
+/**
+ * See the head of this file. A timer never fires early, and at most about one tick late while the thread is
+ * not busy.
+ */
 export class TimingWheel {
   readonly #tickMs: number
   readonly #now: () => number
@@ -117,7 +124,10 @@ export class TimingWheel {
   readonly #start: number
   readonly #bits: number
   readonly #mask: number
-  /** The slots of all levels one after the other, and the far one last. Each holds the head of a ring of timers. */
+  /**
+   * The slots of all levels one after the other, and the far one last. Each holds the head of a ring of
+   * timers.
+   */
   readonly #slots: (Timer | undefined)[]
   readonly #wake = (): void => this.#run()
   /** All timers before this tick have fired. */
@@ -154,7 +164,10 @@ export class TimingWheel {
     return this.#length
   }
 
-  /** Calls `callback` once, in `ms` milliseconds. Throws `ERR_RINGLOOP_OPTION` unless `ms` is finite and 0 or more. */
+  /**
+   * Calls `callback` once, in `ms` milliseconds. Throws `ERR_RINGLOOP_OPTION` unless `ms` is finite and 0 or
+   * more.
+   */
   runAfter(ms: number, callback: () => void): Timer {
     const timer = new CallbackTimer(callback)
     this.add(timer, ms)
@@ -162,8 +175,9 @@ export class TimingWheel {
   }
 
   /**
-   * Calls `callback` every `ms` milliseconds (at least a tick), first in `ms`. The rate is fixed: lateness does not add up. What was
-   * missed while the thread was busy is called once, not many times. Throws as `runAfter`.
+   * Calls `callback` every `ms` milliseconds (at least a tick), first in `ms`. The rate is fixed: lateness
+   * does not add up. What was missed while the thread was busy is called once, not many times. Throws as
+   * `runAfter`.
    */
   runEvery(ms: number, callback: () => void): Timer {
     const timer = new CallbackTimer(callback)
@@ -173,8 +187,8 @@ export class TimingWheel {
   }
 
   /**
-   * Lets `timer` fire in `ms` milliseconds; one that waits already is moved. On a closed wheel the timer stays
-   * stopped. Throws `ERR_RINGLOOP_OPTION` unless `ms` is finite and 0 or more.
+   * Lets `timer` fire in `ms` milliseconds; one that waits already is moved. On a closed wheel the timer
+   * stays stopped. Throws `ERR_RINGLOOP_OPTION` unless `ms` is finite and 0 or more.
    */
   add(timer: Timer, ms: number): void {
     if (!(ms >= 0 && ms < Number.POSITIVE_INFINITY)) {
@@ -296,7 +310,10 @@ export class TimingWheel {
     this.#current = Math.max(this.#current, target)
   }
 
-  /** Head by head, since each callback may change the ring. None can grow it: what is added comes after this tick. */
+  /**
+   * Head by head, since each callback may change the ring. None can grow it: what is added comes after this
+   * tick.
+   */
   #expire(slot: number, elapsed: number): void {
     for (let timer = this.#slots[slot]; timer !== undefined; timer = this.#slots[slot]) {
       if (timer.period > 0) this.#repeat(timer, elapsed)

@@ -1,0 +1,4 @@
+/** ringloop on its node:net poller. */
+import { serveEcho } from './ringloop-echo.js'
+
+await serveEcho('net')

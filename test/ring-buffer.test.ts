@@ -1,5 +1,5 @@
 import fc from 'fast-check'
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, vi } from 'vitest'
 import { RingBuffer, RingBufferError } from '../src/ringbuffer/ring-buffer.js'
 
 const LIMIT = 'ERR_RINGLOOP_BUFFER_LIMIT'
@@ -160,6 +160,22 @@ describe('a ring', () => {
       expect(first.equals(Buffer.alloc(size, 3))).toBe(true)
       expect(ring.bytes().equals(Buffer.alloc(2 * size, 9))).toBe(true)
     }
+  })
+
+  it('takes any number of bytes up to the very end of its storage', () => {
+    for (let length = 1; length <= 100; length++) {
+      const data = Uint8Array.from({ length: length + 1 }, (_, i) => i)
+      const ring = new RingBuffer()
+      ring.withData(data)
+      ring.retrieve(1)
+      expect(ring.take(length).equals(data.subarray(1))).toBe(true)
+    }
+  })
+
+  it('can take nothing as the very first copy of a thread', async () => {
+    vi.resetModules()
+    const fresh = await import('../src/ringbuffer/ring-buffer.js')
+    expect(new fresh.RingBuffer().take(0).length).toBe(0)
   })
 
   it('keeps a thousand taken copies of many sizes as they were', () => {
@@ -336,6 +352,15 @@ describe('indexOf', () => {
     })
   })
 
+  it('does not take old bytes behind the last readable one for the end of a sequence', () => {
+    const ring = new RingBuffer(8)
+    ring.writeString('xxb...ab')
+    ring.retrieve(6)
+    ring.writeString('ca')
+    expect(ring.toString()).toBe('abca')
+    expect([ring.indexOf('ab'), ring.indexOf('ab', 1)]).toEqual([0, -1])
+  })
+
   it('finds what is far away, and never what lies beyond the readable bytes', () => {
     for (const start of [0, 1000, 3900, 4090]) {
       const ring = ringAt(start, `${'.'.repeat(3000)}\r\n${'.'.repeat(90)}`, 4096)
@@ -378,6 +403,19 @@ describe('a view', () => {
       expect([ring.isView, ring.toString(), ring.virtualLength]).toEqual([false, 'cdefz', 4])
       ring.write(Buffer.alloc(20))
       expect(memory.toString()).toBe('##abcdef##')
+    }
+  })
+
+  it('comes back to the storage it had, however often it is attached', () => {
+    const ring = new RingBuffer(16)
+    ring.writeByte(1)
+    const own = ring.storage
+    for (let i = 0; i < 3; i++) {
+      ring.reset()
+      ring.attach(Buffer.from('abcdef'), 0, 6)
+      ring.writeByte(0x67)
+      expect(ring.storage).toBe(own)
+      expect(ring.toString()).toBe('abcdefg')
     }
   })
 

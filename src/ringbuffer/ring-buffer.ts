@@ -22,7 +22,7 @@ import { Buffer } from 'node:buffer'
  */
 
 // The thresholds are measured, on Node 20: a native call needs a view of the range, which costs about as much as these.
-const LOOP_COPY_BELOW = 48
+const LOOP_COPY_BELOW = 36
 const LOOP_SEARCH_BELOW = 64
 const WORD_COPY_UP_TO = 96
 
@@ -280,7 +280,6 @@ export class RingBuffer {
     if (sequence.length === 0) return Math.min(first, this.#length)
     if (sequence.length === 1) return this.#indexOfByte(sequence[0]!, first)
     if (this.#length !== this.contiguous) return this.#indexOfWrapped(sequence, first)
-    if (first >= this.#length) return -1
     const found = this.#storage.subarray(this.#start + first, this.#start + this.#length).indexOf(sequence)
     return found === -1 ? -1 : first + found
   }

@@ -6,15 +6,15 @@ import assert from 'node:assert'
 import { Buffer } from 'node:buffer'
 
 /*
- *  in one piece                            across the wrap
+ *   in one piece                              across the wrap
  *
- *       start     start + virtual                 write position   start
- *         │         │                                     │          │
- *   ┌─────▼─────────▼────────────┬──────┐    ┌────────────▼──────────▼────────┐
- *   │ free│ read    │ still to   │ free │    │ the end    │ free     │ the     │
- *   │     │ virtual.│ be read    │      │    │ of it      │          │ start   │
- *   └─────┴─────────┴────────────┴──────┘    └────────────┴──────────┴─────────┘
- *   0     ├────── length ────────┤     size  0                       ├ contig. ┤ size
+ *        start    start + virtual                  write position   start
+ *        │        │                                │                │
+ *   ┌────┬────────┬────────────────┬──────┐   ┌────┬────────────────┬────────────┐
+ *   │free│ read   │ still to       │ free │   │the │ free           │ the first  │
+ *   │    │virtual.│ be read        │      │   │rest│                │ bytes      │
+ *   └────┴────────┴────────────────┴──────┘   └────┴────────────────┴────────────┘
+ *   0    └──────── length ─────────┘      size                      └ contiguous ┘
  *
  * Only counts are kept: `length` bytes are readable, the first `virtual` of them have been read virtually. Empty, full,
  * the write position and the virtual position follow from them, so no two of them can disagree. A view is the first

@@ -1,6 +1,7 @@
 /**
- * The stand-in for c/load.c where there is no C compiler: same arguments, same closed loop, same line of JSON. Node is
- * slower than the servers it drives, so its messages/s are its own; the servers' processor time per message still holds.
+ * The stand-in for c/load.c where there is no C compiler: same arguments, same closed loop, same line of
+ * JSON. Node is slower than the servers it drives, so its messages/s are its own; the servers' processor time
+ * per message still holds.
  */
 import { readFileSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'

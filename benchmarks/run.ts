@@ -1,11 +1,13 @@
 /**
  * Runs a suite and prints its tables; README.md says how to read them.
  *
- *   npm run bench -- [SUITE] [--rounds N] [--seconds S] [--warmup S] [--only A,B] [--case TEXT] [--smoke] [--json FILE]
+ *   npm run bench -- [SUITE] [--rounds N] [--seconds S] [--warmup S] [--only A,B] [--case TEXT]
+ *       [--against REF] [--smoke] [--json FILE]
  */
 import { writeFileSync } from 'node:fs'
 import { cpus, release } from 'node:os'
 import { parseArgs } from 'node:util'
+import { withEarlier } from './harness/earlier.js'
 import { chooseClient } from './harness/load-client.js'
 import { caseReport } from './harness/report.js'
 import { type Entrant, type Row, runCase } from './harness/round.js'
@@ -27,6 +29,7 @@ const OPTIONS = {
   case: { type: 'string' },
   smoke: { type: 'boolean', default: false },
   json: { type: 'string' },
+  against: { type: 'string' },
 } as const
 
 function parse(): ReturnType<typeof parseArgs<{ allowPositionals: true; options: typeof OPTIONS }>> {
@@ -55,6 +58,11 @@ function chooseCases(suite: Suite): readonly Case[] {
   return cases.length > 0 ? cases : fail(`no case has ${values.case} in its name`)
 }
 
+function chooseReferences(suite: Suite, entrants: readonly Entrant[]): readonly string[] {
+  if (values.against === undefined) return suite.references
+  return entrants.map((e) => e.name).filter((name) => name.endsWith(`@${values.against}`))
+}
+
 function enter(suite: Suite): Entrant[] {
   const only = values.only?.split(',')
   const unknown = only?.find((name) => !suite.contenders.some((c) => c.name === name))
@@ -68,7 +76,12 @@ function enter(suite: Suite): Entrant[] {
     if ('skip' in command) console.log(`${contender.name}: skipped: ${command.skip}`)
     else entrants.push({ name: contender.name, command })
   }
-  return entrants
+  if (values.against === undefined) return entrants
+  try {
+    return withEarlier(entrants, values.against)
+  } catch (error) {
+    return fail(`--against ${values.against}: ${(error as Error).message}`)
+  }
 }
 
 const suite = chooseSuite(positionals[0] ?? 'echo')
@@ -86,11 +99,12 @@ console.log(`client: ${client.about}; medians of ${rounds} x ${time.seconds} s\n
 if (cores.length < 2) console.log('only one core: the client takes its time from the server\n')
 
 const entrants = enter(suite)
+const references = chooseReferences(suite, entrants)
 const results: { case: string; rows: Row[] }[] = []
 for (const what of chooseCases(suite)) {
   const rows = await runCase(client, entrants, what, rounds, time)
   results.push({ case: what.name, rows })
-  console.log(caseReport(suite, what, rows))
+  console.log(caseReport(references, what, rows))
 }
 
 if (values.json !== undefined) {

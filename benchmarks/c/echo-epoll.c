@@ -1,7 +1,7 @@
 /*
- * The yardstick: a plain single-threaded epoll echo server, as a careful C programmer writes it. Level-triggered, one
- * recv and one send per readable socket. What the kernel does not take is kept, and reading of that socket pauses until
- * it is gone.
+ * The yardstick: a plain single-threaded epoll echo server, as a careful C programmer writes it. One recv and
+ * one send per readable socket, level-triggered. What the kernel does not take is kept, and reading of that
+ * socket pauses until it is gone.
  *
  *   echo-epoll [PORT]     port 0, the default, lets the kernel choose; ends on SIGTERM
  */

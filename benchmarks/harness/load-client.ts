@@ -1,4 +1,5 @@
-/** The client process: the C load generator, or its Node stand-in, with the same arguments and the same answer. */
+/** The client process: the C load generator or its Node stand-in; both take and print the same. */
+import { createHash } from 'node:crypto'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { compileC } from './compile.js'
@@ -37,29 +38,30 @@ export function chooseClient(): LoadClient {
   if (!('skip' in compiled)) return { command: compiled, about: 'C, one thread, epoll' }
   return {
     command: { file: process.execPath, args: [script('client')] },
-    about: `Node (${compiled.skip}): slower than the servers, so trust server CPU per message and not messages/s`,
+    about: `Node (${compiled.skip}): slower than the servers, so trust CPU per message only`,
   }
 }
 
-function cacheFile(name: string, bytes: Uint8Array): string {
+/** Named by its content, so that two runs at a time do not overwrite each other's. */
+function cacheFile(bytes: Uint8Array): string {
   mkdirSync(CACHE, { recursive: true })
-  const file = join(CACHE, name)
+  const file = join(CACHE, `${createHash('sha256').update(bytes).digest('hex').slice(0, 16)}.bin`)
   writeFileSync(file, bytes)
   return file
 }
 
 function exchangeArgs(exchange: Exchange): string[] {
   if ('bytes' in exchange) return ['--bytes', String(exchange.bytes)]
-  const args = ['--request', cacheFile('request.bin', exchange.request)]
+  const args = ['--request', cacheFile(exchange.request)]
   args.push('--counts-as', String(exchange.countsAs ?? 1))
-  if ('expect' in exchange) args.push('--expect', cacheFile('expect.bin', exchange.expect))
+  if ('expect' in exchange) args.push('--expect', cacheFile(exchange.expect))
   else args.push('--reply-bytes', String(exchange.replyBytes))
   return args
 }
 
 function helloArgs(hello: Hello | undefined): string[] {
   if (hello === undefined) return []
-  const args = ['--hello', cacheFile('hello.bin', hello.send)]
+  const args = ['--hello', cacheFile(hello.send)]
   if ('until' in hello) args.push('--hello-until', Buffer.from(hello.until).toString('hex'))
   else args.push('--hello-bytes', String(hello.replyBytes))
   return args

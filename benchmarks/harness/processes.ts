@@ -1,6 +1,7 @@
 /**
- * Starts servers and clients and makes sure that all of them end, by process id: after each round, on a failure, on
- * Ctrl-C. The servers also end by themselves when this process dies, since their standard input ends with it.
+ * Starts servers and clients and makes sure that all of them end, by process id: after each round, on a
+ * failure, on Ctrl-C. The servers also end by themselves when this process dies, since their standard input
+ * ends with it.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -11,7 +12,7 @@ const READY_MS = 15_000
 const GRACE_MS = 3_000
 const STDERR_KEPT = 4_000
 
-/** Thrown when a server ends with {@link EXIT_UNAVAILABLE}: its contender is skipped, nothing is broken. */
+/** Thrown when a program ends with {@link EXIT_UNAVAILABLE}: its contender is skipped, nothing is broken. */
 export class Unavailable extends Error {}
 
 const running = new Set<ChildProcess>()

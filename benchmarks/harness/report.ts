@@ -1,7 +1,7 @@
 /** Turns rounds into medians and medians into aligned text. */
 import type { LoadResult } from './load-client.js'
 import type { IdleResult, Row } from './round.js'
-import type { Case, Suite } from './suite.js'
+import type { Case } from './suite.js'
 
 /** Share of one core from which a process counts as busy. */
 const BUSY = 90
@@ -91,23 +91,23 @@ function failures(rows: readonly Row[]): string[] {
   return failed.map((row) => `  ${row.name}: ${row.unavailable ? 'skipped' : 'FAILED'}: ${row.failure}`)
 }
 
-function loadTable(suite: Suite, rows: readonly Row[]): string {
+function loadTable(references: readonly string[], rows: readonly Row[]): string {
   const summaries = rows
     .filter((row) => row.rounds.length > 0)
     .map((row) => summarize(row.name, row.rounds as LoadResult[]))
-  const references = suite.references.map((name) => summaries.find((s) => s.name === name))
-  const versus = suite.references.map((name) => `/${name}`)
+  const bars = references.map((name) => summaries.find((s) => s.name === name))
+  const versus = references.map((name) => `/${name}`)
   const head = ['', 'msg/s', ...versus, 'p50 us', 'p99 us', 'CPU us/msg', ...versus, 'lowest', 'highest']
   const lines = [[...head, 'server %', 'client %', '']]
   for (const s of summaries) {
     lines.push([
       s.name,
       Math.round(s.msgPerSec).toLocaleString('en-US'),
-      ...references.map((r) => ratio(s.msgPerSec, r?.msgPerSec)),
+      ...bars.map((r) => ratio(s.msgPerSec, r?.msgPerSec)),
       decimals(s.p50us),
       decimals(s.p99us),
       decimals(s.cpuPerMessage),
-      ...references.map((r) => ratio(s.cpuPerMessage, r?.cpuPerMessage)),
+      ...bars.map((r) => ratio(s.cpuPerMessage, r?.cpuPerMessage)),
       decimals(s.cpuLowest),
       decimals(s.cpuHighest),
       s.serverPercent.toFixed(0),
@@ -129,8 +129,8 @@ function idleTable(rows: readonly Row[]): string {
   return aligned(lines)
 }
 
-/** The text of one case, ready to print. */
-export function caseReport(suite: Suite, what: Case, rows: readonly Row[]): string {
-  const table = what.idle ? idleTable(rows) : loadTable(suite, rows)
+/** The text of one case, ready to print; `references` name the rows that the ratios refer to. */
+export function caseReport(references: readonly string[], what: Case, rows: readonly Row[]): string {
+  const table = what.idle ? idleTable(rows) : loadTable(references, rows)
   return [what.name, table, ...failures(rows), ''].join('\n')
 }

@@ -1,6 +1,6 @@
 /**
- * Rounds: in each, every contender is started afresh, driven and stopped, one after another. The order turns round
- * from round to round, so that a machine that slows down or speeds up favours nobody.
+ * Rounds: in each, every contender is started afresh, driven and stopped, one after another. The order turns
+ * round from round to round, so that a machine that slows down or speeds up favours nobody.
  */
 import { readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'

@@ -1,6 +1,6 @@
 /**
- * What a suite is made of: contenders, which are servers to be started, and cases, which say what the client does to
- * each of them. A suite only describes; round.ts runs it.
+ * What a suite is made of: contenders, which are servers to be started, and cases, which say what the client
+ * does to each of them. A suite only describes; round.ts runs it.
  */
 
 /** How a contender's server is started. It prints `listening on HOST:PORT` when ready and ends on SIGTERM. */
@@ -11,7 +11,9 @@ export interface Command {
   readonly settles?: boolean
 }
 
-/** Exit code of a server that cannot run on this machine; its last line on standard error says why. */
+/**
+ * Exit code of a server or client that cannot run on this machine; its last line on standard error says why.
+ */
 export const EXIT_UNAVAILABLE = 3
 
 /** Why a contender cannot take part on this machine: one line for the reader. */
@@ -26,15 +28,18 @@ export interface Contender {
 }
 
 /**
- * One message and its answer. `bytes`: the answer is the message itself, different bytes in every round. `request`:
- * fixed bytes, answered by exactly `expect`, or by any `replyBytes` bytes where an answer varies (an HTTP date).
+ * One message and its answer. `bytes`: the answer is the message itself, different bytes in every round.
+ * `request`: fixed bytes, answered by exactly `expect`, or by any `replyBytes` bytes where an answer varies
+ * (an HTTP date).
  */
 export type Exchange =
   | { readonly bytes: number }
   | { readonly request: Uint8Array; readonly expect: Uint8Array; readonly countsAs?: number }
   | { readonly request: Uint8Array; readonly replyBytes: number; readonly countsAs?: number }
 
-/** Said once per connection before the first message; the answer ends with `until`, or is `replyBytes` long. */
+/**
+ * Said once per connection before the first message; the answer ends with `until`, or is `replyBytes` long.
+ */
 export type Hello =
   | { readonly send: Uint8Array; readonly until: Uint8Array }
   | { readonly send: Uint8Array; readonly replyBytes: number }

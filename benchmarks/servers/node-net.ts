@@ -1,5 +1,7 @@
-/** The echo server that a careful user of node:net writes: no closures per connection, and it stops reading from a
- * peer that does not read. */
+/**
+ * The echo server that a careful user of node:net writes: no closures per connection, and it stops reading
+ * from a peer that does not read.
+ */
 import { type AddressInfo, createServer, type Socket } from 'node:net'
 import { ready } from './ready.js'
 

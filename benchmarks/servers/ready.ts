@@ -1,6 +1,6 @@
 /**
- * What every server here does once it listens: says where, ends on SIGTERM and with whoever started it, and collects
- * its garbage on SIGUSR2 so that its memory can be read from outside.
+ * What every server here does once it listens: says where, ends on SIGTERM and with whoever started it, and
+ * collects its garbage on SIGUSR2 so that its memory can be read from outside.
  */
 import { fstatSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -8,7 +8,10 @@ import { setTimeout as sleep } from 'node:timers/promises'
 const COLLECTIONS = 6
 const PAUSE_MS = 100
 
-/** Several collections with pauses: the first ones free objects whose finalizers free more, pages go back later. */
+/**
+ * Several collections with pauses: the first ones free objects whose finalizers free more, pages go back
+ * later.
+ */
 async function settle(): Promise<void> {
   for (let i = 0; i < COLLECTIONS; i++) {
     globalThis.gc?.()
@@ -17,7 +20,9 @@ async function settle(): Promise<void> {
   console.log('settled')
 }
 
-/** Only when standard input is a pipe: started by hand in the background it may be closed from the beginning. */
+/**
+ * Only when standard input is a pipe: started by hand in the background it may be closed from the beginning.
+ */
 function endWithParent(): void {
   const input = fstatSync(0)
   if (!input.isFIFO() && !input.isSocket()) return

@@ -22,8 +22,8 @@ function fail(message: string): never {
 }
 
 const OPTIONS = {
-  rounds: { type: 'string', default: '3' },
-  seconds: { type: 'string', default: '3' },
+  rounds: { type: 'string', default: '5' },
+  seconds: { type: 'string', default: '2' },
   warmup: { type: 'string', default: '1' },
   only: { type: 'string' },
   case: { type: 'string' },

@@ -7,7 +7,7 @@
  *     --request FILE --reply-bytes N | --expect FILE   these bytes out; N bytes, or exactly those, back
  *   --counts-as M                                      one request holds M messages
  *   --hello FILE --hello-until HEX | --hello-bytes N   said once per connection, before the first message
- *   --idle                                             one message each, print {"ready":N}, hold until stdin ends
+ *   --idle                                             one message each, print {"ready":N}, hold till stdin ends
  *   --host H --warmup S --pipeline K --pid SERVER      the server's processor time is read from /proc
  */
 #define _GNU_SOURCE
@@ -447,11 +447,12 @@ static struct bytes from_hex(const char *hex) {
 
 static void parse(int argc, char **argv) {
   static const struct option names[] = {
-      {"host", 1, 0, 'h'},      {"port", 1, 0, 'p'},        {"connections", 1, 0, 'c'}, {"pipeline", 1, 0, 'k'},
-      {"seconds", 1, 0, 's'},   {"warmup", 1, 0, 'w'},      {"pid", 1, 0, 'P'},         {"bytes", 1, 0, 'b'},
-      {"request", 1, 0, 'r'},   {"reply-bytes", 1, 0, 'n'}, {"expect", 1, 0, 'e'},      {"hello", 1, 0, 'H'},
-      {"hello-until", 1, 0, 'u'}, {"hello-bytes", 1, 0, 'y'}, {"counts-as", 1, 0, 'm'}, {"idle", 0, 0, 'i'},
-      {0}};
+      {"host", 1, 0, 'h'},        {"port", 1, 0, 'p'},        {"connections", 1, 0, 'c'},
+      {"pipeline", 1, 0, 'k'},    {"seconds", 1, 0, 's'},     {"warmup", 1, 0, 'w'},
+      {"pid", 1, 0, 'P'},         {"bytes", 1, 0, 'b'},       {"request", 1, 0, 'r'},
+      {"reply-bytes", 1, 0, 'n'}, {"expect", 1, 0, 'e'},      {"counts-as", 1, 0, 'm'},
+      {"hello", 1, 0, 'H'},       {"hello-until", 1, 0, 'u'}, {"hello-bytes", 1, 0, 'y'},
+      {"idle", 0, 0, 'i'},        {0}};
   for (int option; (option = getopt_long(argc, argv, "", names, NULL)) != -1;) {
     switch (option) {
       case 'h': options.host = optarg; break;

@@ -9,21 +9,22 @@ const BUSY = 90
 const DISTURBED = 15
 
 /** The medians of a contender's rounds. */
-export interface Summary {
+interface Summary {
   readonly name: string
   readonly msgPerSec: number
   readonly p50us: number
   readonly p99us: number
   readonly cpuPerMessage: number
-  readonly cpuLowest: number
-  readonly cpuHighest: number
+  /** Messages per second of each round, and processor time per message of each round. */
+  readonly rates: readonly number[]
+  readonly costs: readonly number[]
   readonly serverPercent: number
   readonly clientPercent: number
   /** What other processes took meanwhile, in the worst round. */
   readonly othersPercent: number
 }
 
-export function median(values: readonly number[]): number {
+function median(values: readonly number[]): number {
   const sorted = [...values].sort((a, b) => a - b)
   const middle = sorted.length >> 1
   const upper = sorted[middle] ?? Number.NaN
@@ -34,17 +35,17 @@ function othersPercent(r: LoadResult): number {
   return Math.max(0, (r.machineCpuUs - r.serverCpuUs - r.clientCpuUs) / r.seconds / 1e4)
 }
 
-export function summarize(name: string, rounds: readonly LoadResult[]): Summary {
+function summarize(name: string, rounds: readonly LoadResult[]): Summary {
   const of = (pick: (r: LoadResult) => number): number => median(rounds.map(pick))
-  const perMessage = rounds.map((r) => r.serverCpuUs / r.messages)
+  const costs = rounds.map((r) => r.serverCpuUs / r.messages)
   return {
     name,
     msgPerSec: of((r) => r.msgPerSec),
     p50us: of((r) => r.p50us),
     p99us: of((r) => r.p99us),
-    cpuPerMessage: median(perMessage),
-    cpuLowest: Math.min(...perMessage),
-    cpuHighest: Math.max(...perMessage),
+    cpuPerMessage: median(costs),
+    rates: rounds.map((r) => r.msgPerSec),
+    costs,
     serverPercent: of((r) => r.serverCpuUs / r.seconds / 1e4),
     clientPercent: of((r) => r.clientCpuUs / r.seconds / 1e4),
     othersPercent: Math.max(...rounds.map(othersPercent)),
@@ -78,8 +79,13 @@ function aligned(lines: readonly (readonly string[])[]): string {
   return lines.map((line) => `  ${line.map(pad).join('  ').trimEnd()}`).join('\n')
 }
 
-function ratio(value: number, reference: number | undefined): string {
-  return reference === undefined ? '-' : `${(value / reference).toFixed(2)}x`
+/**
+ * The median of the ratios within each round: contenders of one round ran within seconds of each other, so a
+ * machine that changes its speed between rounds does not blur it.
+ */
+function ratio(own: readonly number[], reference: readonly number[] | undefined): string {
+  const pairs = own.flatMap((value, i) => (reference?.[i] === undefined ? [] : [value / reference[i]]))
+  return pairs.length === 0 ? '-' : `${median(pairs).toFixed(2)}x`
 }
 
 function decimals(value: number): string {
@@ -103,13 +109,13 @@ function loadTable(references: readonly string[], rows: readonly Row[]): string 
     lines.push([
       s.name,
       Math.round(s.msgPerSec).toLocaleString('en-US'),
-      ...bars.map((r) => ratio(s.msgPerSec, r?.msgPerSec)),
+      ...bars.map((r) => ratio(s.rates, r?.rates)),
       decimals(s.p50us),
       decimals(s.p99us),
       decimals(s.cpuPerMessage),
-      ...bars.map((r) => ratio(s.cpuPerMessage, r?.cpuPerMessage)),
-      decimals(s.cpuLowest),
-      decimals(s.cpuHighest),
+      ...bars.map((r) => ratio(s.costs, r?.costs)),
+      decimals(Math.min(...s.costs)),
+      decimals(Math.max(...s.costs)),
       s.serverPercent.toFixed(0),
       s.clientPercent.toFixed(0),
       notes(s),

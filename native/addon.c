@@ -1,0 +1,548 @@
+/*
+ * The Node-API face of the poller: arguments in, numbers out, and one call into JavaScript for each batch.
+ *
+ * JavaScript knows a poller by an index into a table that belongs to its environment (main thread or worker), so a
+ * stale or made-up one is refused and never followed. The poller's epoll descriptor is watched by the environment's own
+ * libuv loop. Slabs and record tables are ArrayBuffers made here and kept alive by references until the poller is
+ * destroyed. System errors are returned as -errno; only wrong argument types throw.
+ */
+#include <node_api.h>
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <uv.h>
+
+#include "poller.h"
+
+enum { BUFFERS = 4, TEXT_MAX = 256 };
+
+typedef struct env_data env_data;
+
+typedef struct {
+    uv_poll_t watcher;
+    poller *poller;
+    napi_env env;
+    napi_async_context async;
+    napi_async_cleanup_hook_handle hook;
+    napi_ref on_batch;
+    napi_ref buffers[BUFFERS];
+    bool closing;
+} handle_t;
+
+struct env_data {
+    handle_t **handles; /* NULL where destroyed */
+    int32_t count;
+};
+
+static void throw_type(napi_env env, const char *message)
+{
+    bool pending = false;
+    if (napi_is_exception_pending(env, &pending) == napi_ok && pending) return;
+    (void)napi_throw_type_error(env, NULL, message);
+}
+
+static napi_value int_value(napi_env env, int32_t n)
+{
+    napi_value value = NULL;
+    return napi_create_int32(env, n, &value) == napi_ok ? value : NULL;
+}
+
+/* ---- arguments ---------------------------------------------------------------------------------------------- */
+
+/* Reads exactly `count` arguments; false with an exception thrown otherwise. */
+static bool get_args(napi_env env, napi_callback_info info, napi_value *args, size_t count)
+{
+    size_t given = count;
+    if (napi_get_cb_info(env, info, &given, args, NULL, NULL) == napi_ok && given == count) return true;
+    throw_type(env, "wrong number of arguments");
+    return false;
+}
+
+static bool get_int(napi_env env, napi_value value, int32_t *out)
+{
+    if (napi_get_value_int32(env, value, out) == napi_ok) return true;
+    throw_type(env, "expected a number");
+    return false;
+}
+
+static bool get_bool(napi_env env, napi_value value, bool *out)
+{
+    if (napi_get_value_bool(env, value, out) == napi_ok) return true;
+    throw_type(env, "expected a boolean");
+    return false;
+}
+
+static bool get_text(napi_env env, napi_value value, char text[TEXT_MAX])
+{
+    size_t length = 0;
+    if (napi_get_value_string_utf8(env, value, text, TEXT_MAX, &length) == napi_ok && length < TEXT_MAX - 1) return true;
+    throw_type(env, "expected a short string");
+    return false;
+}
+
+/* The live poller behind an index, or NULL: a destroyed one makes every call a no-op. */
+static poller *get_poller(napi_env env, int32_t index)
+{
+    env_data *data = NULL;
+    if (napi_get_instance_data(env, (void **)&data) != napi_ok || data == NULL) return NULL;
+    if (index < 0 || index >= data->count || data->handles[index] == NULL) return NULL;
+    return data->handles[index]->poller;
+}
+
+/* Most calls take a poller, one number and perhaps a boolean. */
+static poller *get_call(napi_env env, napi_callback_info info, int32_t *number, bool *flag)
+{
+    napi_value args[3];
+    int32_t index = -1;
+    if (!get_args(env, info, args, flag == NULL ? 2 : 3)) return NULL;
+    if (!get_int(env, args[0], &index) || !get_int(env, args[1], number)) return NULL;
+    if (flag != NULL && !get_bool(env, args[2], flag)) return NULL;
+    return get_poller(env, index);
+}
+
+/* ---- life --------------------------------------------------------------------------------------------------- */
+
+static void on_closed(uv_handle_t *watcher)
+{
+    handle_t *h = watcher->data;
+    poller_free(h->poller);
+    if (h->hook != NULL) (void)napi_remove_async_cleanup_hook(h->hook);
+    free(h);
+}
+
+static void drop_references(handle_t *h)
+{
+    if (h->on_batch != NULL) (void)napi_delete_reference(h->env, h->on_batch);
+    for (int i = 0; i < BUFFERS; i++) {
+        if (h->buffers[i] != NULL) (void)napi_delete_reference(h->env, h->buffers[i]);
+    }
+    if (h->async != NULL) (void)napi_async_destroy(h->env, h->async);
+}
+
+static void close_handle(handle_t *h)
+{
+    if (h->closing) return;
+    h->closing = true;
+    (void)uv_poll_stop(&h->watcher);
+    uv_close((uv_handle_t *)&h->watcher, on_closed);
+    poller_stop(h->poller);
+    drop_references(h);
+}
+
+/* Without this hook a worker that exits with a live poller would abort the process: its loop has open handles. */
+static void on_env_exit(napi_async_cleanup_hook_handle hook, void *arg)
+{
+    (void)hook;
+    close_handle(arg);
+}
+
+static void on_batch(void *context, uint32_t count)
+{
+    handle_t *h = context;
+    napi_value global = NULL, function = NULL, argument = NULL;
+    if (napi_get_global(h->env, &global) != napi_ok) return;
+    if (napi_get_reference_value(h->env, h->on_batch, &function) != napi_ok || function == NULL) return;
+    if (napi_create_uint32(h->env, count, &argument) != napi_ok) return;
+    if (napi_make_callback(h->env, h->async, global, function, 1, &argument, NULL) == napi_ok) return;
+    /* Thrown: as Node does with its own callbacks, it becomes the process's uncaught exception. A thread that is being
+       ended has no exception to take, and nothing more to do. */
+    napi_value error = NULL;
+    bool pending = false;
+    if (napi_is_exception_pending(h->env, &pending) != napi_ok || !pending) return;
+    if (napi_get_and_clear_last_exception(h->env, &error) == napi_ok) (void)napi_fatal_exception(h->env, error);
+}
+
+static void on_readable(uv_poll_t *watcher, int status, int events)
+{
+    (void)events;
+    handle_t *h = watcher->data;
+    napi_handle_scope scope;
+    if (status < 0 || h->closing || napi_open_handle_scope(h->env, &scope) != napi_ok) return;
+    poller_turn(h->poller, on_batch, h);
+    (void)napi_close_handle_scope(h->env, scope);
+}
+
+static bool make_buffer(handle_t *h, int i, size_t size, void **memory, napi_value result, const char *name)
+{
+    napi_value buffer = NULL;
+    if (napi_create_arraybuffer(h->env, size, memory, &buffer) != napi_ok) return false;
+    if (napi_create_reference(h->env, buffer, 1, &h->buffers[i]) != napi_ok) return false;
+    return napi_set_named_property(h->env, result, name, buffer) == napi_ok;
+}
+
+static bool make_memory(handle_t *h, poller_memory *memory, napi_value result)
+{
+    return make_buffer(h, 0, IN_SLAB, (void **)&memory->in_slab, result, "inSlab") &&
+           make_buffer(h, 1, RECORDS_MAX * sizeof(in_record), (void **)&memory->in_records, result, "inRecords") &&
+           make_buffer(h, 2, OUT_SLAB, (void **)&memory->out_slab, result, "outSlab") &&
+           make_buffer(h, 3, OUT_RECORDS_MAX * sizeof(out_record), (void **)&memory->out_records, result, "outRecords");
+}
+
+static bool keep_callback(handle_t *h, napi_value function)
+{
+    napi_value name = NULL;
+    return napi_create_reference(h->env, function, 1, &h->on_batch) == napi_ok &&
+           napi_create_string_utf8(h->env, "ringloop", NAPI_AUTO_LENGTH, &name) == napi_ok &&
+           napi_async_init(h->env, NULL, name, &h->async) == napi_ok;
+}
+
+static int watch(handle_t *h)
+{
+    uv_loop_t *loop = NULL;
+    if (napi_get_uv_event_loop(h->env, &loop) != napi_ok) return -EINVAL;
+    int rc = uv_poll_init(loop, &h->watcher, poller_fd(h->poller));
+    if (rc < 0) return rc;
+    h->watcher.data = h;
+    if (napi_add_async_cleanup_hook(h->env, on_env_exit, h, &h->hook) != napi_ok) {
+        /* The watcher is initialised: it has to be closed, not freed. */
+        close_handle(h);
+        return -EINVAL;
+    }
+    rc = uv_poll_start(&h->watcher, UV_READABLE, on_readable);
+    if (rc < 0) close_handle(h);
+    return rc;
+}
+
+static int32_t remember(napi_env env, handle_t *h)
+{
+    env_data *data = NULL;
+    if (napi_get_instance_data(env, (void **)&data) != napi_ok || data == NULL) return -EINVAL;
+    handle_t **handles = realloc(data->handles, ((size_t)data->count + 1) * sizeof *handles);
+    if (handles == NULL) return -ENOMEM;
+    data->handles = handles;
+    data->handles[data->count] = h;
+    return data->count++;
+}
+
+/* Makes the poller and starts watching it. On failure everything is undone. */
+static int32_t open_handle(napi_env env, napi_value function, napi_value result)
+{
+    poller_memory memory = {0};
+    int error = -ENOMEM;
+    handle_t *h = calloc(1, sizeof *h);
+    if (h == NULL) return -ENOMEM;
+    h->env = env;
+    if (make_memory(h, &memory, result) && keep_callback(h, function)) h->poller = poller_new(&memory, &error);
+    if (h->poller == NULL) {
+        drop_references(h);
+        free(h);
+        return error;
+    }
+    int32_t index = remember(env, h);
+    error = index < 0 ? index : watch(h);
+    if (error == 0) return index;
+    if (index >= 0) {
+        env_data *data = NULL;
+        if (napi_get_instance_data(env, (void **)&data) == napi_ok && data != NULL) data->handles[index] = NULL;
+    }
+    if (!h->closing) {
+        poller_stop(h->poller);
+        poller_free(h->poller);
+        drop_references(h);
+        free(h);
+    }
+    return error;
+}
+
+/* create(onBatch(count)) -> { error } or { poller, mailbox, inSlab, inRecords, outSlab, outRecords } */
+static napi_value addon_create(napi_env env, napi_callback_info info)
+{
+    napi_value function, result, value;
+    napi_valuetype type = napi_undefined;
+    if (!get_args(env, info, &function, 1)) return NULL;
+    if (napi_typeof(env, function, &type) != napi_ok || type != napi_function) {
+        throw_type(env, "expected a function");
+        return NULL;
+    }
+    if (napi_create_object(env, &result) != napi_ok) return NULL;
+    int32_t index = open_handle(env, function, result);
+    value = int_value(env, index);
+    if (value == NULL || napi_set_named_property(env, result, "poller", value) != napi_ok) return NULL;
+    poller *p = get_poller(env, index);
+    value = int_value(env, p == NULL ? -1 : poller_mailbox(p));
+    if (value == NULL || napi_set_named_property(env, result, "mailbox", value) != napi_ok) return NULL;
+    return result;
+}
+
+static napi_value addon_destroy(napi_env env, napi_callback_info info)
+{
+    napi_value arg;
+    int32_t index = -1;
+    env_data *data = NULL;
+    if (!get_args(env, info, &arg, 1) || !get_int(env, arg, &index)) return NULL;
+    if (get_poller(env, index) == NULL || napi_get_instance_data(env, (void **)&data) != napi_ok) return NULL;
+    close_handle(data->handles[index]);
+    data->handles[index] = NULL;
+    return NULL;
+}
+
+static napi_value addon_set_ref(napi_env env, napi_callback_info info)
+{
+    napi_value args[2];
+    int32_t index = -1;
+    bool on = false;
+    env_data *data = NULL;
+    if (!get_args(env, info, args, 2) || !get_int(env, args[0], &index) || !get_bool(env, args[1], &on)) return NULL;
+    if (get_poller(env, index) == NULL || napi_get_instance_data(env, (void **)&data) != napi_ok) return NULL;
+    uv_handle_t *watcher = (uv_handle_t *)&data->handles[index]->watcher;
+    if (on) uv_ref(watcher);
+    else uv_unref(watcher);
+    return NULL;
+}
+
+/* ---- listeners and connects ----------------------------------------------------------------------------------- */
+
+/* listenTcp(poller, ip, port, backlog, noDelay, keepAliveSeconds, reusePort, park) -> listener or -errno */
+static napi_value addon_listen_tcp(napi_env env, napi_callback_info info)
+{
+    napi_value args[8];
+    char ip[TEXT_MAX];
+    int32_t index, port, backlog, keep_alive;
+    bool no_delay, reuse_port, park;
+    if (!get_args(env, info, args, 8) || !get_int(env, args[0], &index) || !get_text(env, args[1], ip) ||
+        !get_int(env, args[2], &port) || !get_int(env, args[3], &backlog) || !get_bool(env, args[4], &no_delay) ||
+        !get_int(env, args[5], &keep_alive) || !get_bool(env, args[6], &reuse_port) || !get_bool(env, args[7], &park)) {
+        return NULL;
+    }
+    poller *p = get_poller(env, index);
+    if (p == NULL || port < 0 || port > 65535) return int_value(env, p == NULL ? -ESHUTDOWN : -EINVAL);
+    socket_options options = {
+        .no_delay = no_delay, .reuse_port = reuse_port, .keep_alive_s = keep_alive, .backlog = backlog};
+    return int_value(env, poller_listen_tcp(p, ip, (uint16_t)port, &options, park));
+}
+
+/* listenUnix(poller, path, backlog, park) -> listener or -errno */
+static napi_value addon_listen_unix(napi_env env, napi_callback_info info)
+{
+    napi_value args[4];
+    char path[TEXT_MAX];
+    int32_t index, backlog;
+    bool park;
+    if (!get_args(env, info, args, 4) || !get_int(env, args[0], &index) || !get_text(env, args[1], path) ||
+        !get_int(env, args[2], &backlog) || !get_bool(env, args[3], &park)) {
+        return NULL;
+    }
+    poller *p = get_poller(env, index);
+    socket_options options = {.backlog = backlog};
+    return int_value(env, p == NULL ? -ESHUTDOWN : poller_listen_unix(p, path, &options, park));
+}
+
+/* connectTcp(poller, ip, port, noDelay, keepAliveSeconds) -> slot or -errno */
+static napi_value addon_connect_tcp(napi_env env, napi_callback_info info)
+{
+    napi_value args[5];
+    char ip[TEXT_MAX];
+    int32_t index, port, keep_alive;
+    bool no_delay;
+    if (!get_args(env, info, args, 5) || !get_int(env, args[0], &index) || !get_text(env, args[1], ip) ||
+        !get_int(env, args[2], &port) || !get_bool(env, args[3], &no_delay) || !get_int(env, args[4], &keep_alive)) {
+        return NULL;
+    }
+    poller *p = get_poller(env, index);
+    if (p == NULL || port < 0 || port > 65535) return int_value(env, p == NULL ? -ESHUTDOWN : -EINVAL);
+    socket_options options = {.no_delay = no_delay, .keep_alive_s = keep_alive};
+    return int_value(env, poller_connect_tcp(p, ip, (uint16_t)port, &options));
+}
+
+/* connectUnix(poller, path) -> slot or -errno */
+static napi_value addon_connect_unix(napi_env env, napi_callback_info info)
+{
+    napi_value args[2];
+    char path[TEXT_MAX];
+    int32_t index;
+    if (!get_args(env, info, args, 2) || !get_int(env, args[0], &index) || !get_text(env, args[1], path)) return NULL;
+    poller *p = get_poller(env, index);
+    return int_value(env, p == NULL ? -ESHUTDOWN : poller_connect_unix(p, path));
+}
+
+static napi_value addon_listener_port(napi_env env, napi_callback_info info)
+{
+    int32_t listener = -1;
+    poller *p = get_call(env, info, &listener, NULL);
+    return int_value(env, p == NULL ? -ESHUTDOWN : poller_listener_port(p, listener));
+}
+
+static napi_value addon_set_accepting(napi_env env, napi_callback_info info)
+{
+    int32_t listener = -1;
+    bool on = false;
+    poller *p = get_call(env, info, &listener, &on);
+    return int_value(env, p == NULL ? -ESHUTDOWN : poller_set_accepting(p, listener, on));
+}
+
+static napi_value addon_close_listener(napi_env env, napi_callback_info info)
+{
+    int32_t listener = -1;
+    poller *p = get_call(env, info, &listener, NULL);
+    return int_value(env, p == NULL ? -ESHUTDOWN : poller_close_listener(p, listener));
+}
+
+/* parkMailbox(poller, 0, park): sockets that come through the mailbox wait for adopt or release. */
+static napi_value addon_park_mailbox(napi_env env, napi_callback_info info)
+{
+    int32_t unused = 0;
+    bool park = false;
+    poller *p = get_call(env, info, &unused, &park);
+    if (p != NULL) poller_park_mailbox(p, park);
+    return NULL;
+}
+
+/* ---- slots ---------------------------------------------------------------------------------------------------- */
+
+static napi_value addon_adopt(napi_env env, napi_callback_info info)
+{
+    int32_t slot = -1;
+    poller *p = get_call(env, info, &slot, NULL);
+    return int_value(env, p == NULL ? -ESHUTDOWN : poller_adopt(p, slot));
+}
+
+/* handOff(poller, slot, mailbox) -> 0 or -errno */
+static napi_value addon_hand_off(napi_env env, napi_callback_info info)
+{
+    napi_value args[3];
+    int32_t index, slot, mailbox;
+    if (!get_args(env, info, args, 3) || !get_int(env, args[0], &index) || !get_int(env, args[1], &slot) ||
+        !get_int(env, args[2], &mailbox)) {
+        return NULL;
+    }
+    poller *p = get_poller(env, index);
+    return int_value(env, p == NULL ? -ESHUTDOWN : poller_hand_off(p, slot, mailbox));
+}
+
+static napi_value addon_release(napi_env env, napi_callback_info info)
+{
+    int32_t slot = -1;
+    poller *p = get_call(env, info, &slot, NULL);
+    return int_value(env, p == NULL ? -ESHUTDOWN : poller_release(p, slot));
+}
+
+static napi_value addon_flush(napi_env env, napi_callback_info info)
+{
+    int32_t count = 0;
+    poller *p = get_call(env, info, &count, NULL);
+    return int_value(env, p == NULL || count < 0 ? 0 : poller_flush(p, (uint32_t)count));
+}
+
+/* write(poller, slot, bytes, start, end) -> bytes taken or -errno */
+static napi_value addon_write(napi_env env, napi_callback_info info)
+{
+    napi_value args[5];
+    int32_t index, slot;
+    int64_t start, end;
+    void *bytes = NULL;
+    size_t length = 0;
+    if (!get_args(env, info, args, 5) || !get_int(env, args[0], &index) || !get_int(env, args[1], &slot)) return NULL;
+    if (napi_get_typedarray_info(env, args[2], NULL, &length, &bytes, NULL, NULL) != napi_ok ||
+        napi_get_value_int64(env, args[3], &start) != napi_ok || napi_get_value_int64(env, args[4], &end) != napi_ok ||
+        start < 0 || end < start || (uint64_t)end > length) {
+        throw_type(env, "expected bytes and a range in them");
+        return NULL;
+    }
+    poller *p = get_poller(env, index);
+    if (p == NULL) return int_value(env, -ESHUTDOWN);
+    return int_value(env, poller_write(p, slot, (const uint8_t *)bytes + start, (size_t)(end - start)));
+}
+
+static napi_value addon_set_reading(napi_env env, napi_callback_info info)
+{
+    int32_t slot = -1;
+    bool on = false;
+    poller *p = get_call(env, info, &slot, &on);
+    return int_value(env, p == NULL ? -ESHUTDOWN : poller_set_reading(p, slot, on));
+}
+
+static napi_value addon_shutdown_write(napi_env env, napi_callback_info info)
+{
+    int32_t slot = -1;
+    poller *p = get_call(env, info, &slot, NULL);
+    return int_value(env, p == NULL ? -ESHUTDOWN : poller_shutdown_write(p, slot));
+}
+
+static napi_value addon_close(napi_env env, napi_callback_info info)
+{
+    int32_t slot = -1;
+    bool linger = false;
+    poller *p = get_call(env, info, &slot, &linger);
+    return int_value(env, p == NULL ? -ESHUTDOWN : poller_close(p, slot, linger));
+}
+
+static napi_value addon_expire_lingering(napi_env env, napi_callback_info info)
+{
+    int32_t unused = 0;
+    poller *p = get_call(env, info, &unused, NULL);
+    return int_value(env, p == NULL ? 0 : (int32_t)poller_expire_lingering(p));
+}
+
+static napi_value addr_value(napi_env env, int rc, const socket_addr *addr)
+{
+    char text[SOCKET_ADDR_TEXT] = "";
+    napi_value value = NULL;
+    if (rc == 0) socket_addr_text(addr, text);
+    return napi_create_string_utf8(env, text, NAPI_AUTO_LENGTH, &value) == napi_ok ? value : NULL;
+}
+
+static napi_value addon_peer_addr(napi_env env, napi_callback_info info)
+{
+    int32_t slot = -1;
+    socket_addr addr;
+    poller *p = get_call(env, info, &slot, NULL);
+    return addr_value(env, p == NULL ? -ESHUTDOWN : poller_peer_addr(p, slot, &addr), &addr);
+}
+
+static napi_value addon_local_addr(napi_env env, napi_callback_info info)
+{
+    int32_t slot = -1;
+    socket_addr addr;
+    poller *p = get_call(env, info, &slot, NULL);
+    return addr_value(env, p == NULL ? -ESHUTDOWN : poller_slot_local_addr(p, slot, &addr), &addr);
+}
+
+/* ---- the module ------------------------------------------------------------------------------------------------- */
+
+static void free_env_data(napi_env env, void *memory, void *hint)
+{
+    (void)env;
+    (void)hint;
+    env_data *data = memory;
+    free(data->handles);
+    free(data);
+}
+
+#define METHOD(name, function) {name, NULL, function, NULL, NULL, NULL, napi_enumerable, NULL}
+
+NAPI_MODULE_INIT()
+{
+    const napi_property_descriptor methods[] = {
+        METHOD("create", addon_create),
+        METHOD("destroy", addon_destroy),
+        METHOD("setRef", addon_set_ref),
+        METHOD("listenTcp", addon_listen_tcp),
+        METHOD("listenUnix", addon_listen_unix),
+        METHOD("listenerPort", addon_listener_port),
+        METHOD("setAccepting", addon_set_accepting),
+        METHOD("closeListener", addon_close_listener),
+        METHOD("parkMailbox", addon_park_mailbox),
+        METHOD("connectTcp", addon_connect_tcp),
+        METHOD("connectUnix", addon_connect_unix),
+        METHOD("adopt", addon_adopt),
+        METHOD("handOff", addon_hand_off),
+        METHOD("release", addon_release),
+        METHOD("flush", addon_flush),
+        METHOD("write", addon_write),
+        METHOD("setReading", addon_set_reading),
+        METHOD("shutdownWrite", addon_shutdown_write),
+        METHOD("close", addon_close),
+        METHOD("expireLingering", addon_expire_lingering),
+        METHOD("peerAddr", addon_peer_addr),
+        METHOD("localAddr", addon_local_addr),
+    };
+    env_data *data = calloc(1, sizeof *data);
+    if (data == NULL || napi_set_instance_data(env, data, free_env_data, NULL) != napi_ok) {
+        free(data);
+        (void)napi_throw_error(env, NULL, "out of memory");
+        return NULL;
+    }
+    if (napi_define_properties(env, exports, sizeof methods / sizeof *methods, methods) != napi_ok) return NULL;
+    return exports;
+}

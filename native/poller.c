@@ -1,0 +1,638 @@
+#include "poller.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "mailbox.h"
+
+enum { SLOT_FREE, SLOT_OPEN, SLOT_CONNECTING, SLOT_PARKED, SLOT_LINGERING, SLOT_CLOSED };
+enum { TAG_SLOT, TAG_LISTENER, TAG_MAILBOX };
+enum { NONE = -1 };
+
+typedef struct {
+    int fd;
+    uint8_t state;
+    bool detached;     /* taken out of the epoll set after a hangup while reading was off */
+    bool want_write;   /* a write was short: report when there is room */
+    bool want_read;
+    int next, prev;    /* of the free list, or of the lingering queue */
+    int64_t deadline;  /* of a lingering slot */
+    socket_addr peer;
+} slot_t;
+
+typedef struct {
+    int fd; /* -1: closed */
+    bool park;
+} listener_t;
+
+struct poller {
+    int epoll_fd, event_fd, mailbox;
+    poller_memory memory;
+    struct epoll_event *events;
+    slot_t *slots;
+    int slot_count, slot_capacity;
+    int first_free;
+    int first_closed;               /* closed during this turn: events may still name them, so not free yet */
+    int first_lingering, last_lingering; /* in the order of their deadlines */
+    uint32_t lingering;
+    listener_t *listeners;
+    int listener_count;
+    bool park_mailbox, in_turn, stopped;
+    uint32_t used, records; /* of the slab and the table, in this dispatch */
+    poller_dispatch dispatch;
+    void *context;
+};
+
+static int64_t now_ms(void)
+{
+    struct timespec t;
+    (void)clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+static uint64_t tag_of(uint32_t kind, int index)
+{
+    return (uint64_t)kind << 32 | (uint32_t)index;
+}
+
+static int epoll_set(const poller *p, int op, int fd, uint32_t interest, uint64_t tag)
+{
+    struct epoll_event event = {.events = interest, .data.u64 = tag};
+    return epoll_ctl(p->epoll_fd, op, fd, &event) == 0 ? 0 : -errno;
+}
+
+/* ---- slots -------------------------------------------------------------------------------------------------- */
+
+static slot_t *slot_in(const poller *p, int slot, uint8_t state)
+{
+    if (slot < 0 || slot >= p->slot_count) return NULL;
+    return p->slots[slot].state == state ? &p->slots[slot] : NULL;
+}
+
+static int grow_slots(poller *p)
+{
+    int capacity = p->slot_capacity == 0 ? 64 : p->slot_capacity * 2;
+    if (capacity > 1 << 28) return -ENFILE;
+    slot_t *slots = realloc(p->slots, (size_t)capacity * sizeof *slots);
+    if (slots == NULL) return -ENOMEM;
+    p->slots = slots;
+    p->slot_capacity = capacity;
+    return 0;
+}
+
+static int take_slot(poller *p, int fd, uint8_t state)
+{
+    int slot = p->first_free;
+    if (slot != NONE) {
+        p->first_free = p->slots[slot].next;
+    } else {
+        if (p->slot_count == p->slot_capacity) {
+            int rc = grow_slots(p);
+            if (rc < 0) return rc;
+        }
+        slot = p->slot_count++;
+    }
+    p->slots[slot] = (slot_t){.fd = fd, .state = state, .next = NONE, .prev = NONE};
+    return slot;
+}
+
+static void free_slot(poller *p, int slot)
+{
+    int *list = p->in_turn ? &p->first_closed : &p->first_free;
+    p->slots[slot].fd = -1;
+    p->slots[slot].state = p->in_turn ? SLOT_CLOSED : SLOT_FREE;
+    p->slots[slot].next = *list;
+    *list = slot;
+}
+
+static void recycle_slots(poller *p)
+{
+    while (p->first_closed != NONE) {
+        int slot = p->first_closed;
+        p->first_closed = p->slots[slot].next;
+        p->slots[slot].state = SLOT_FREE;
+        p->slots[slot].next = p->first_free;
+        p->first_free = slot;
+    }
+}
+
+static uint32_t interest_of(const slot_t *s)
+{
+    return (s->want_read ? (uint32_t)EPOLLIN : 0) | (s->want_write ? (uint32_t)EPOLLOUT : 0);
+}
+
+static int update_interest(poller *p, int slot)
+{
+    slot_t *s = &p->slots[slot];
+    if (s->detached) return 0;
+    return epoll_set(p, EPOLL_CTL_MOD, s->fd, interest_of(s), tag_of(TAG_SLOT, slot));
+}
+
+static int watch_slot(poller *p, int slot, bool want_read, bool want_write)
+{
+    slot_t *s = &p->slots[slot];
+    s->want_read = want_read;
+    s->want_write = want_write;
+    return epoll_set(p, EPOLL_CTL_ADD, s->fd, interest_of(s), tag_of(TAG_SLOT, slot));
+}
+
+/* ---- a turn ------------------------------------------------------------------------------------------------- */
+
+static void dispatch_records(poller *p)
+{
+    uint32_t count = p->records;
+    p->records = 0;
+    p->used = 0;
+    if (count > 0) p->dispatch(p->context, count);
+}
+
+static void add_record(poller *p, int slot, int32_t offset, int32_t length, int32_t kind)
+{
+    p->memory.in_records[p->records++] = (in_record){slot, offset, length, kind};
+    if (p->records == RECORDS_MAX || p->used >= READ_BUDGET) dispatch_records(p);
+}
+
+static void read_slot(poller *p, int slot)
+{
+    uint32_t at = p->used;
+    ssize_t n;
+    do n = recv(p->slots[slot].fd, p->memory.in_slab + at, READ_MAX, MSG_DONTWAIT);
+    while (n < 0 && errno == EINTR);
+    if (n > 0) {
+        p->used = at + (uint32_t)n;
+        add_record(p, slot, (int32_t)at, (int32_t)n, RECORD_READ);
+        return;
+    }
+    if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return;
+    int error = n < 0 ? -errno : 0;
+    p->slots[slot].want_read = false;
+    (void)update_interest(p, slot);
+    add_record(p, slot, 0, error, n < 0 ? RECORD_ERROR : RECORD_END);
+}
+
+/* A broken socket is reported for as long as it is in the set, whatever the interest: out with it until it is wanted. */
+static void hang_up(poller *p, int slot)
+{
+    slot_t *s = &p->slots[slot];
+    s->detached = true;
+    (void)epoll_set(p, EPOLL_CTL_DEL, s->fd, 0, 0);
+    add_record(p, slot, 0, 0, RECORD_HANGUP);
+}
+
+static void finish_connect(poller *p, int slot)
+{
+    slot_t *s = &p->slots[slot];
+    int error = socket_error(s->fd);
+    s->state = SLOT_OPEN;
+    s->want_write = false;
+    s->want_read = error == 0;
+    (void)update_interest(p, slot);
+    add_record(p, slot, 0, error, error == 0 ? RECORD_CONNECT : RECORD_ERROR);
+}
+
+static void end_lingering(poller *p, int slot);
+
+/* Throws away what comes; true when there is nothing left to wait for. */
+static bool discard(int fd)
+{
+    char scratch[16 * 1024];
+    for (int i = 0; i < 16; i++) {
+        ssize_t n = recv(fd, scratch, sizeof scratch, MSG_DONTWAIT);
+        if (n == 0) return true;
+        if (n < 0 && errno != EINTR) return errno != EAGAIN && errno != EWOULDBLOCK;
+    }
+    return false;
+}
+
+static void handle_slot(poller *p, int slot, uint32_t events)
+{
+    uint8_t state = p->slots[slot].state;
+    if (state == SLOT_CONNECTING) {
+        finish_connect(p, slot);
+    } else if (state == SLOT_LINGERING) {
+        if (discard(p->slots[slot].fd)) end_lingering(p, slot);
+    } else if (state == SLOT_OPEN) {
+        if ((events & EPOLLOUT) && p->slots[slot].want_write) {
+            p->slots[slot].want_write = false;
+            (void)update_interest(p, slot);
+            add_record(p, slot, 0, 0, RECORD_WRITABLE);
+        }
+        /* The dispatch of a full table may have closed it or turned reading off. */
+        if (slot_in(p, slot, SLOT_OPEN) == NULL) return;
+        if (p->slots[slot].want_read) {
+            if (events & (EPOLLIN | EPOLLERR | EPOLLHUP)) read_slot(p, slot);
+        } else if ((events & (EPOLLERR | EPOLLHUP)) && !p->slots[slot].detached) {
+            hang_up(p, slot);
+        }
+    }
+}
+
+/* A socket of a listener or of the mailbox gets its slot; on failure it is closed and nothing is reported. */
+static void admit(poller *p, int fd, const socket_addr *peer, bool park, int listener)
+{
+    int slot = take_slot(p, fd, park ? SLOT_PARKED : SLOT_OPEN);
+    if (slot < 0) {
+        (void)close(fd);
+        return;
+    }
+    p->slots[slot].peer = *peer;
+    if (!park && watch_slot(p, slot, true, false) < 0) {
+        (void)close(fd);
+        free_slot(p, slot);
+        return;
+    }
+    add_record(p, slot, listener, 0, RECORD_ACCEPT);
+}
+
+static void handle_listener(poller *p, int listener)
+{
+    for (int i = 0; i < ACCEPT_MAX; i++) {
+        struct sockaddr_storage from;
+        socklen_t length = sizeof from;
+        if (p->stopped || p->listeners[listener].fd < 0) return;
+        from.ss_family = AF_UNSPEC;
+        int fd = accept4(p->listeners[listener].fd, (struct sockaddr *)&from, &length, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd >= 0) {
+            socket_addr peer;
+            socket_addr_set(&peer, &from);
+            admit(p, fd, &peer, p->listeners[listener].park, listener);
+        } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
+            return;
+        } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+            int error = -errno;
+            (void)poller_set_accepting(p, listener, false);
+            add_record(p, listener, 0, error, RECORD_ACCEPT_ERROR);
+            return;
+        } /* else the one connection failed (ECONNABORTED, EINTR, the network's): on to the next */
+    }
+}
+
+static void handle_mailbox(poller *p)
+{
+    mailbox_item items[ACCEPT_MAX];
+    size_t count = mailbox_take(p->mailbox, items, ACCEPT_MAX);
+    for (size_t i = 0; i < count; i++) {
+        if (p->stopped) (void)close(items[i].fd);
+        else admit(p, items[i].fd, &items[i].peer, p->park_mailbox, NONE);
+    }
+}
+
+void poller_turn(poller *p, poller_dispatch dispatch, void *context)
+{
+    if (p->stopped || p->in_turn) return;
+    int count = epoll_wait(p->epoll_fd, p->events, EVENTS_MAX, 0);
+    p->in_turn = true;
+    p->dispatch = dispatch;
+    p->context = context;
+    for (int i = 0; i < count && !p->stopped; i++) {
+        int index = (int)(uint32_t)p->events[i].data.u64;
+        switch (p->events[i].data.u64 >> 32) {
+        case TAG_SLOT: handle_slot(p, index, p->events[i].events); break;
+        case TAG_LISTENER: handle_listener(p, index); break;
+        default: handle_mailbox(p);
+        }
+    }
+    if (!p->stopped) dispatch_records(p);
+    p->in_turn = false;
+    if (!p->stopped) recycle_slots(p);
+}
+
+/* ---- life --------------------------------------------------------------------------------------------------- */
+
+static int open_poller(poller *p)
+{
+    p->events = calloc(EVENTS_MAX, sizeof *p->events);
+    if (p->events == NULL) return -ENOMEM;
+    p->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    if (p->epoll_fd < 0) return -errno;
+    p->event_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (p->event_fd < 0) return -errno;
+    int rc = epoll_set(p, EPOLL_CTL_ADD, p->event_fd, EPOLLIN, tag_of(TAG_MAILBOX, 0));
+    if (rc < 0) return rc;
+    p->mailbox = mailbox_open(p->event_fd);
+    return p->mailbox < 0 ? p->mailbox : 0;
+}
+
+poller *poller_new(const poller_memory *memory, int *error)
+{
+    poller *p = calloc(1, sizeof *p);
+    if (p == NULL) {
+        *error = -ENOMEM;
+        return NULL;
+    }
+    p->memory = *memory;
+    p->epoll_fd = p->event_fd = -1;
+    p->first_free = p->first_closed = p->first_lingering = p->last_lingering = NONE;
+    *error = open_poller(p);
+    if (*error == 0) return p;
+    poller_stop(p);
+    poller_free(p);
+    return NULL;
+}
+
+void poller_stop(poller *p)
+{
+    if (p->stopped) return;
+    p->stopped = true;
+    if (p->mailbox > 0) mailbox_close(p->mailbox);
+    for (int i = 0; i < p->slot_count; i++) {
+        if (p->slots[i].fd >= 0) (void)close(p->slots[i].fd);
+    }
+    for (int i = 0; i < p->listener_count; i++) {
+        if (p->listeners[i].fd >= 0) (void)close(p->listeners[i].fd);
+    }
+    if (p->event_fd >= 0) (void)close(p->event_fd);
+    if (p->epoll_fd >= 0) (void)close(p->epoll_fd);
+    p->slot_count = p->listener_count = 0;
+    p->lingering = 0;
+    p->first_lingering = p->last_lingering = NONE;
+    p->first_free = p->first_closed = NONE;
+    p->epoll_fd = p->event_fd = -1;
+}
+
+void poller_free(poller *p)
+{
+    free(p->events);
+    free(p->slots);
+    free(p->listeners);
+    free(p);
+}
+
+int poller_fd(const poller *p)
+{
+    return p->epoll_fd;
+}
+
+int poller_mailbox(const poller *p)
+{
+    return p->mailbox;
+}
+
+void poller_park_mailbox(poller *p, bool park)
+{
+    p->park_mailbox = park;
+}
+
+/* ---- listeners ---------------------------------------------------------------------------------------------- */
+
+static int add_listener(poller *p, int fd, bool park)
+{
+    if (fd < 0) return fd;
+    listener_t *listeners = realloc(p->listeners, (size_t)(p->listener_count + 1) * sizeof *listeners);
+    int rc = listeners == NULL ? -ENOMEM : 0;
+    if (listeners != NULL) p->listeners = listeners;
+    if (rc == 0) rc = epoll_set(p, EPOLL_CTL_ADD, fd, EPOLLIN, tag_of(TAG_LISTENER, p->listener_count));
+    if (rc < 0) {
+        (void)close(fd);
+        return rc;
+    }
+    p->listeners[p->listener_count] = (listener_t){.fd = fd, .park = park};
+    return p->listener_count++;
+}
+
+static bool is_listener(const poller *p, int listener)
+{
+    return listener >= 0 && listener < p->listener_count && p->listeners[listener].fd >= 0;
+}
+
+int poller_listen_tcp(poller *p, const char *ip, uint16_t port, const socket_options *options, bool park)
+{
+    if (p->stopped) return -ESHUTDOWN;
+    return add_listener(p, socket_listen_tcp(ip, port, options), park);
+}
+
+int poller_listen_unix(poller *p, const char *path, const socket_options *options, bool park)
+{
+    if (p->stopped) return -ESHUTDOWN;
+    return add_listener(p, socket_listen_unix(path, options), park);
+}
+
+int poller_listener_port(const poller *p, int listener)
+{
+    socket_addr addr;
+    if (!is_listener(p, listener)) return -EBADF;
+    int rc = socket_local_addr(p->listeners[listener].fd, &addr);
+    return rc < 0 ? rc : addr.port;
+}
+
+int poller_set_accepting(poller *p, int listener, bool on)
+{
+    if (!is_listener(p, listener)) return -EBADF;
+    return epoll_set(p, EPOLL_CTL_MOD, p->listeners[listener].fd, on ? EPOLLIN : 0, tag_of(TAG_LISTENER, listener));
+}
+
+int poller_close_listener(poller *p, int listener)
+{
+    if (!is_listener(p, listener)) return -EBADF;
+    (void)close(p->listeners[listener].fd);
+    p->listeners[listener].fd = -1;
+    return 0;
+}
+
+/* ---- sockets ------------------------------------------------------------------------------------------------ */
+
+static int add_connecting(poller *p, int fd, const socket_addr *peer)
+{
+    if (fd < 0) return fd;
+    int slot = take_slot(p, fd, SLOT_CONNECTING);
+    int rc = slot;
+    if (slot >= 0) {
+        p->slots[slot].peer = *peer;
+        rc = watch_slot(p, slot, false, true);
+        if (rc < 0) free_slot(p, slot);
+    }
+    if (rc < 0) {
+        (void)close(fd);
+        return rc;
+    }
+    return slot;
+}
+
+/* A connect that is through at once is reported like any other: the socket is writable in the next turn. */
+int poller_connect_tcp(poller *p, const char *ip, uint16_t port, const socket_options *options)
+{
+    bool connecting;
+    struct sockaddr_storage addr;
+    socklen_t length = sizeof addr;
+    socket_addr peer = {0};
+    if (p->stopped) return -ESHUTDOWN;
+    int fd = socket_connect_tcp(ip, port, options, &connecting);
+    memset(&addr, 0, sizeof addr);
+    if (fd >= 0 && getpeername(fd, (struct sockaddr *)&addr, &length) == 0) socket_addr_set(&peer, &addr);
+    return add_connecting(p, fd, &peer);
+}
+
+int poller_connect_unix(poller *p, const char *path)
+{
+    bool connecting;
+    socket_addr peer = {.family = AF_UNIX};
+    if (p->stopped) return -ESHUTDOWN;
+    return add_connecting(p, socket_connect_unix(path, &connecting), &peer);
+}
+
+int poller_adopt(poller *p, int slot)
+{
+    slot_t *s = slot_in(p, slot, SLOT_PARKED);
+    if (s == NULL) return -EBADF;
+    s->state = SLOT_OPEN;
+    return watch_slot(p, slot, true, false);
+}
+
+int poller_hand_off(poller *p, int slot, int mailbox)
+{
+    slot_t *s = slot_in(p, slot, SLOT_PARKED);
+    if (s == NULL) return -EBADF;
+    mailbox_item item = {.fd = s->fd, .peer = s->peer};
+    int rc = mailbox_send(mailbox, &item);
+    if (rc == 0) free_slot(p, slot);
+    return rc;
+}
+
+int poller_release(poller *p, int slot)
+{
+    slot_t *s = slot_in(p, slot, SLOT_PARKED);
+    if (s == NULL) return -EBADF;
+    int fd = s->fd;
+    free_slot(p, slot);
+    return fd;
+}
+
+/* Bytes taken, 0 when the kernel has no room, or -errno. */
+static int send_bytes(int fd, const uint8_t *bytes, size_t length)
+{
+    ssize_t n;
+    do n = send(fd, bytes, length, MSG_NOSIGNAL | MSG_DONTWAIT);
+    while (n < 0 && errno == EINTR);
+    if (n >= 0) return (int)n;
+    return errno == EAGAIN || errno == EWOULDBLOCK ? 0 : -errno;
+}
+
+static int write_slot(poller *p, int slot, const uint8_t *bytes, size_t length)
+{
+    slot_t *s = slot_in(p, slot, SLOT_OPEN);
+    if (s == NULL) return -EBADF;
+    int n = send_bytes(s->fd, bytes, length);
+    if (n < 0 || (size_t)n == length || s->want_write) return n;
+    s->want_write = true;
+    int rc = update_interest(p, slot);
+    return rc < 0 ? rc : n;
+}
+
+int poller_flush(poller *p, uint32_t count)
+{
+    int incomplete = 0;
+    if (p->stopped || count > OUT_RECORDS_MAX) return -EINVAL;
+    for (uint32_t i = 0; i < count; i++) {
+        out_record *r = &p->memory.out_records[i];
+        int32_t offset = r->offset, length = r->length;
+        bool inside = offset >= 0 && length >= 0 && offset <= OUT_SLAB && length <= OUT_SLAB - offset;
+        r->length = inside ? write_slot(p, r->slot, p->memory.out_slab + offset, (size_t)length) : -EFAULT;
+        if (r->length != length) incomplete++;
+    }
+    return incomplete;
+}
+
+int poller_write(poller *p, int slot, const uint8_t *bytes, size_t length)
+{
+    if (length > 1 << 30) length = 1 << 30;
+    return write_slot(p, slot, bytes, length);
+}
+
+int poller_set_reading(poller *p, int slot, bool on)
+{
+    slot_t *s = slot_in(p, slot, SLOT_OPEN);
+    if (s == NULL) return -EBADF;
+    if (s->want_read == on) return 0;
+    s->want_read = on;
+    if (!s->detached) return update_interest(p, slot);
+    if (!on) return 0;
+    s->detached = false;
+    return watch_slot(p, slot, true, s->want_write);
+}
+
+int poller_shutdown_write(poller *p, int slot)
+{
+    slot_t *s = slot_in(p, slot, SLOT_OPEN);
+    if (s == NULL) return -EBADF;
+    return shutdown(s->fd, SHUT_WR) == 0 ? 0 : -errno;
+}
+
+/* ---- the end of a socket ------------------------------------------------------------------------------------ */
+
+static void close_slot(poller *p, int slot)
+{
+    (void)close(p->slots[slot].fd);
+    free_slot(p, slot);
+}
+
+static void end_lingering(poller *p, int slot)
+{
+    slot_t *s = &p->slots[slot];
+    if (s->prev == NONE) p->first_lingering = s->next;
+    else p->slots[s->prev].next = s->next;
+    if (s->next == NONE) p->last_lingering = s->prev;
+    else p->slots[s->next].prev = s->prev;
+    p->lingering--;
+    close_slot(p, slot);
+}
+
+static void start_lingering(poller *p, int slot)
+{
+    slot_t *s = &p->slots[slot];
+    s->state = SLOT_LINGERING;
+    s->deadline = now_ms() + LINGER_MS;
+    s->next = NONE;
+    s->prev = p->last_lingering;
+    if (s->prev == NONE) p->first_lingering = slot;
+    else p->slots[s->prev].next = slot;
+    p->last_lingering = slot;
+    p->lingering++;
+    if (!s->want_read || s->want_write) {
+        s->want_read = true;
+        s->want_write = false;
+        (void)update_interest(p, slot);
+    }
+}
+
+static bool may_linger(const poller *p, int slot)
+{
+    const slot_t *s = &p->slots[slot];
+    return s->state == SLOT_OPEN && !s->detached && shutdown(s->fd, SHUT_WR) == 0 && !discard(s->fd);
+}
+
+int poller_close(poller *p, int slot, bool linger)
+{
+    if (slot < 0 || slot >= p->slot_count) return -EBADF;
+    uint8_t state = p->slots[slot].state;
+    if (state != SLOT_OPEN && state != SLOT_CONNECTING && state != SLOT_PARKED) return -EBADF;
+    if (linger && may_linger(p, slot)) start_lingering(p, slot);
+    else close_slot(p, slot);
+    return 0;
+}
+
+uint32_t poller_expire_lingering(poller *p)
+{
+    int64_t now = now_ms();
+    while (p->first_lingering != NONE && p->slots[p->first_lingering].deadline <= now) {
+        end_lingering(p, p->first_lingering);
+    }
+    return p->lingering;
+}
+
+int poller_peer_addr(const poller *p, int slot, socket_addr *out)
+{
+    if (slot < 0 || slot >= p->slot_count || p->slots[slot].fd < 0) return -EBADF;
+    *out = p->slots[slot].peer;
+    return 0;
+}
+
+int poller_slot_local_addr(const poller *p, int slot, socket_addr *out)
+{
+    if (slot < 0 || slot >= p->slot_count || p->slots[slot].fd < 0) return -EBADF;
+    return socket_local_addr(p->slots[slot].fd, out);
+}

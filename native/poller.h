@@ -1,0 +1,103 @@
+/*
+ * The poller: one epoll set, its sockets in numbered slots, one slab that a batch is read into and one that answers are
+ * written from. Knows nothing of Node. One thread; only poller_mailbox's number may be used from others.
+ *
+ * A descriptor belongs to its slot from accept or connect to poller_close, poller_hand_off or poller_release.
+ * Every call checks its slot: a wrong one gives -EBADF and touches nothing.
+ */
+#ifndef RINGLOOP_POLLER_H
+#define RINGLOOP_POLLER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "socket.h"
+
+enum {
+    READ_MAX = 64 * 1024,             /* one read of one socket */
+    READ_BUDGET = 128 * 1024,         /* dispatch when so much of the slab is used: a larger one falls out of the cache */
+    IN_SLAB = READ_BUDGET + READ_MAX, /* so that a read always finds room */
+    OUT_SLAB = 256 * 1024,
+    EVENTS_MAX = 512,   /* of one epoll_wait */
+    RECORDS_MAX = 1024, /* of one dispatch */
+    ACCEPT_MAX = 64,    /* of one turn, for each listener and for the mailbox */
+    OUT_RECORDS_MAX = 4096,
+    LINGER_MS = 2000
+};
+
+/* What a record says happened; the numbers are known to native-poller.ts. */
+enum {
+    RECORD_READ = 0,     /* offset, length in the slab */
+    RECORD_WRITABLE = 1, /* room again after a short write */
+    RECORD_END = 2,      /* the peer ended its side */
+    RECORD_ERROR = 3,    /* length: -errno; the socket is of no more use */
+    RECORD_ACCEPT = 4,   /* offset: the listener, or -1 for the mailbox */
+    RECORD_CONNECT = 5,  /* a connect went through */
+    RECORD_HANGUP = 6,   /* the socket broke while reading was off; no more events until reading is on */
+    RECORD_ACCEPT_ERROR = 7 /* slot: the listener, now off; length: -errno */
+};
+
+/* These two lie in memory shared with JavaScript: nothing in them is trusted. */
+typedef struct {
+    int32_t slot, offset, length, kind;
+} in_record;
+
+typedef struct {
+    int32_t slot, offset, length;
+} out_record;
+
+typedef struct poller poller;
+
+/* Hands over `count` records. May call anything below, poller_free excepted (see poller_stop). */
+typedef void (*poller_dispatch)(void *context, uint32_t count);
+
+typedef struct {
+    uint8_t *in_slab;       /* IN_SLAB bytes */
+    in_record *in_records;  /* RECORDS_MAX */
+    uint8_t *out_slab;      /* OUT_SLAB bytes */
+    out_record *out_records; /* OUT_RECORDS_MAX */
+} poller_memory;
+
+poller *poller_new(const poller_memory *memory, int *error);
+/* Closes every descriptor. Every later call is harmless. */
+void poller_stop(poller *p);
+/* After poller_stop, and not from within a dispatch. */
+void poller_free(poller *p);
+
+int poller_fd(const poller *p);
+int poller_mailbox(const poller *p);
+/* One turn: everything that is ready now, in batches. */
+void poller_turn(poller *p, poller_dispatch dispatch, void *context);
+
+/* A listener's number or -errno. With park its sockets wait for poller_adopt, poller_hand_off or poller_release. */
+int poller_listen_tcp(poller *p, const char *ip, uint16_t port, const socket_options *options, bool park);
+int poller_listen_unix(poller *p, const char *path, const socket_options *options, bool park);
+int poller_listener_port(const poller *p, int listener);
+int poller_set_accepting(poller *p, int listener, bool on);
+int poller_close_listener(poller *p, int listener);
+/* Whether sockets that come through the mailbox are parked. */
+void poller_park_mailbox(poller *p, bool park);
+
+/* A slot or -errno. */
+int poller_connect_tcp(poller *p, const char *ip, uint16_t port, const socket_options *options);
+int poller_connect_unix(poller *p, const char *path);
+
+/* A parked slot: start reading it here, send it to a mailbox, or give its descriptor away. */
+int poller_adopt(poller *p, int slot);
+int poller_hand_off(poller *p, int slot, int mailbox);
+int poller_release(poller *p, int slot);
+
+/* Writes records, putting bytes taken or -errno over each length. Returns how many were not taken whole. */
+int poller_flush(poller *p, uint32_t count);
+/* Bytes taken or -errno; when fewer than length, RECORD_WRITABLE follows. */
+int poller_write(poller *p, int slot, const uint8_t *bytes, size_t length);
+int poller_set_reading(poller *p, int slot, bool on);
+int poller_shutdown_write(poller *p, int slot);
+int poller_close(poller *p, int slot, bool linger);
+/* Ends lingering sockets whose time is over; how many are left. */
+uint32_t poller_expire_lingering(poller *p);
+
+int poller_peer_addr(const poller *p, int slot, socket_addr *out);
+int poller_slot_local_addr(const poller *p, int slot, socket_addr *out);
+
+#endif

@@ -1,0 +1,44 @@
+/*
+ * Plain socket calls: listen, connect, addresses. Everything returns a descriptor or 0, or -errno.
+ * No state, any thread.
+ */
+#ifndef RINGLOOP_SOCKET_H
+#define RINGLOOP_SOCKET_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+
+/* An address as a slot keeps it: 24 bytes instead of the 128 of sockaddr_storage. */
+typedef struct {
+    uint16_t family; /* AF_INET, AF_INET6, AF_UNIX or 0 */
+    uint16_t port;   /* host order */
+    uint32_t scope;
+    uint8_t ip[16];
+} socket_addr;
+
+typedef struct {
+    bool no_delay;
+    bool reuse_port;
+    int keep_alive_s; /* 0: off */
+    int backlog;
+} socket_options;
+
+/* Longest text of socket_addr_text, with the NUL. */
+enum { SOCKET_ADDR_TEXT = 64 };
+
+int socket_listen_tcp(const char *ip, uint16_t port, const socket_options *options);
+int socket_listen_unix(const char *path, const socket_options *options);
+/* Starts a connect; *connecting says whether it is still under way. */
+int socket_connect_tcp(const char *ip, uint16_t port, const socket_options *options, bool *connecting);
+int socket_connect_unix(const char *path, bool *connecting);
+/* 0, or the error of a connect that has ended. */
+int socket_error(int fd);
+
+void socket_addr_set(socket_addr *out, const struct sockaddr_storage *from);
+/* "1.2.3.4:80", "[::1]:80" or "" for a unix socket; an IPv4 address mapped into IPv6 is written as IPv4. */
+void socket_addr_text(const socket_addr *addr, char text[SOCKET_ADDR_TEXT]);
+int socket_local_addr(int fd, socket_addr *out);
+
+#endif

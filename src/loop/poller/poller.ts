@@ -1,0 +1,112 @@
+/**
+ * The poller seam: what the event loop needs from the system. A socket is a *slot*, a small number that the poller
+ * gives at accept or connect and takes back at `close`; the descriptor behind it is the poller's alone. Everything
+ * runs on the loop's thread. System errors come as negative errno numbers, never as throws.
+ */
+
+/** What a poller reports, in batches. Implemented by the event loop. */
+export interface PollerSink {
+  handleBatchStart(): void
+  /** A socket was accepted. From a listener with `park` it waits, unread, for `adopt` or `handOff`. */
+  handleAccept(slot: number, listener: number): void
+  /** A `connect` is through; a failed one ends in `handleError`. */
+  handleConnect(slot: number): void
+  /** `storage[start…end)` came in; valid until this returns. */
+  handleRead(slot: number, storage: Buffer, start: number, end: number): void
+  /** The peer ended its side. Nothing more is read. */
+  handleEnd(slot: number): void
+  /** The socket broke (`errno` < 0). Nothing more is read or written. */
+  handleError(slot: number, errno: number): void
+  /** The socket broke while reading was off: what is still unread can be had with `setReading(slot, true)`. */
+  handleHangup(slot: number): void
+  /** Room again after a short `write` or `flush`. */
+  handleWritable(slot: number): void
+  /** Accepting failed (`EMFILE` and its like) and is off until `setAccepting(listener, true)`. */
+  handleAcceptError(listener: number, errno: number): void
+  /** The batch of `count` reports is over: time to flush. */
+  handleBatchEnd(count: number): void
+}
+
+export interface TcpEndpoint {
+  readonly host: string
+  readonly port: number
+}
+
+export interface UnixEndpoint {
+  readonly path: string
+}
+
+export type Endpoint = TcpEndpoint | UnixEndpoint
+
+/** Options of the system's sockets; see `ServerOptions` for their meaning. */
+export interface SocketOptions {
+  readonly noDelay: boolean
+  /** Milliseconds of silence before the first probe; 0 is off. */
+  readonly keepAlive: number
+}
+
+export interface ListenOptions extends SocketOptions {
+  readonly backlog: number
+  readonly reusePort: boolean
+  /** Accepted sockets are parked for a hand-off instead of being read here. */
+  readonly park: boolean
+}
+
+export interface Listening {
+  readonly listener: number
+  /** The endpoint with the port that the system chose. */
+  readonly endpoint: Endpoint
+}
+
+/** Numbers per record of `outRecords`: slot, offset in `outSlab`, length; `flush` puts the bytes taken over the length. */
+export const OUT_STRIDE = 3
+
+export interface Poller {
+  readonly kind: 'native' | 'net'
+  /** Where the loop gathers the answers of a batch. */
+  readonly outSlab: Buffer
+  readonly outRecords: Int32Array
+
+  /** Host names are resolved by the caller: `endpoint.host` is an address. Rejects with the system's error. */
+  listen(endpoint: Endpoint, options: ListenOptions): Promise<Listening>
+  setAccepting(listener: number, on: boolean): void
+  closeListener(listener: number): void
+
+  /** The slot, or a negative errno. `handleConnect` or `handleError` follows. */
+  connect(endpoint: Endpoint, options: SocketOptions): number
+
+  /** Starts reading a parked slot here. */
+  adopt(slot: number): void
+
+  /**
+   * Writes `count` records of `outRecords`; each record's length becomes the number of bytes taken or a negative errno.
+   * Returns how many records were not taken whole; after a short one `handleWritable` follows.
+   */
+  flush(count: number): number
+  /** Bytes taken, or a negative errno. After a short write (0 included) `handleWritable` follows; offer the same bytes then. */
+  write(slot: number, bytes: Uint8Array, start: number, end: number): number
+
+  setReading(slot: number, on: boolean): void
+  /** 0 or a negative errno. Everything taken before is sent first. */
+  shutdownWrite(slot: number): number
+  /**
+   * Gives the slot back; nothing is reported of it any more. With `linger` what was taken is delivered first, and what
+   * the peer still sends is read and thrown away for at most {@link LINGER_MS}: a bare close would answer it with a
+   * reset, which can destroy bytes on their way to the peer.
+   */
+  close(slot: number, linger: boolean): void
+  /** Ends lingering sockets whose time is over; `true` while others are left. */
+  expireLingering(): boolean
+
+  /** `host:port`, `[host]:port` for IPv6, the path of a unix socket or `''`. Good until `close`. */
+  peerAddr(slot: number): string
+  localAddr(slot: number): string
+
+  /** Whether this poller keeps the process alive. */
+  setRef(on: boolean): void
+  /** Closes everything. Every method is a no-op afterwards. */
+  destroy(): void
+}
+
+/** How long a closed socket may linger. */
+export const LINGER_MS = 2000

@@ -232,21 +232,18 @@ static void handle_slot(poller *p, int slot, uint32_t events)
     }
 }
 
-/* A socket of a listener or of the mailbox gets its slot; on failure it is closed and nothing is reported. */
+/* A socket of a listener or of the mailbox gets its slot; one for which there is none is closed and reported lost. */
 static void admit(poller *p, int fd, const socket_addr *peer, bool park, int listener)
 {
     int slot = take_slot(p, fd, park ? SLOT_PARKED : SLOT_OPEN);
-    if (slot < 0) {
-        (void)close(fd);
+    if (slot >= 0) p->slots[slot].peer = *peer;
+    if (slot >= 0 && (park || watch_slot(p, slot, true, false) == 0)) {
+        add_record(p, slot, listener, 0, RECORD_ACCEPT);
         return;
     }
-    p->slots[slot].peer = *peer;
-    if (!park && watch_slot(p, slot, true, false) < 0) {
-        (void)close(fd);
-        free_slot(p, slot);
-        return;
-    }
-    add_record(p, slot, listener, 0, RECORD_ACCEPT);
+    (void)close(fd);
+    if (slot >= 0) free_slot(p, slot);
+    add_record(p, NONE, listener, 0, RECORD_LOST);
 }
 
 static void handle_listener(poller *p, int listener)

@@ -34,6 +34,7 @@ enum {
     RECORD_ACCEPT = 4,   /* offset: the listener, or -1 for the mailbox */
     RECORD_CONNECT = 5,  /* a connect went through */
     RECORD_HANGUP = 6,   /* the socket broke while reading was off; no more events until reading is on */
+    RECORD_LOST = 8,     /* offset: as for RECORD_ACCEPT; an accepted socket could not be given a slot */
     RECORD_ACCEPT_ERROR = 7 /* slot: the listener, now off; length: -errno */
 };
 

@@ -15,6 +15,9 @@ export interface Handler<Ctx = undefined, Out = Uint8Array | string> {
   /** Once per loop, before its first connection; a promise is awaited, a throw or rejection fails `server.start()`. */
   onStart?(loop: EventLoop): void | Promise<void>
 
+  /** Once per loop, after its last connection; a promise is awaited before the loop ends. */
+  onStop?(loop: EventLoop): void | Promise<void>
+
   /** Once per connection, always before its first `onMessage`: at accept, or after the protocol's handshake. */
   onConnect?(c: Connection<Out>): void
 

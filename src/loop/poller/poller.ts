@@ -4,11 +4,15 @@
  * runs on the loop's thread. System errors come as negative errno numbers, never as throws.
  */
 
+import type { ConnectionOptions } from 'node:tls'
+
 /** What a poller reports, in batches. Implemented by the event loop. */
 export interface PollerSink {
   handleBatchStart(): void
   /** A socket was accepted. From a listener with `park` it waits, unread, for `adopt` or `handOff`. */
   handleAccept(slot: number, listener: number): void
+  /** A socket of the mailbox (listener -1) or of a listener was lost before it could be reported. */
+  handleLost(listener: number): void
   /** A `connect` is through; a failed one ends in `handleError`. */
   handleConnect(slot: number): void
   /** `storage[start…end)` came in; valid until this returns. */
@@ -45,6 +49,11 @@ export interface SocketOptions {
   readonly keepAlive: number
 }
 
+export interface ConnectOptions extends SocketOptions {
+  /** Speak TLS: `net` poller only. */
+  readonly tls?: ConnectionOptions | undefined
+}
+
 export interface ListenOptions extends SocketOptions {
   readonly backlog: number
   readonly reusePort: boolean
@@ -73,7 +82,7 @@ export interface Poller {
   closeListener(listener: number): void
 
   /** The slot, or a negative errno. `handleConnect` or `handleError` follows. */
-  connect(endpoint: Endpoint, options: SocketOptions): number
+  connect(endpoint: Endpoint, options: ConnectOptions): number
 
   /** Starts reading a parked slot here. */
   adopt(slot: number): void

@@ -1,0 +1,37 @@
+/**
+ * ringloop: TCP servers with a protocol of your own, on loops in threads.
+ *
+ *     import { Server } from 'ringloop'
+ *
+ *     const server = new Server({ onMessage: (c, ctx, data) => data }, { address: ':1833' })
+ *     await server.start()
+ *
+ * In reading order: the server, what a user writes, what a user is given, and the parts underneath.
+ */
+
+export { Connection, type OnSent } from './connection.js'
+export { type CloseCode, type CloseReason, ErrorCode, ProtocolError, RingloopError } from './errors.js'
+export type { Handler, PerLoop } from './handler.js'
+export type { Logger, LoggerOption, LogLevel } from './log.js'
+export {
+  type BroadcastOptions,
+  type BroadcastResult,
+  EventLoop,
+  type LocalBroadcastOptions,
+} from './loop/event-loop.js'
+export type { LoadBalance, LoopLoad } from './loop/load-balance.js'
+export type { LoopStats, ServerStats } from './loop/stats.js'
+export { Timer, TimingWheel, type TimingWheelOptions } from './loop/timing-wheel.js'
+export type {
+  Address,
+  ConnectionLimits,
+  ConnectOptions,
+  LoopOptions,
+  PollerOption,
+  ServerOptions,
+} from './options.js'
+export type { Packed, Packet, Protocol } from './protocol/protocol.js'
+export { RawProtocol } from './protocol/raw.js'
+export { RingBufferPool, type RingBufferPoolOptions } from './ringbuffer/pool.js'
+export { RingBuffer, RingBufferError } from './ringbuffer/ring-buffer.js'
+export { BoundAddress, Server } from './server.js'

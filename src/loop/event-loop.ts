@@ -1,0 +1,376 @@
+/**
+ * The event loop: one per thread that serves. It owns its connections, their timers and the tasks queued on it, and runs
+ * on Node's own loop, so timers, promises and other sockets go on working inside handlers. Everything here is to be
+ * called on the loop's thread.
+ *
+ *     beginTurn   the poller has a batch
+ *       …         its records go to the connections (transport.ts)
+ *     endTurn     queued tasks, then one flush of everything gathered
+ */
+import type { AnyConnection, AnyService, Connection } from '../connection.js'
+import { type CloseReason, ErrorCode, RingloopError } from '../errors.js'
+import { createLogger, type Logger } from '../log.js'
+import {
+  type Address,
+  type ConnectOptions,
+  checkPoller,
+  createService,
+  type LoopOptions,
+  parseAddress,
+  socketSettings,
+  wholeNumber,
+} from '../options.js'
+import type { Protocol } from '../protocol/protocol.js'
+import { RawProtocol } from '../protocol/raw.js'
+import { NativePoller, nativeAvailable } from './poller/native-poller.js'
+import { NetPoller } from './poller/net-poller.js'
+import type { Endpoint, Poller, PollerSink } from './poller/poller.js'
+import { resolveEndpoint } from './resolve.js'
+import { CELL, LoopCounters, type LoopStats, SharedStats } from './stats.js'
+import { TaskQueue } from './task-queue.js'
+import { type Timer, TimingWheel } from './timing-wheel.js'
+import { type Admission, endpointText, Transport } from './transport.js'
+
+/** What a broadcast did. */
+export interface BroadcastResult {
+  /** Connections that the message was sent to. */
+  readonly sent: number
+  /** Connections above their high-water mark that it was not sent to. */
+  readonly dropped: number
+  /** Of the dropped ones, those that were closed for it. */
+  readonly closed: number
+}
+
+export interface BroadcastOptions {
+  /** What happens to a connection above its high-water mark: the message is dropped (default), or it is closed. */
+  readonly slow?: 'drop' | 'close'
+}
+
+export interface LocalBroadcastOptions<Out> extends BroadcastOptions {
+  /** Leaves out connections for which it is `false`. */
+  readonly filter?: (c: Connection<Out>) => boolean
+}
+
+/** What a server gives a loop that it makes. @internal */
+export interface LoopSetup {
+  readonly id: number
+  readonly stats: SharedStats
+  readonly createPoller: (sink: PollerSink) => Poller
+}
+
+const STOPPED: CloseReason = { code: 'server-stopped', message: 'the server was stopped' }
+const SLOW: CloseReason = { code: 'slow-consumer', message: 'above the high-water mark at a broadcast' }
+const DEFAULT_CONNECT_TIMEOUT = 10_000
+
+export class EventLoop {
+  /** 0 … numLoops - 1. */
+  readonly id: number
+  /** The `data` of the options: a copy in each thread. */
+  readonly data: unknown
+  readonly logger: Logger
+  /** Milliseconds since the loop was made, as of this turn. @internal */
+  now = 0
+  /** @internal */
+  readonly wheel: TimingWheel
+  /** @internal */
+  readonly sharedStats: SharedStats
+
+  readonly #origin = performance.now()
+  readonly #counters: LoopCounters
+  readonly #transport: Transport
+  #tlsTransport: Transport | undefined
+  /** The server's, once it has started. */
+  #handler: AnyService['handler'] | undefined
+  readonly #tasks: TaskQueue
+  readonly #turn = (): void => this.#runTurn()
+  #inTurn = false
+  #turnScheduled = false
+  #turnStart = 0
+  #lastConnectionId = 0
+  #stopping: Promise<void> | undefined
+  #whenEmpty: (() => void) | undefined
+
+  /**
+   * A loop for clients, in this thread: use `connect`. A server makes its own. Throws `ERR_RINGLOOP_OPTION`, and
+   * `ERR_RINGLOOP_POLLER` when `poller` is `native` and there is no addon.
+   */
+  constructor(options: LoopOptions = {}, setup?: LoopSetup) {
+    this.id = setup?.id ?? 0
+    this.data = options.data
+    this.logger = createLogger(options.logger)
+    this.sharedStats = setup?.stats ?? new SharedStats(1)
+    const onError = (error: unknown): void => {
+      this.#counters.add(CELL.handlerErrors, 1)
+      this.logger.error({ err: error }, 'a timer or a task of the loop failed')
+    }
+    this.wheel = new TimingWheel({ tick: options.tick, wheelSize: options.wheelSize, onError })
+    this.#tasks = new TaskQueue(onError)
+    this.#counters = new LoopCounters(this.sharedStats, this.id)
+    const createPoller = setup?.createPoller ?? ((sink) => choosePoller(options, sink, this.logger))
+    this.#transport = new Transport(this, this.#counters, createPoller)
+  }
+
+  /** Which poller this loop uses. */
+  get poller(): 'native' | 'net' {
+    return this.#transport.poller.kind
+  }
+
+  /** `true` once `stop` was called: a protocol may tell its peers. */
+  get stopping(): boolean {
+    return this.#stopping !== undefined
+  }
+
+  /** Every open connection of this loop, accepted or made by `connect`. */
+  get connections(): Iterable<AnyConnection> {
+    return this.#connections()
+  }
+
+  *#connections(): IterableIterator<AnyConnection> {
+    yield* this.#transport.connections()
+    if (this.#tlsTransport !== undefined) yield* this.#tlsTransport.connections()
+  }
+
+  /** Calls `fn` once, in `ms` milliseconds, on this loop. What it throws is logged. */
+  runAfter(ms: number, fn: () => void): Timer {
+    return this.wheel.runAfter(ms, fn)
+  }
+
+  /** Calls `fn` every `ms` milliseconds on this loop until the handle is stopped. What it throws is logged. */
+  runEvery(ms: number, fn: () => void): Timer {
+    return this.wheel.runEvery(ms, fn)
+  }
+
+  /** Calls `fn` at the end of this turn, before its output is flushed; outside a turn, soon. What it throws is logged. */
+  queueInLoop(fn: () => void): void {
+    this.#tasks.push(fn)
+    this.scheduleTurn()
+  }
+
+  /** What this loop has counted. */
+  stats(): LoopStats {
+    return this.sharedStats.snapshot().loops[this.id]!
+  }
+
+  /**
+   * Connects on this loop. Resolves after the handler's `onConnect`; rejects with `ERR_RINGLOOP_CONNECT` when the peer
+   * cannot be reached, the handshake fails, or `timeout` is over, and with `ERR_RINGLOOP_CLOSED` on a stopped loop.
+   * The addresses of a host name are tried one after another.
+   */
+  async connect<Ctx = undefined, Out = Uint8Array | string>(
+    address: Address,
+    options: ConnectOptions<Ctx, Out>,
+  ): Promise<Connection<Out>> {
+    const protocol = options.protocol ?? (new RawProtocol() as unknown as Protocol<Ctx, Out>)
+    const service = createService(options.handler, protocol, options)
+    const timeout = wholeNumber('timeout', options.timeout, DEFAULT_CONNECT_TIMEOUT, 1)
+    const settings = socketSettings(options)
+    const wanted = parseAddress(address)
+    if (this.#stopping !== undefined) throw new RingloopError(ErrorCode.CLOSED, 'the loop is stopped')
+    const tls = tlsOptions(options.tls, wanted)
+    const transport = tls === undefined ? this.#transport : this.#transportForTls()
+    let failure: unknown
+    try {
+      for (const endpoint of await resolveEndpoint(wanted, false)) {
+        try {
+          return await this.#connectTo(transport, endpoint, { ...settings, tls }, service, timeout)
+        } catch (error) {
+          failure = error
+        }
+      }
+    } catch (error) {
+      failure = error
+    }
+    if (failure instanceof RingloopError) throw failure
+    throw connectError(wanted, failure)
+  }
+
+  #connectTo<Ctx, Out>(
+    transport: Transport,
+    endpoint: Endpoint,
+    settings: Parameters<Poller['connect']>[1],
+    service: ReturnType<typeof createService<Ctx, Out>>,
+    timeout: number,
+  ): Promise<Connection<Out>> {
+    return new Promise((resolve, reject) => {
+      const timer = this.wheel.runAfter(timeout, () => {
+        c.abort({ code: 'network-error', message: `not ready within ${timeout} ms` })
+      })
+      timer.stop()
+      const c: Connection<Out> = transport.connect(endpoint, settings, service, {
+        resolve: () => {
+          timer.stop()
+          resolve(c)
+        },
+        reject: (error) => {
+          timer.stop()
+          reject(connectError(endpoint, error))
+        },
+      })
+      timer.restart()
+    })
+  }
+
+  #transportForTls(): Transport {
+    if (this.poller === 'net') return this.#transport
+    this.#tlsTransport ??= new Transport(this, this.#counters, (sink) => new NetPoller(sink))
+    return this.#tlsTransport
+  }
+
+  /**
+   * Sends `out` to every connection that this loop has accepted and whose handshake is over. It is packed once where
+   * the protocol can. Not for connections made by `connect`.
+   */
+  broadcast<Out = Uint8Array | string>(out: Out, options: LocalBroadcastOptions<Out> = {}): BroadcastResult {
+    return this.#transport.broadcast(out, options, SLOW)
+  }
+
+  /** What accepted connections are served with. Awaits the handler's onStart. @internal */
+  async serve(service: AnyService, admission: Admission): Promise<void> {
+    this.#transport.serve(service, admission)
+    try {
+      await service.handler.onStart?.(this)
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error)
+      throw new RingloopError(ErrorCode.LOOP_START, `onStart of loop ${this.id} failed: ${reason}`, error)
+    }
+    this.#handler = service.handler
+  }
+
+  // ---- for the server and the transports ---------------------------------------------------------------------------
+
+  /** @internal */
+  get transport(): Transport {
+    return this.#transport
+  }
+
+  /** @internal */
+  nextConnectionId(): number {
+    this.#lastConnectionId++
+    return this.#lastConnectionId
+  }
+
+  /** @internal */
+  readClock(): number {
+    this.now = (performance.now() - this.#origin) | 0
+    return this.now
+  }
+
+  /** @internal */
+  beginTurn(): void {
+    this.#inTurn = true
+    this.#turnStart = performance.now()
+    this.now = (this.#turnStart - this.#origin) | 0
+  }
+
+  /** @internal */
+  endTurn(records: number): void {
+    this.#finishTurn()
+    this.#counters.addBatch(records, performance.now() - this.#turnStart)
+    this.#inTurn = false
+  }
+
+  /** There is output or a task: a turn is coming, or is made to come. @internal */
+  scheduleTurn(): void {
+    if (this.#inTurn || this.#turnScheduled) return
+    this.#turnScheduled = true
+    process.nextTick(this.#turn)
+  }
+
+  #runTurn(): void {
+    this.#turnScheduled = false
+    this.readClock()
+    this.#inTurn = true
+    this.#finishTurn()
+    this.#inTurn = false
+  }
+
+  #finishTurn(): void {
+    this.#tasks.run()
+    let more = this.#transport.flush()
+    if (this.#tlsTransport?.flush() === true) more = true
+    if (more || this.#tasks.length > 0) this.#scheduleLater()
+    if (this.#whenEmpty !== undefined && this.#size === 0) this.#whenEmpty()
+  }
+
+  /** What a flush has caused waits for the next round of Node's loop, so that sockets get their turn in between. */
+  #scheduleLater(): void {
+    if (this.#turnScheduled) return
+    this.#turnScheduled = true
+    setImmediate(this.#turn)
+  }
+
+  get #size(): number {
+    return this.#transport.size + (this.#tlsTransport?.size ?? 0)
+  }
+
+  /**
+   * Ends every connection: those with an answer pending or bytes unsent get `drain` ms (default 0) for them. Then
+   * everything of this loop is closed; timers and tasks are dropped. Later calls give the same promise.
+   */
+  stop(options: { readonly drain?: number } = {}): Promise<void> {
+    const drain = wholeNumber('drain', options.drain, 0)
+    this.#stopping ??= this.#stop(drain)
+    return this.#stopping
+  }
+
+  async #stop(drain: number): Promise<void> {
+    this.#transport.stopListening()
+    if (drain > 0) await this.#drain(drain)
+    for (const c of this.connections) c.beginClose(STOPPED)
+    this.#runTurn()
+    for (const c of this.connections) c.abort(STOPPED)
+    this.#runTurn()
+    await this.#callOnStop()
+    this.#transport.destroy()
+    this.#tlsTransport?.destroy()
+    this.wheel.close()
+    this.#tasks.clear()
+  }
+
+  async #callOnStop(): Promise<void> {
+    try {
+      await this.#handler?.onStop?.(this)
+    } catch (error) {
+      this.logger.error({ err: error }, 'onStop failed')
+    }
+  }
+
+  /** What has already arrived is read first: two rounds of Node's loop bring it in. */
+  async #drain(ms: number): Promise<void> {
+    const deadline = performance.now() + ms
+    for (let round = 0; round < 2; round++) await new Promise((resolve) => setImmediate(resolve))
+    for (const c of this.connections) c.drain(STOPPED)
+    if (this.#size === 0) return
+    await new Promise<void>((resolve) => {
+      this.#whenEmpty = resolve
+      this.wheel.runAfter(Math.max(0, deadline - performance.now()), resolve)
+    })
+    this.#whenEmpty = undefined
+  }
+}
+
+function choosePoller(options: LoopOptions, sink: PollerSink, logger: Logger): Poller {
+  const wanted = checkPoller(options.poller)
+  if (wanted === 'net') return new NetPoller(sink)
+  const available = nativeAvailable()
+  if (wanted === 'native' || available === true) return new NativePoller(sink)
+  logger.warn({}, `${available}; the net poller is used`)
+  return new NetPoller(sink)
+}
+
+function tlsOptions(tls: ConnectOptions['tls'], endpoint: Endpoint): Exclude<ConnectOptions['tls'], true> {
+  if (tls === undefined) return undefined
+  const given = tls === true ? {} : tls
+  if ('path' in endpoint || given.servername !== undefined) return given
+  return { servername: /^[\d.]+$|:/.test(endpoint.host) ? '' : endpoint.host, ...given }
+}
+
+function connectError(endpoint: Endpoint, cause: unknown): RingloopError {
+  const underneath = cause instanceof RingloopError ? (cause.cause ?? cause) : cause
+  const reason = underneath instanceof Error ? underneath.message : String(underneath)
+  return new RingloopError(
+    ErrorCode.CONNECT,
+    `cannot connect to ${endpointText(endpoint)}: ${reason}`,
+    underneath,
+  )
+}

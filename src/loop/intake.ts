@@ -1,0 +1,65 @@
+/**
+ * How connections get into several loops' threads: the best way that this machine and this Node allow. Pure but for a
+ * look at the platform.
+ */
+import { ErrorCode, RingloopError } from '../errors.js'
+import type { Logger } from '../log.js'
+import type { ListenSettings } from '../options.js'
+import { nativeAvailable } from './poller/native-poller.js'
+import type { Intake } from './thread-messages.js'
+
+export interface IntakeChoice {
+  readonly intake: Intake
+  readonly poller: 'native' | 'net'
+  readonly reusePort: boolean
+  readonly numLoops: number
+}
+
+/** Node versions in which a `net.Socket` can be transferred to a thread, as [major, minor]. */
+const TRANSFER_SINCE = [
+  [24, 20],
+  [26, 6],
+] as const
+const REUSE_PORT_SINCE = [22, 12] as const
+
+export function chooseIntake(settings: ListenSettings, numLoops: number, logger: Logger): IntakeChoice {
+  const native = nativeAvailable()
+  if (settings.poller === 'native' && native !== true) throw new RingloopError(ErrorCode.POLLER, native)
+  const useNative = native === true && settings.poller !== 'net'
+  if (native !== true && settings.poller === 'auto') logger.warn({}, `${native}; the net poller is used`)
+  const poller = useNative ? 'native' : 'net'
+  if (settings.reusePort) {
+    if (!useNative && !nodeReusesPorts()) {
+      throw new RingloopError(ErrorCode.OPTION, 'reusePort with the net poller needs Node 22.12 on Linux')
+    }
+    return { intake: 'listen', poller, reusePort: true, numLoops }
+  }
+  if (useNative) return { intake: 'mailbox', poller, reusePort: false, numLoops }
+  return chooseNetIntake(native === true, numLoops, logger)
+}
+
+function chooseNetIntake(hasAddon: boolean, numLoops: number, logger: Logger): IntakeChoice {
+  const choice = { poller: 'net', reusePort: false, numLoops } as const
+  if (numLoops === 1) return { ...choice, intake: 'listen' }
+  if (hasAddon) return { ...choice, intake: 'descriptors' }
+  if (nodeTransfersSockets()) return { ...choice, intake: 'transfer' }
+  if (nodeReusesPorts()) return { ...choice, intake: 'listen', reusePort: true }
+  logger.warn({}, `without the native addon ${numLoops} loops need Node 22.12 or later: one loop is used`)
+  return { ...choice, intake: 'listen', numLoops: 1 }
+}
+
+function nodeVersion(): readonly [number, number] {
+  const [major = 0, minor = 0] = process.versions.node.split('.').map(Number)
+  return [major, minor]
+}
+
+function nodeTransfersSockets(): boolean {
+  const [major, minor] = nodeVersion()
+  return major > 26 || TRANSFER_SINCE.some(([since, from]) => major === since && minor >= from)
+}
+
+function nodeReusesPorts(): boolean {
+  const [major, minor] = nodeVersion()
+  const [since, from] = REUSE_PORT_SINCE
+  return process.platform === 'linux' && (major > since || (major === since && minor >= from))
+}

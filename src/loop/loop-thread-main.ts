@@ -1,0 +1,110 @@
+/**
+ * What runs in a loop's thread: imports the module, makes the loop, serves what arrives, and stops when told to. Its
+ * counterpart in the server's thread is loop-thread.ts.
+ */
+import assert from 'node:assert'
+import { parentPort, workerData } from 'node:worker_threads'
+import { ErrorCode, RingloopError } from '../errors.js'
+import type { Logger } from '../log.js'
+import { createService, socketSettings } from '../options.js'
+import { DescriptorInbox } from './descriptor-inbox.js'
+import { EventLoop } from './event-loop.js'
+import { importLoopModule } from './loop-module.js'
+import { NativePoller } from './poller/native-poller.js'
+import { NetPoller } from './poller/net-poller.js'
+import type { Endpoint, Poller, PollerSink } from './poller/poller.js'
+import { listenOn, SharedAdmission } from './serving.js'
+import { SharedStats } from './stats.js'
+import type { FromThread, LogMethod, ThreadSetup, ToThread } from './thread-messages.js'
+
+assert(parentPort !== null, 'loop-thread-main runs in a worker thread')
+const port = parentPort
+const setup = workerData as ThreadSetup
+
+function tell(message: FromThread): void {
+  port.postMessage(message)
+}
+
+/** Log lines are written by the server's logger, in its thread. */
+const logger = Object.fromEntries(
+  (['debug', 'info', 'warn', 'error'] as const).map((method) => [method, forward.bind(undefined, method)]),
+) as unknown as Logger
+
+function forward(method: LogMethod, fields: object, message: string): void {
+  try {
+    tell({ type: 'log', method, fields: { loop: setup.id, ...fields }, message })
+  } catch {
+    // A field that cannot be cloned: its text is better than nothing.
+    tell({ type: 'log', method, fields: { loop: setup.id, fields: String(fields) }, message })
+  }
+}
+
+let poller: Poller
+let inbox: DescriptorInbox | undefined
+
+function createPoller(sink: PollerSink): Poller {
+  poller = setup.poller === 'native' ? new NativePoller(sink) : new NetPoller(sink, setup.tls)
+  return poller
+}
+
+function createInbox(loop: EventLoop): DescriptorInbox {
+  const settings = socketSettings(setup.limits)
+  return new DescriptorInbox(loop, (fd) => (poller as NetPoller).adoptDescriptor(fd, settings))
+}
+
+function mailbox(): number {
+  if (inbox !== undefined) return inbox.mailbox
+  return poller instanceof NativePoller ? poller.mailbox : -1
+}
+
+async function start(): Promise<EventLoop> {
+  const { id, data, tick, wheelSize, intake, maxConnections, limits } = setup
+  const stats = SharedStats.from(setup.stats)
+  const options = { logger, data, ...(tick && { tick }), ...(wheelSize && { wheelSize }) }
+  const module = await importLoopModule(setup.moduleUrl)
+  const loop = new EventLoop(options, { id, stats, createPoller })
+  const handler = await module.handler(loop)
+  const service = createService(handler, await module.protocol(loop), limits)
+  await loop.serve(service, new SharedAdmission(stats, id, maxConnections))
+  if (intake === 'descriptors') inbox = createInbox(loop)
+  const endpoint = intake === 'listen' ? await listen(loop) : undefined
+  port.on('message', (message: ToThread) => receive(loop, message))
+  tell({ type: 'ready', mailbox: mailbox(), endpoint })
+  return loop
+}
+
+function listen(loop: EventLoop): Promise<Endpoint> {
+  const { endpoint, reusePort, backlog, limits } = setup
+  return listenOn(loop, endpoint, { ...socketSettings(limits), reusePort, backlog, park: false })
+}
+
+function receive(loop: EventLoop, message: ToThread): void {
+  switch (message.type) {
+    case 'stop':
+      void loop.stop({ drain: message.drain }).then(() => {
+        inbox?.destroy()
+        tell({ type: 'stopped' })
+      })
+      break
+    case 'broadcast':
+      tell({
+        type: 'broadcast',
+        id: message.id,
+        result: loop.broadcast(message.out as never, message.options),
+      })
+      break
+    case 'socket':
+      ;(poller as NetPoller).adoptSocket(message.socket)
+  }
+}
+
+function fail(error: unknown): void {
+  const known = error instanceof RingloopError
+  const message = error instanceof Error ? error.message : String(error)
+  const cause = known ? error.cause : error
+  const plain = cause instanceof Error ? { message: cause.message, stack: cause.stack } : undefined
+  tell({ type: 'failed', code: known ? error.code : ErrorCode.LOOP_START, message, cause: plain })
+  port.close()
+}
+
+start().catch(fail)

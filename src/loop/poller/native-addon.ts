@@ -1,0 +1,100 @@
+/**
+ * Finds and loads the native addon, once per thread. Its calls take the number of a poller of this thread; system
+ * errors come back as negative errno numbers. See native/addon.c.
+ */
+import { existsSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import path from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+export interface CreatedPoller {
+  /** Its number, or a negative errno. */
+  readonly poller: number
+  readonly mailbox: number
+  readonly inSlab: ArrayBuffer
+  readonly inRecords: ArrayBuffer
+  readonly outSlab: ArrayBuffer
+  readonly outRecords: ArrayBuffer
+}
+
+export interface NativeAddon {
+  create(onBatch: (count: number) => void): CreatedPoller
+  destroy(poller: number): void
+  setRef(poller: number, on: boolean): void
+  listenTcp(
+    poller: number,
+    ip: string,
+    port: number,
+    backlog: number,
+    noDelay: boolean,
+    keepAliveSeconds: number,
+    reusePort: boolean,
+    park: boolean,
+  ): number
+  listenUnix(poller: number, path: string, backlog: number, park: boolean): number
+  listenerPort(poller: number, listener: number): number
+  setAccepting(poller: number, listener: number, on: boolean): number
+  closeListener(poller: number, listener: number): number
+  parkMailbox(poller: number, unused: 0, park: boolean): void
+  connectTcp(poller: number, ip: string, port: number, noDelay: boolean, keepAliveSeconds: number): number
+  connectUnix(poller: number, path: string): number
+  adopt(poller: number, slot: number): number
+  handOff(poller: number, slot: number, mailbox: number): number
+  release(poller: number, slot: number): number
+  flush(poller: number, count: number): number
+  write(poller: number, slot: number, bytes: Uint8Array, start: number, end: number): number
+  setReading(poller: number, slot: number, on: boolean): number
+  shutdownWrite(poller: number, slot: number): number
+  close(poller: number, slot: number, linger: boolean): number
+  expireLingering(poller: number, unused: 0): number
+  peerAddr(poller: number, slot: number): string
+  localAddr(poller: number, slot: number): string
+}
+
+const NAME = 'ringloop.node'
+
+/** Built from source first, then prebuilt ones; the C library matters on Linux. */
+function candidates(): string[] {
+  const native = path.join(packageRoot(), 'native')
+  const libc = process.platform === 'linux' && !isGlibc() ? '-musl' : ''
+  return [
+    path.join(native, 'build', 'Release', NAME),
+    path.join(native, 'prebuilds', `${process.platform}-${process.arch}${libc}`, NAME),
+  ]
+}
+
+function packageRoot(): string {
+  let folder = path.dirname(fileURLToPath(import.meta.url))
+  while (!existsSync(path.join(folder, 'package.json')) && folder !== path.dirname(folder))
+    folder = path.dirname(folder)
+  return folder
+}
+
+function isGlibc(): boolean {
+  const report = process.report?.getReport() as unknown as
+    | { header?: { glibcVersionRuntime?: string } }
+    | undefined
+  return report?.header?.glibcVersionRuntime !== undefined
+}
+
+let loaded: NativeAddon | undefined
+let failure: string | undefined
+
+/** The addon, or why there is none. */
+export function loadNativeAddon(): NativeAddon | string {
+  if (loaded !== undefined) return loaded
+  if (failure !== undefined) return failure
+  if (process.platform !== 'linux') return `the native poller is for Linux, this is ${process.platform}`
+  const file = candidates().find((name) => existsSync(name))
+  if (file === undefined) {
+    failure = 'the native addon has not been built (npm run build:native says why)'
+    return failure
+  }
+  try {
+    loaded = createRequire(import.meta.url)(file) as NativeAddon
+    return loaded
+  } catch (error) {
+    failure = `the native addon cannot be loaded: ${(error as Error).message}`
+    return failure
+  }
+}

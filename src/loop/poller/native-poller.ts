@@ -1,0 +1,231 @@
+/**
+ * The epoll poller of the addon. Reads arrive in one slab per poller, a batch at a time; the slab and the tables are
+ * the addon's memory, shared with JavaScript. The loop's thread only, but for `mailbox`, which other threads send to.
+ */
+
+import { unlinkSync } from 'node:fs'
+import { markAsUntransferable } from 'node:worker_threads'
+import { ErrorCode, RingloopError } from '../../errors.js'
+import { systemError } from '../system-error.js'
+import { loadNativeAddon, type NativeAddon } from './native-addon.js'
+import type { Endpoint, Listening, ListenOptions, Poller, PollerSink, SocketOptions } from './poller.js'
+
+/** The kinds of record, as native/poller.h numbers them. */
+const Kind = {
+  READ: 0,
+  WRITABLE: 1,
+  END: 2,
+  ERROR: 3,
+  ACCEPT: 4,
+  CONNECT: 5,
+  HANGUP: 6,
+  ACCEPT_ERROR: 7,
+  LOST: 8,
+} as const
+/** Numbers per record: slot, offset, length or -errno, kind. */
+const STRIDE = 4
+
+export class NativePoller implements Poller {
+  readonly kind = 'native'
+  readonly outSlab: Buffer
+  readonly outRecords: Int32Array
+  /** Where an acceptor of another thread sends descriptors. */
+  readonly mailbox: number
+
+  readonly #addon: NativeAddon
+  readonly #poller: number
+  readonly #sink: PollerSink
+  readonly #inSlab: Buffer
+  readonly #records: Int32Array
+  readonly #paths = new Map<number, string>()
+  #destroyed = false
+
+  /** Throws `ERR_RINGLOOP_POLLER` where there is no addon. */
+  constructor(sink: PollerSink) {
+    const addon = loadNativeAddon()
+    if (typeof addon === 'string') throw new RingloopError(ErrorCode.POLLER, addon)
+    const created = addon.create((count) => this.#handleBatch(count))
+    if (created.poller < 0) {
+      const error = systemError(created.poller, 'epoll')
+      throw new RingloopError(ErrorCode.POLLER, `the native poller cannot be made: ${error.message}`, error)
+    }
+    for (const memory of [created.inSlab, created.inRecords, created.outSlab, created.outRecords]) {
+      markAsUntransferable(memory)
+    }
+    this.#addon = addon
+    this.#poller = created.poller
+    this.#sink = sink
+    this.mailbox = created.mailbox
+    this.#inSlab = Buffer.from(created.inSlab)
+    this.#records = new Int32Array(created.inRecords)
+    this.outSlab = Buffer.from(created.outSlab)
+    this.outRecords = new Int32Array(created.outRecords)
+  }
+
+  #handleBatch(count: number): void {
+    const records = this.#records
+    const sink = this.#sink
+    const slab = this.#inSlab
+    sink.handleBatchStart()
+    for (let at = 0; at < count * STRIDE; at += STRIDE) {
+      const slot = records[at]!
+      const offset = records[at + 1]!
+      const length = records[at + 2]!
+      switch (records[at + 3]) {
+        case Kind.READ:
+          sink.handleRead(slot, slab, offset, offset + length)
+          break
+        case Kind.WRITABLE:
+          sink.handleWritable(slot)
+          break
+        case Kind.END:
+          sink.handleEnd(slot)
+          break
+        case Kind.ERROR:
+          sink.handleError(slot, length)
+          break
+        case Kind.ACCEPT:
+          sink.handleAccept(slot, offset)
+          break
+        case Kind.CONNECT:
+          sink.handleConnect(slot)
+          break
+        case Kind.HANGUP:
+          sink.handleHangup(slot)
+          break
+        case Kind.LOST:
+          sink.handleLost(offset)
+          break
+        default:
+          sink.handleAcceptError(slot, length)
+      }
+    }
+    sink.handleBatchEnd(count)
+  }
+
+  async listen(endpoint: Endpoint, options: ListenOptions): Promise<Listening> {
+    const listener =
+      'path' in endpoint
+        ? this.#addon.listenUnix(this.#poller, endpoint.path, options.backlog, options.park)
+        : this.#listenTcp(endpoint.host, endpoint.port, options)
+    if (listener < 0) throw systemError(listener, 'listen')
+    if ('path' in endpoint) {
+      this.#paths.set(listener, endpoint.path)
+      return { listener, endpoint }
+    }
+    const port = this.#addon.listenerPort(this.#poller, listener)
+    return { listener, endpoint: { host: endpoint.host, port } }
+  }
+
+  #listenTcp(host: string, port: number, options: ListenOptions): number {
+    return this.#addon.listenTcp(
+      this.#poller,
+      host,
+      port,
+      options.backlog,
+      options.noDelay,
+      seconds(options.keepAlive),
+      options.reusePort,
+      options.park,
+    )
+  }
+
+  setAccepting(listener: number, on: boolean): void {
+    this.#addon.setAccepting(this.#poller, listener, on)
+  }
+
+  closeListener(listener: number): void {
+    this.#addon.closeListener(this.#poller, listener)
+    const path = this.#paths.get(listener)
+    if (path === undefined) return
+    this.#paths.delete(listener)
+    removeSocketFile(path)
+  }
+
+  connect(endpoint: Endpoint, options: SocketOptions): number {
+    if ('path' in endpoint) return this.#addon.connectUnix(this.#poller, endpoint.path)
+    const { host, port } = endpoint
+    return this.#addon.connectTcp(this.#poller, host, port, options.noDelay, seconds(options.keepAlive))
+  }
+
+  /** Sockets from the mailbox wait for {@link release} instead of being read here. */
+  parkMailbox(): void {
+    this.#addon.parkMailbox(this.#poller, 0, true)
+  }
+
+  adopt(slot: number): void {
+    this.#addon.adopt(this.#poller, slot)
+  }
+
+  /** Sends a parked slot to another thread's poller: 0, or a negative errno and the slot is still ours. */
+  handOff(slot: number, mailbox: number): number {
+    return this.#addon.handOff(this.#poller, slot, mailbox)
+  }
+
+  /** Gives a parked slot's descriptor away for good; the caller must wrap it at once in what will close it. */
+  release(slot: number): number {
+    return this.#addon.release(this.#poller, slot)
+  }
+
+  flush(count: number): number {
+    return this.#addon.flush(this.#poller, count)
+  }
+
+  write(slot: number, bytes: Uint8Array, start: number, end: number): number {
+    return this.#addon.write(this.#poller, slot, bytes, start, end)
+  }
+
+  setReading(slot: number, on: boolean): void {
+    this.#addon.setReading(this.#poller, slot, on)
+  }
+
+  shutdownWrite(slot: number): number {
+    return this.#addon.shutdownWrite(this.#poller, slot)
+  }
+
+  close(slot: number, linger: boolean): void {
+    this.#addon.close(this.#poller, slot, linger)
+  }
+
+  expireLingering(): boolean {
+    return this.#addon.expireLingering(this.#poller, 0) > 0
+  }
+
+  peerAddr(slot: number): string {
+    return this.#addon.peerAddr(this.#poller, slot)
+  }
+
+  localAddr(slot: number): string {
+    return this.#addon.localAddr(this.#poller, slot)
+  }
+
+  setRef(on: boolean): void {
+    this.#addon.setRef(this.#poller, on)
+  }
+
+  destroy(): void {
+    if (this.#destroyed) return
+    this.#destroyed = true
+    this.#addon.destroy(this.#poller)
+    for (const path of this.#paths.values()) removeSocketFile(path)
+    this.#paths.clear()
+  }
+}
+
+/** Whether the native poller can be used here: `true`, or the reason why not. */
+export function nativeAvailable(): true | string {
+  const addon = loadNativeAddon()
+  return typeof addon === 'string' ? addon : true
+}
+
+function seconds(ms: number): number {
+  return Math.ceil(ms / 1000)
+}
+
+function removeSocketFile(path: string): void {
+  try {
+    unlinkSync(path)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
+  }
+}

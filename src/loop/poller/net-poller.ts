@@ -1,0 +1,319 @@
+/**
+ * The poller over `node:net` and `node:tls`: for platforms without the addon, and for TLS. Each socket event is a batch
+ * of one. Node owns the sockets; a slot is an index into a table of them. The loop's thread only.
+ */
+import { once } from 'node:events'
+import net from 'node:net'
+import tls from 'node:tls'
+import { errnoOf } from '../system-error.js'
+import type {
+  ConnectOptions,
+  Endpoint,
+  Listening,
+  ListenOptions,
+  Poller,
+  PollerSink,
+  SocketOptions,
+} from './poller.js'
+import { LINGER_MS, OUT_STRIDE } from './poller.js'
+
+const OUT_SLAB = 256 * 1024
+const OUT_RECORDS = 4096
+/** One write takes no more, so that a large one does not hold everything twice. */
+const WRITE_MAX = 256 * 1024
+const EBADF = -9
+const ECONNRESET = -104
+const EPIPE = -32
+/** The listener of sockets that came from another thread. */
+const MAILBOX = -1
+
+/** One socket and what `write` still owes for it. */
+class NetSlot {
+  readonly socket: net.Socket
+  readonly peerAddr: string
+  connected: boolean
+  ended = false
+  failed = false
+  /** Bytes that Node holds because the kernel did not take them at once. */
+  inFlight = 0
+  /** Those that it has taken since: they count as taken when the same bytes are offered again. */
+  landed = 0
+  /** Writes begun and done: what was in flight has landed when they are equal. */
+  begun = 0
+  done = 0
+
+  constructor(socket: net.Socket, connected: boolean, peerAddr: string) {
+    this.socket = socket
+    this.connected = connected
+    this.peerAddr = peerAddr
+  }
+}
+
+export class NetPoller implements Poller {
+  readonly kind = 'net'
+  readonly outSlab: Buffer = Buffer.allocUnsafeSlow(OUT_SLAB)
+  readonly outRecords: Int32Array = new Int32Array(OUT_RECORDS * OUT_STRIDE)
+
+  readonly #sink: PollerSink
+  /** Does the handshakes of accepted sockets; it never listens. */
+  readonly #tls: tls.Server | undefined
+  /** Where its sockets come from: all from listeners here, or all from another thread. */
+  #tlsListener = MAILBOX
+  readonly #slots: (NetSlot | undefined)[] = []
+  readonly #free: number[] = []
+  readonly #listeners: (net.Server | undefined)[] = []
+  /** Accepted sockets whose TLS handshake is under way. */
+  readonly #handshaking = new Set<net.Socket>()
+  /** Closed sockets that still read and throw away, with the time until which they may. */
+  readonly #lingering = new Map<net.Socket, number>()
+
+  /** With `tls` accepted sockets speak it; see `tls.createServer`. */
+  constructor(sink: PollerSink, tlsOptions?: tls.TlsOptions) {
+    this.#sink = sink
+    if (tlsOptions !== undefined) this.#tls = this.#createTls(tlsOptions)
+  }
+
+  // ---- listeners ---------------------------------------------------------------------------------------------------
+
+  async listen(endpoint: Endpoint, options: ListenOptions): Promise<Listening> {
+    const { backlog, reusePort, noDelay, keepAlive } = options
+    const server = net.createServer({
+      allowHalfOpen: true,
+      noDelay,
+      keepAlive: keepAlive > 0,
+      keepAliveInitialDelay: keepAlive,
+    })
+    const listener = this.#listeners.length
+    server.on('connection', (socket) => this.#adopt(socket, listener))
+    server.listen({ ...endpoint, backlog, reusePort } as net.ListenOptions & { reusePort: boolean })
+    await once(server, 'listening')
+    server.on('error', (error) => this.#batch(() => this.#sink.handleAcceptError(listener, errnoOf(error))))
+    this.#listeners.push(server)
+    const address = server.address()
+    if (address === null || typeof address === 'string') return { listener, endpoint }
+    return { listener, endpoint: { host: address.address, port: address.port } }
+  }
+
+  /** Node pauses accepting by itself when descriptors run out. */
+  setAccepting(): void {}
+
+  closeListener(listener: number): void {
+    this.#listeners[listener]?.close()
+    this.#listeners[listener] = undefined
+  }
+
+  /** A socket is read from the moment of its accept. */
+  adopt(): void {}
+
+  /** A descriptor that was accepted by another thread; Node owns it from now on. */
+  adoptDescriptor(fd: number, options: SocketOptions): void {
+    const socket = new net.Socket({ fd, readable: true, writable: true, allowHalfOpen: true })
+    if (options.noDelay) socket.setNoDelay(true)
+    if (options.keepAlive > 0) socket.setKeepAlive(true, options.keepAlive)
+    this.#adopt(socket, MAILBOX)
+  }
+
+  /** A socket that another thread has accepted and transferred. */
+  adoptSocket(socket: net.Socket): void {
+    socket.allowHalfOpen = true
+    this.#adopt(socket, MAILBOX)
+  }
+
+  #adopt(socket: net.Socket, listener: number): void {
+    if (this.#tls === undefined) {
+      this.#accept(socket, listener)
+      return
+    }
+    this.#tlsListener = listener
+    this.#handshaking.add(socket)
+    socket.once('close', () => this.#handshaking.delete(socket))
+    this.#tls.emit('connection', socket)
+  }
+
+  #createTls(options: tls.TlsOptions): tls.Server {
+    const server = tls.createServer({ ...options, allowHalfOpen: true } as tls.TlsOptions)
+    const lost = new WeakSet<tls.TLSSocket>()
+    server.on('secureConnection', (socket) => this.#accept(socket, this.#tlsListener))
+    server.on('tlsClientError', (_error, socket) => {
+      socket.destroy()
+      if (lost.has(socket)) return
+      lost.add(socket)
+      this.#batch(() => this.#sink.handleLost(this.#tlsListener))
+    })
+    return server
+  }
+
+  #accept(socket: net.Socket, listener: number): void {
+    const slot = this.#add(socket, true)
+    this.#batch(() => this.#sink.handleAccept(slot, listener))
+  }
+
+  // ---- sockets -----------------------------------------------------------------------------------------------------
+
+  connect(endpoint: Endpoint, options: ConnectOptions): number {
+    const where = { ...endpoint, allowHalfOpen: true, noDelay: options.noDelay }
+    const keepAlive = { keepAlive: options.keepAlive > 0, keepAliveInitialDelay: options.keepAlive }
+    const secure = options.tls !== undefined
+    const socket = secure
+      ? tls.connect({ ...options.tls, ...where })
+      : net.connect({ ...where, ...keepAlive })
+    if (secure && options.keepAlive > 0) socket.setKeepAlive(true, options.keepAlive)
+    const slot = this.#add(socket, false, 'path' in endpoint ? '' : addressText(endpoint.host, endpoint.port))
+    socket.once(secure ? 'secureConnect' : 'connect', () => {
+      const s = this.#slots[slot]
+      if (s === undefined || s.socket !== socket) return
+      s.connected = true
+      this.#batch(() => this.#sink.handleConnect(slot))
+    })
+    return slot
+  }
+
+  #add(socket: net.Socket, connected: boolean, peerAddr: string = remoteText(socket)): number {
+    const slot = this.#free.pop() ?? this.#slots.length
+    const s = new NetSlot(socket, connected, peerAddr)
+    this.#slots[slot] = s
+    socket.on('data', (chunk: Buffer) => {
+      if (this.#slots[slot] === s) this.#read(slot, chunk)
+    })
+    socket.on('end', () => {
+      s.ended = true
+      if (this.#slots[slot] === s) this.#batch(() => this.#sink.handleEnd(slot))
+    })
+    socket.on('error', (error) => this.#fail(slot, s, errnoOf(error)))
+    socket.on('close', () => this.#fail(slot, s, s.ended ? EPIPE : ECONNRESET))
+    return slot
+  }
+
+  #fail(slot: number, s: NetSlot, errno: number): void {
+    this.#lingering.delete(s.socket)
+    if (this.#slots[slot] !== s || s.failed) return
+    s.failed = true
+    this.#batch(() => this.#sink.handleError(slot, errno))
+  }
+
+  #read(slot: number, chunk: Buffer): void {
+    this.#sink.handleBatchStart()
+    this.#sink.handleRead(slot, chunk, 0, chunk.length)
+    this.#sink.handleBatchEnd(1)
+  }
+
+  #batch(report: () => void): void {
+    this.#sink.handleBatchStart()
+    report()
+    this.#sink.handleBatchEnd(1)
+  }
+
+  flush(count: number): number {
+    let incomplete = 0
+    const records = this.outRecords
+    for (let at = 0; at < count * OUT_STRIDE; at += OUT_STRIDE) {
+      const start = records[at + 1]!
+      const length = records[at + 2]!
+      const taken = this.write(records[at]!, this.outSlab, start, start + length)
+      records[at + 2] = taken
+      if (taken !== length) incomplete++
+    }
+    return incomplete
+  }
+
+  write(slot: number, bytes: Uint8Array, start: number, end: number): number {
+    const s = this.#slots[slot]
+    if (s === undefined || !s.connected) return EBADF
+    if (s.failed || !s.socket.writable) return EPIPE
+    const credit = Math.min(s.landed, end - start)
+    s.landed -= credit
+    let taken = credit
+    while (start + taken < end && s.inFlight === 0) {
+      const to = Math.min(end, start + taken + WRITE_MAX)
+      const length = to - start - taken
+      this.#hand(slot, s, Buffer.from(bytes.subarray(start + taken, to)))
+      if (s.inFlight === 0) taken += length
+    }
+    return taken
+  }
+
+  /** Node takes the chunk; `inFlight` says whether the kernel did not. */
+  #hand(slot: number, s: NetSlot, chunk: Buffer): void {
+    s.begun++
+    s.socket.write(chunk, () => {
+      s.done++
+      if (s.done === s.begun && s.inFlight > 0) this.#landed(slot, s)
+    })
+    if (s.socket.writableLength > 0) s.inFlight = chunk.length
+  }
+
+  #landed(slot: number, s: NetSlot): void {
+    s.landed = s.inFlight
+    s.inFlight = 0
+    if (this.#slots[slot] === s && !s.failed) this.#batch(() => this.#sink.handleWritable(slot))
+  }
+
+  setReading(slot: number, on: boolean): void {
+    const socket = this.#slots[slot]?.socket
+    if (on) socket?.resume()
+    else socket?.pause()
+  }
+
+  shutdownWrite(slot: number): number {
+    const s = this.#slots[slot]
+    if (s === undefined || !s.connected) return EBADF
+    s.socket.end()
+    return 0
+  }
+
+  close(slot: number, linger: boolean): void {
+    const s = this.#slots[slot]
+    if (s === undefined) return
+    this.#slots[slot] = undefined
+    this.#free.push(slot)
+    const { socket } = s
+    if (linger && !socket.destroyed) {
+      this.#lingering.set(socket, performance.now() + LINGER_MS)
+      socket.end()
+      socket.resume()
+    } else if (s.inFlight > 0) {
+      socket.destroy()
+    } else {
+      socket.destroySoon()
+    }
+  }
+
+  expireLingering(): boolean {
+    const now = performance.now()
+    for (const [socket, deadline] of this.#lingering) {
+      if (deadline <= now) socket.destroy()
+    }
+    return this.#lingering.size > 0
+  }
+
+  peerAddr(slot: number): string {
+    return this.#slots[slot]?.peerAddr ?? ''
+  }
+
+  localAddr(slot: number): string {
+    const socket = this.#slots[slot]?.socket
+    return socket?.localAddress === undefined ? '' : addressText(socket.localAddress, socket.localPort ?? 0)
+  }
+
+  /** Node's sockets keep the process alive by themselves. */
+  setRef(): void {}
+
+  destroy(): void {
+    for (let i = 0; i < this.#listeners.length; i++) this.closeListener(i)
+    for (const s of this.#slots) s?.socket.destroy()
+    for (const socket of this.#lingering.keys()) socket.destroy()
+    for (const socket of this.#handshaking) socket.destroy()
+    this.#slots.length = 0
+    this.#free.length = 0
+  }
+}
+
+function remoteText(socket: net.Socket): string {
+  return socket.remoteAddress === undefined ? '' : addressText(socket.remoteAddress, socket.remotePort ?? 0)
+}
+
+/** An IPv4 address mapped into IPv6 is written as IPv4, as the native poller does. */
+function addressText(host: string, port: number): string {
+  const plain = host.startsWith('::ffff:') && host.includes('.') ? host.slice('::ffff:'.length) : host
+  return plain.includes(':') ? `[${plain}]:${port}` : `${plain}:${port}`
+}

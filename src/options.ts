@@ -1,0 +1,211 @@
+/** The options of servers, loops and connections: their defaults, and the checks that turn mistakes into sentences. */
+import type { ConnectionOptions as TlsConnectOptions, TlsOptions } from 'node:tls'
+import type { Service } from './connection.js'
+import { ErrorCode, RingloopError } from './errors.js'
+import type { Handler } from './handler.js'
+import type { LoggerOption } from './log.js'
+import type { LoadBalance } from './loop/load-balance.js'
+import type { Endpoint } from './loop/poller/poller.js'
+import type { Protocol } from './protocol/protocol.js'
+
+/** `'host:port'`, `':port'` (every interface), `'[::1]:port'`, `{ host, port }`, or `{ path }` for a unix socket. */
+export type Address = string | { readonly host?: string; readonly port: number } | { readonly path: string }
+
+/** `auto` is `native` where the addon can be loaded, else `net` with one warning. TLS always uses `net`. */
+export type PollerOption = 'auto' | 'native' | 'net'
+
+/** What each connection is held to. */
+export interface ConnectionLimits {
+  /** Above so many unsent bytes `send` returns `false` and the peer is not read. Default 1 MiB. */
+  readonly highWaterMark?: number
+  /** At so many unsent bytes reading goes on and `onDrain` is called. Default a quarter of the high one. */
+  readonly lowWaterMark?: number
+  /** Bytes in which a packet must complete, or the connection is closed. Default 16 MiB. */
+  readonly maxReadBuffer?: number
+  /** Milliseconds without a byte in or out until a connection is closed; 0 (default) is never. */
+  readonly idleTime?: number
+  /** Milliseconds that a closing connection may take none of its last bytes until they are dropped. Default 30 s. */
+  readonly closeTimeout?: number
+  /** Send small packets at once (no Nagle). Default `true`. */
+  readonly noDelay?: boolean
+  /** Milliseconds of silence after which the system probes the peer; 0 (default) is never. */
+  readonly keepAlive?: number
+}
+
+export interface LoopOptions {
+  /** Default `auto`. */
+  readonly poller?: PollerOption
+  /** Default: pino to standard error from `info` up. */
+  readonly logger?: LoggerOption
+  /** Resolution of the timers in ms. Default 10. */
+  readonly tick?: number
+  /** Slots per level of the timing wheel, a power of two. Default 256. */
+  readonly wheelSize?: number
+  /** Any structured-cloneable value; handlers find it as `loop.data`. */
+  readonly data?: unknown
+}
+
+export interface ServerOptions<Ctx = undefined, Out = Uint8Array | string>
+  extends LoopOptions,
+    ConnectionLimits {
+  /** Where to listen. Default `':1388'`. */
+  readonly address?: Address
+  /** Loops, each in a thread of its own. Default: 1 for a handler object, `availableParallelism()` for a module. */
+  readonly numLoops?: number
+  /** How packets are cut. Default: bytes as they come. With a module it is the module's export `protocol`. */
+  readonly protocol?: Protocol<Ctx, Out>
+  /** Which loop gets a new connection. Default `round-robin`. */
+  readonly loadBalance?: LoadBalance
+  /** Every loop listens by itself on the same port and the kernel balances. Linux. Default `false`. */
+  readonly reusePort?: boolean
+  /** Open accepted connections, all loops together; more are closed at accept. Default no limit. */
+  readonly maxConnections?: number
+  /** Connections that the kernel holds until they are accepted. Default 1024. */
+  readonly backlog?: number
+  /** Speak TLS: the options of `tls.createServer`. Goes through the `net` poller. */
+  readonly tls?: TlsOptions
+}
+
+export interface ConnectOptions<Ctx = undefined, Out = Uint8Array | string> extends ConnectionLimits {
+  readonly handler: Handler<Ctx, Out>
+  /** Default: bytes as they come. */
+  readonly protocol?: Protocol<Ctx, Out>
+  /** Speak TLS: the options of `tls.connect`, or `true` for its defaults. The certificate is verified unless told otherwise. */
+  readonly tls?: TlsConnectOptions | true
+  /** Milliseconds for the connect and the protocol's handshake. Default 10 s. */
+  readonly timeout?: number
+}
+
+const MIB = 1024 * 1024
+const MAX_PORT = 65_535
+
+function fail(message: string): never {
+  throw new RingloopError(ErrorCode.OPTION, message)
+}
+
+/** A whole number of at least `min`, or the default. */
+export function wholeNumber(name: string, value: unknown, fallback: number, min = 0): number {
+  if (value === undefined) return fallback
+  if (value === Number.POSITIVE_INFINITY) return value
+  if (!Number.isSafeInteger(value) || (value as number) < min) {
+    fail(`${name} must be a whole number, ${min} or more, not ${String(value)}`)
+  }
+  return value as number
+}
+
+function bool(name: string, value: unknown, fallback: boolean): boolean {
+  if (value === undefined) return fallback
+  if (typeof value !== 'boolean') fail(`${name} must be true or false, not ${String(value)}`)
+  return value
+}
+
+export interface SocketSettings {
+  readonly noDelay: boolean
+  readonly keepAlive: number
+}
+
+export function socketSettings(limits: ConnectionLimits): SocketSettings {
+  return {
+    noDelay: bool('noDelay', limits.noDelay, true),
+    keepAlive: wholeNumber('keepAlive', limits.keepAlive, 0),
+  }
+}
+
+/** Checks the limits and puts everything that connections share into one object. */
+export function createService<Ctx, Out>(
+  handler: Handler<Ctx, Out>,
+  protocol: Protocol<Ctx, Out>,
+  limits: ConnectionLimits,
+): Service<Ctx, Out> {
+  const highWaterMark = wholeNumber('highWaterMark', limits.highWaterMark, MIB, 1)
+  const lowWaterMark = wholeNumber('lowWaterMark', limits.lowWaterMark, Math.floor(highWaterMark / 4))
+  if (lowWaterMark > highWaterMark) {
+    fail(`lowWaterMark (${lowWaterMark}) must not be above highWaterMark (${highWaterMark})`)
+  }
+  return {
+    handler: checkHandler(handler),
+    protocol: checkProtocol(protocol),
+    highWaterMark,
+    lowWaterMark,
+    maxReadBuffer: wholeNumber('maxReadBuffer', limits.maxReadBuffer, 16 * MIB, 1),
+    idleTime: wholeNumber('idleTime', limits.idleTime, 0),
+    closeTimeout: wholeNumber('closeTimeout', limits.closeTimeout, 30_000, 1),
+  }
+}
+
+export function checkHandler<Ctx, Out>(handler: Handler<Ctx, Out>): Handler<Ctx, Out> {
+  if (typeof handler?.onMessage === 'function') return handler
+  return fail('a handler must be an object with a function onMessage')
+}
+
+export function checkProtocol<Ctx, Out>(protocol: Protocol<Ctx, Out>): Protocol<Ctx, Out> {
+  if (typeof protocol?.unPacket === 'function' && typeof protocol.packet === 'function') return protocol
+  return fail('a protocol must be an object with functions unPacket and packet')
+}
+
+/** An address to listen on or to connect to; a missing host is `''`. */
+export function parseAddress(address: Address): Endpoint {
+  if (typeof address === 'string') return parseText(address)
+  if (typeof address !== 'object' || address === null)
+    fail(`address must be a text or an object, not ${String(address)}`)
+  if ('path' in address) {
+    if (typeof address.path !== 'string' || address.path === '')
+      fail('address.path must be the path of a unix socket')
+    return { path: address.path }
+  }
+  return { host: address.host ?? '', port: port(address.port) }
+}
+
+function parseText(text: string): Endpoint {
+  const match = /^(?:\[([^\]]+)\]|([^:[\]]*)):(\d+)$/.exec(text)
+  if (match === null) fail(`address must be 'host:port', ':port' or '[ipv6]:port', not '${text}'`)
+  return { host: match[1] ?? match[2] ?? '', port: port(Number(match[3])) }
+}
+
+function port(value: unknown): number {
+  if (Number.isInteger(value) && (value as number) >= 0 && (value as number) <= MAX_PORT)
+    return value as number
+  return fail(`the port must be a whole number from 0 to ${MAX_PORT}, not ${String(value)}`)
+}
+
+const POLLERS: readonly unknown[] = ['auto', 'native', 'net']
+
+export function checkPoller(value: PollerOption | undefined): PollerOption {
+  if (value === undefined) return 'auto'
+  if (!POLLERS.includes(value)) fail(`poller must be 'auto', 'native' or 'net', not '${String(value)}'`)
+  return value
+}
+
+const STRATEGIES: readonly unknown[] = ['round-robin', 'least-connection', 'source-hash']
+
+/** Everything of `ServerOptions` that is not per connection, checked. */
+export interface ListenSettings extends SocketSettings {
+  readonly endpoint: Endpoint
+  readonly loadBalance: LoadBalance
+  readonly reusePort: boolean
+  readonly maxConnections: number
+  readonly backlog: number
+  readonly poller: PollerOption
+  readonly tls: TlsOptions | undefined
+}
+
+export function listenSettings(options: ServerOptions<never, never>): ListenSettings {
+  const loadBalance = options.loadBalance ?? 'round-robin'
+  if (typeof loadBalance !== 'function' && !STRATEGIES.includes(loadBalance)) {
+    fail(`loadBalance must be one of ${STRATEGIES.join(', ')} or a function, not '${String(loadBalance)}'`)
+  }
+  const poller = checkPoller(options.poller)
+  if (options.tls !== undefined && poller === 'native') {
+    fail("tls goes through the net poller: leave out poller, or set it to 'net'")
+  }
+  return {
+    ...socketSettings(options),
+    endpoint: parseAddress(options.address ?? ':1388'),
+    loadBalance,
+    reusePort: bool('reusePort', options.reusePort, false),
+    maxConnections: wholeNumber('maxConnections', options.maxConnections, Number.POSITIVE_INFINITY, 1),
+    backlog: wholeNumber('backlog', options.backlog, 1024, 1),
+    poller: options.tls === undefined ? poller : 'net',
+    tls: options.tls,
+  }
+}

@@ -1,0 +1,39 @@
+/** The default protocol: what one read brought is one packet, what is returned goes out as it is. Keeps no state. */
+import type { Connection } from '../connection.js'
+import type { RingBuffer } from '../ringbuffer/ring-buffer.js'
+import type { Packed, Packet, Protocol } from './protocol.js'
+
+/** A UTF-8 text takes at most so many bytes for each of its UTF-16 units. */
+const MAX_UTF8_BYTES = 3
+
+/** Bytes as they come. There are no packet borders on TCP: a message may come in any number of pieces. */
+export class RawProtocol implements Protocol {
+  readonly #packet: Packet = { ctx: undefined, data: Buffer.alloc(0) }
+
+  unPacket(_c: Connection, buffer: RingBuffer): Packet | undefined {
+    if (buffer.isEmpty) return undefined
+    this.#packet.data = buffer.take(buffer.length)
+    return this.#packet
+  }
+
+  packet(_c: Connection, out: Uint8Array | string): Packed {
+    return typeof out === 'string' ? Buffer.from(out) : out
+  }
+
+  packetInto(
+    _c: Connection,
+    out: Uint8Array | string,
+    _ctx: undefined,
+    target: Buffer,
+    offset: number,
+  ): number {
+    const room = target.length - offset
+    if (typeof out !== 'string') return -1
+    return out.length * MAX_UTF8_BYTES <= room ? target.write(out, offset) : -1
+  }
+
+  broadcast(out: Uint8Array | string): () => Packed {
+    const bytes = typeof out === 'string' ? Buffer.from(out) : out
+    return () => bytes
+  }
+}

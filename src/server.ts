@@ -1,0 +1,353 @@
+/**
+ * The server: one loop in this thread for a handler object, or a loop per thread for a module. Belongs to the thread
+ * that made it; with several loops it accepts here and hands each connection over.
+ */
+import { availableParallelism } from 'node:os'
+import path from 'node:path'
+import { pathToFileURL } from 'node:url'
+import { ErrorCode, RingloopError } from './errors.js'
+import type { Handler } from './handler.js'
+import { createLogger, type Logger } from './log.js'
+import { type Acceptor, NativeAcceptor, Placement, TransferAcceptor } from './loop/acceptor.js'
+import { type BroadcastOptions, type BroadcastResult, EventLoop } from './loop/event-loop.js'
+import { chooseIntake, type IntakeChoice } from './loop/intake.js'
+import { createBalancer } from './loop/load-balance.js'
+import { LoopThread } from './loop/loop-thread.js'
+import { NativePoller, nativeAvailable } from './loop/poller/native-poller.js'
+import { NetPoller } from './loop/poller/net-poller.js'
+import type { Endpoint, Poller, PollerSink } from './loop/poller/poller.js'
+import { listenOn, SharedAdmission } from './loop/serving.js'
+import { type ServerStats, SharedStats } from './loop/stats.js'
+import type { ThreadSetup } from './loop/thread-messages.js'
+import { type Timer, TimingWheel } from './loop/timing-wheel.js'
+import { endpointText } from './loop/transport.js'
+import {
+  type ConnectionLimits,
+  checkHandler,
+  createService,
+  type ListenSettings,
+  listenSettings,
+  type ServerOptions,
+  wholeNumber,
+} from './options.js'
+import type { Protocol } from './protocol/protocol.js'
+import { RawProtocol } from './protocol/raw.js'
+
+/** Where a server listens. As a text: `host:port`, or the path of a unix socket. */
+export class BoundAddress {
+  /** `''` for a unix socket. */
+  readonly host: string
+  /** 0 for a unix socket. */
+  readonly port: number
+  readonly path: string | undefined
+
+  constructor(endpoint: Endpoint) {
+    this.host = 'path' in endpoint ? '' : endpoint.host
+    this.port = 'path' in endpoint ? 0 : endpoint.port
+    this.path = 'path' in endpoint ? endpoint.path : undefined
+  }
+
+  toString(): string {
+    return this.path ?? endpointText({ host: this.host, port: this.port })
+  }
+}
+
+/** Where the connections are: a loop here, or threads. */
+interface Running {
+  readonly address: BoundAddress
+  stop(drain: number): Promise<void>
+  broadcast(out: unknown, options: BroadcastOptions): Promise<BroadcastResult>
+}
+
+export class Server<Ctx = undefined, Out = Uint8Array | string> {
+  readonly #source: Handler<Ctx, Out> | URL | string
+  readonly #options: ServerOptions<Ctx, Out>
+  #starting: Promise<void> | undefined
+  #stopping: Promise<void> | undefined
+  #running: Running | undefined
+  #stats: SharedStats | undefined
+  #wheel: TimingWheel | undefined
+
+  /**
+   * `handler` is an object, served by one loop in this thread, or the URL (or path) of a module that each of `numLoops`
+   * threads imports: its default export is the handler, its export `protocol` the protocol.
+   */
+  constructor(handler: Handler<Ctx, Out> | URL | string, options: ServerOptions<Ctx, Out> = {}) {
+    this.#source = handler
+    this.#options = options
+  }
+
+  /**
+   * Resolves when every loop serves. Rejects with an {@link ErrorCode} and a sentence that says what to change: bad
+   * options, the address in use, a module that does not load, a poller that is not there.
+   */
+  start(): Promise<void> {
+    if (this.#starting !== undefined) {
+      return Promise.reject(
+        new RingloopError(ErrorCode.STATE, 'a server can be started once; make a new one'),
+      )
+    }
+    this.#starting = this.#start()
+    return this.#starting
+  }
+
+  async #start(): Promise<void> {
+    const options = this.#options as unknown as ServerOptions<never, never>
+    const settings = listenSettings(options)
+    const logger = createLogger(options.logger)
+    this.#running = isModule(this.#source)
+      ? await this.#startThreads(moduleUrl(this.#source), settings, logger)
+      : await this.#startHere(this.#source, settings, logger)
+    const { address } = this.#running
+    logger.debug({ address: String(address) }, 'listening')
+  }
+
+  async #startHere(handler: Handler<Ctx, Out>, settings: ListenSettings, logger: Logger): Promise<Running> {
+    const options = this.#options
+    if (wholeNumber('numLoops', options.numLoops, 1, 1) > 1) {
+      throw new RingloopError(
+        ErrorCode.HANDLER_NEEDS_MODULE,
+        'a handler object cannot cross into threads: with numLoops above 1 pass the URL of a module that exports it',
+      )
+    }
+    const protocol = options.protocol ?? (new RawProtocol() as unknown as Protocol<Ctx, Out>)
+    const service = createService(checkHandler(handler), protocol, options)
+    const stats = new SharedStats(1)
+    const createPoller = (sink: PollerSink): Poller => createServerPoller(sink, settings, logger)
+    const loop = new EventLoop({ ...options, logger }, { id: 0, stats, createPoller })
+    try {
+      await loop.serve(service, new SharedAdmission(stats, 0, settings.maxConnections))
+      const endpoint = await listenOn(loop, settings.endpoint, { ...settings, park: false })
+      this.#stats = stats
+      return new LoopHere(loop, new BoundAddress(endpoint))
+    } catch (error) {
+      await loop.stop()
+      throw error
+    }
+  }
+
+  async #startThreads(url: string, settings: ListenSettings, logger: Logger): Promise<Running> {
+    const options = this.#options
+    if (options.protocol !== undefined) {
+      throw new RingloopError(
+        ErrorCode.OPTION,
+        'with a module the protocol is its export `protocol`, not an option',
+      )
+    }
+    const wanted = wholeNumber('numLoops', options.numLoops, availableParallelism(), 1)
+    const choice = chooseIntake(settings, wanted, logger)
+    const stats = new SharedStats(choice.numLoops)
+    const limits = connectionLimits(options)
+    createService({ onMessage() {} }, new RawProtocol() as never, limits)
+    const setup = (id: number, endpoint: Endpoint): ThreadSetup => ({
+      id,
+      moduleUrl: url,
+      intake: choice.intake,
+      poller: choice.poller,
+      endpoint,
+      reusePort: choice.reusePort,
+      backlog: settings.backlog,
+      maxConnections: settings.maxConnections,
+      limits,
+      tick: options.tick,
+      wheelSize: options.wheelSize,
+      tls: settings.tls,
+      data: options.data,
+      stats: stats.buffer,
+    })
+    const threads = new LoopThreads(setup, stats, settings, choice, logger)
+    await threads.start()
+    this.#stats = stats
+    return threads
+  }
+
+  /**
+   * Stops accepting and ends every connection. Those with an answer pending or bytes unsent get `drain` milliseconds
+   * (default 0) for them. Resolves when every loop has ended; harmless before `start` and when called again.
+   */
+  stop(options: { readonly drain?: number } = {}): Promise<void> {
+    this.#stopping ??= this.#stop(wholeNumber('drain', options.drain, 0))
+    return this.#stopping
+  }
+
+  async #stop(drain: number): Promise<void> {
+    await this.#starting?.catch(() => {})
+    await this.#running?.stop(drain)
+    this.#wheel?.close()
+  }
+
+  /** Where it listens, with the port that the system chose. Throws `ERR_RINGLOOP_STATE` before it is started. */
+  get address(): BoundAddress {
+    if (this.#running === undefined)
+      throw new RingloopError(ErrorCode.STATE, 'the server has not been started')
+    return this.#running.address
+  }
+
+  /** Calls `fn` once in `ms` milliseconds, in this thread. */
+  runAfter(ms: number, fn: () => void): Timer {
+    return this.#timers().runAfter(ms, fn)
+  }
+
+  /** Calls `fn` every `ms` milliseconds in this thread, until the handle or the server is stopped. */
+  runEvery(ms: number, fn: () => void): Timer {
+    return this.#timers().runEvery(ms, fn)
+  }
+
+  #timers(): TimingWheel {
+    if (this.#wheel === undefined) {
+      const { tick, wheelSize, logger } = this.#options
+      const log = createLogger(logger)
+      const onError = (error: unknown): void => log.error({ err: error }, 'a timer of the server failed')
+      this.#wheel = new TimingWheel({ tick, wheelSize, onError })
+      if (this.#stopping !== undefined) this.#wheel.close()
+    }
+    return this.#wheel
+  }
+
+  /**
+   * Sends `out` to every connection of every loop; see `EventLoop.broadcast`. With several loops it must be a value that
+   * can be cloned. Sends to nobody before `start` and after `stop`.
+   */
+  async broadcast(out: Out, options: BroadcastOptions = {}): Promise<BroadcastResult> {
+    if (this.#running === undefined || this.#stopping !== undefined) return { sent: 0, dropped: 0, closed: 0 }
+    return this.#running.broadcast(out, options)
+  }
+
+  /** What the loops have counted, each and summed. Zeros before `start`; still there after `stop`. */
+  stats(): ServerStats {
+    return (this.#stats ?? new SharedStats(1)).snapshot()
+  }
+}
+
+/** One loop in the server's own thread. */
+class LoopHere implements Running {
+  readonly address: BoundAddress
+  readonly #loop: EventLoop
+
+  constructor(loop: EventLoop, address: BoundAddress) {
+    this.#loop = loop
+    this.address = address
+  }
+
+  stop(drain: number): Promise<void> {
+    return this.#loop.stop({ drain })
+  }
+
+  async broadcast(out: unknown, options: BroadcastOptions): Promise<BroadcastResult> {
+    return this.#loop.broadcast(out as never, options)
+  }
+}
+
+/** A loop per thread, and what brings them their connections. */
+class LoopThreads implements Running {
+  readonly #setup: (id: number, endpoint: Endpoint) => ThreadSetup
+  readonly #settings: ListenSettings
+  readonly #choice: IntakeChoice
+  readonly #stats: SharedStats
+  readonly #logger: Logger
+  readonly #threads: LoopThread[] = []
+  #acceptor: Acceptor | undefined
+  #address: BoundAddress | undefined
+
+  constructor(
+    setup: (id: number, endpoint: Endpoint) => ThreadSetup,
+    stats: SharedStats,
+    settings: ListenSettings,
+    choice: IntakeChoice,
+    logger: Logger,
+  ) {
+    this.#setup = setup
+    this.#stats = stats
+    this.#settings = settings
+    this.#choice = choice
+    this.#logger = logger
+  }
+
+  get address(): BoundAddress {
+    return this.#address!
+  }
+
+  async start(): Promise<void> {
+    try {
+      const endpoint =
+        this.#choice.intake === 'listen' ? await this.#startListening() : await this.#startAccepting()
+      this.#address = new BoundAddress(endpoint)
+    } catch (error) {
+      await this.stop(0)
+      throw error
+    }
+  }
+
+  /** The first loop chooses the port, the others join it. */
+  async #startListening(): Promise<Endpoint> {
+    const endpoint = (await this.#addThread(0, this.#settings.endpoint).start())!
+    await this.#startAll(1, endpoint)
+    return endpoint
+  }
+
+  async #startAccepting(): Promise<Endpoint> {
+    const { loadBalance, maxConnections, endpoint } = this.#settings
+    const balancer = createBalancer(loadBalance, (err) =>
+      this.#logger.error({ err }, 'the loadBalance function failed'),
+    )
+    const placement = new Placement(this.#threads, balancer, this.#stats, maxConnections)
+    const accepts = this.#choice.intake === 'transfer' ? TransferAcceptor : NativeAcceptor
+    this.#acceptor = new accepts(placement, this.#logger)
+    await this.#startAll(0, endpoint)
+    return this.#acceptor.listen(endpoint, { ...this.#settings, reusePort: false, park: true })
+  }
+
+  #addThread(id: number, endpoint: Endpoint): LoopThread {
+    const thread = new LoopThread(this.#setup(id, endpoint), this.#stats, this.#logger, () =>
+      this.#acceptor?.resume(),
+    )
+    this.#threads.push(thread)
+    return thread
+  }
+
+  async #startAll(first: number, endpoint: Endpoint): Promise<void> {
+    const starting: Promise<unknown>[] = []
+    for (let id = first; id < this.#choice.numLoops; id++)
+      starting.push(this.#addThread(id, endpoint).start())
+    const failed = (await Promise.allSettled(starting)).find((result) => result.status === 'rejected')
+    if (failed !== undefined) throw failed.reason
+  }
+
+  async stop(drain: number): Promise<void> {
+    this.#acceptor?.stop()
+    await Promise.all(this.#threads.map((thread) => thread.stop(drain)))
+  }
+
+  async broadcast(out: unknown, options: BroadcastOptions): Promise<BroadcastResult> {
+    const results = await Promise.all(this.#threads.map((thread) => thread.broadcast(out, options)))
+    return results.reduce((sum, each) => ({
+      sent: sum.sent + each.sent,
+      dropped: sum.dropped + each.dropped,
+      closed: sum.closed + each.closed,
+    }))
+  }
+}
+
+function isModule(source: unknown): source is URL | string {
+  return source instanceof URL || typeof source === 'string'
+}
+
+function moduleUrl(source: URL | string): string {
+  if (source instanceof URL) return source.href
+  return source.startsWith('file:') ? source : pathToFileURL(path.resolve(source)).href
+}
+
+function createServerPoller(sink: PollerSink, settings: ListenSettings, logger: Logger): Poller {
+  if (settings.poller === 'net') return new NetPoller(sink, settings.tls)
+  const available = nativeAvailable()
+  if (settings.poller === 'native' || available === true) return new NativePoller(sink)
+  logger.warn({}, `${available}; the net poller is used`)
+  return new NetPoller(sink)
+}
+
+/** The part of the options that each connection is held to: plain values that can be cloned. */
+function connectionLimits(options: ConnectionLimits): ThreadSetup['limits'] {
+  const { highWaterMark, lowWaterMark, maxReadBuffer, idleTime, closeTimeout, noDelay, keepAlive } = options
+  const given = { highWaterMark, lowWaterMark, maxReadBuffer, idleTime, closeTimeout, noDelay, keepAlive }
+  return Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined))
+}

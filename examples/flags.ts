@@ -1,0 +1,103 @@
+/**
+ * What all examples share: their flags, and the one line that says where they listen. Only for the main thread: a loop's
+ * thread gets what it needs as `loop.data`.
+ */
+import { type ParseArgsConfig, parseArgs } from 'node:util'
+import { type PollerOption, RingloopError, type ServerOptions } from 'ringloop'
+
+const BAD_FLAGS = 2
+const START_FAILED = 1
+const DRAIN_MS = 5_000
+const MAX_PORT = 65_535
+const POLLERS: readonly string[] = ['auto', 'native', 'net']
+
+type Value = string | number | boolean
+
+/** The flags that every example takes, and their defaults. */
+const COMMON = { port: 1833, host: '127.0.0.1', loops: 1, poller: 'auto' }
+
+type Widened<T> = T extends number ? number : T extends boolean ? boolean : string
+
+/** What was given on the command line, with the example's own flags beside the common ones. */
+export type ExampleFlags<Own> = Omit<typeof COMMON, keyof Own> & { [K in keyof Own]: Widened<Own[K]> } & {
+  /** The common flags as the options of a server. */
+  readonly options: Pick<ServerOptions, 'address' | 'numLoops'> & { readonly poller: PollerOption }
+}
+
+/**
+ * Reads the command line. `own` adds flags and changes defaults: `exampleFlags({ max: 100, client: false })` adds
+ * `--max N` and `--client`; a flag takes what its default is. A bad flag ends the process with one sentence and code 2.
+ */
+export function exampleFlags<Own extends Record<string, Value>>(own?: Own): ExampleFlags<Own> {
+  const defaults: Record<string, Value> = { ...COMMON, ...own }
+  try {
+    const flags = readFlags(defaults)
+    check(flags)
+    const { host, port, loops, poller } = flags as typeof COMMON
+    const options = { address: { host, port }, numLoops: loops, poller: poller as PollerOption }
+    return { ...flags, options } as unknown as ExampleFlags<Own>
+  } catch (error) {
+    return exit(BAD_FLAGS, `${(error as Error).message}\nflags: ${usage(defaults)}`)
+  }
+}
+
+function readFlags(defaults: Record<string, Value>): Record<string, Value> {
+  const options: NonNullable<ParseArgsConfig['options']> = {}
+  for (const [name, value] of Object.entries(defaults)) {
+    options[name] = { type: typeof value === 'boolean' ? 'boolean' : 'string' }
+  }
+  const { values } = parseArgs({ options })
+  const flags = { ...defaults }
+  for (const [name, value] of Object.entries(values)) {
+    flags[name] = typeof defaults[name] === 'number' ? wholeNumber(name, value as string) : (value as Value)
+  }
+  return flags
+}
+
+function wholeNumber(name: string, text: string): number {
+  if (!/^\d+$/.test(text)) throw new Error(`--${name} must be a whole number, not '${text}'`)
+  return Number(text)
+}
+
+function check({ port, loops, poller }: Record<string, Value>): void {
+  if ((port as number) > MAX_PORT) throw new Error(`--port must be at most ${MAX_PORT}, not ${port}`)
+  if ((loops as number) < 1) throw new Error('--loops must be 1 or more')
+  if (!POLLERS.includes(poller as string)) {
+    throw new Error(`--poller must be one of ${POLLERS.join(', ')}, not '${poller}'`)
+  }
+}
+
+function usage(defaults: Record<string, Value>): string {
+  const show = ([name, value]: [string, Value]): string =>
+    typeof value === 'boolean' ? `--${name}` : `--${name} ${value}`
+  return Object.entries(defaults).map(show).join(' ')
+}
+
+/** As much of a server as {@link serve} needs. */
+interface Startable {
+  readonly address: { toString(): string }
+  start(): Promise<void>
+  stop(options: { readonly drain: number }): Promise<void>
+}
+
+/**
+ * Starts the server and says where it listens. SIGTERM or SIGINT lets open connections finish what they have, for 5
+ * seconds at most, and ends the process with code 0; a server that does not start ends it with one sentence and code 1.
+ */
+export async function serve(server: Startable): Promise<void> {
+  const end = (): void => void server.stop({ drain: DRAIN_MS }).then(() => process.exit(0))
+  process.once('SIGTERM', end)
+  process.once('SIGINT', end)
+  try {
+    await server.start()
+  } catch (error) {
+    if (error instanceof RingloopError) exit(START_FAILED, error.message)
+    throw error
+  }
+  console.log(`listening on ${server.address}`)
+}
+
+function exit(code: number, sentence: string): never {
+  console.error(sentence)
+  process.exit(code)
+}

@@ -30,7 +30,6 @@ export interface Service<Ctx, Out> {
 /** A connection of whatever protocol. */
 // biome-ignore lint/suspicious/noExplicitAny: what it may be sent is known to its protocol alone
 export type AnyConnection = Connection<any>
-// biome-ignore lint/suspicious/noExplicitAny: see above
 /** @internal */
 export type AnyService = Service<any, any>
 

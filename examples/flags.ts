@@ -3,10 +3,10 @@
  * thread gets what it needs as `loop.data`.
  */
 import { type ParseArgsConfig, parseArgs } from 'node:util'
-import { type PollerOption, RingloopError, type ServerOptions } from 'ringloop'
+import { type PollerOption, RingloopError } from 'ringloop'
 
 const BAD_FLAGS = 2
-const START_FAILED = 1
+const FAILED = 1
 const DRAIN_MS = 5_000
 const MAX_PORT = 65_535
 const POLLERS: readonly string[] = ['auto', 'native', 'net']
@@ -19,9 +19,15 @@ const COMMON = { port: 1833, host: '127.0.0.1', loops: 1, poller: 'auto' }
 type Widened<T> = T extends number ? number : T extends boolean ? boolean : string
 
 /** What was given on the command line, with the example's own flags beside the common ones. */
-export type ExampleFlags<Own> = Omit<typeof COMMON, keyof Own> & { [K in keyof Own]: Widened<Own[K]> } & {
+export type ExampleFlags<Own = unknown> = Omit<typeof COMMON, keyof Own> & {
+  [K in keyof Own]: Widened<Own[K]>
+} & {
   /** The common flags as the options of a server. */
-  readonly options: Pick<ServerOptions, 'address' | 'numLoops'> & { readonly poller: PollerOption }
+  readonly options: {
+    readonly address: { readonly host: string; readonly port: number }
+    readonly numLoops: number
+    readonly poller: PollerOption
+  }
 }
 
 /**
@@ -37,7 +43,7 @@ export function exampleFlags<Own extends Record<string, Value>>(own?: Own): Exam
     const options = { address: { host, port }, numLoops: loops, poller: poller as PollerOption }
     return { ...flags, options } as unknown as ExampleFlags<Own>
   } catch (error) {
-    return exit(BAD_FLAGS, `${(error as Error).message}\nflags: ${usage(defaults)}`)
+    return exit(BAD_FLAGS, `${(error as Error).message} (flags: ${usage(defaults)})`)
   }
 }
 
@@ -88,13 +94,18 @@ export async function serve(server: Startable): Promise<void> {
   const end = (): void => void server.stop({ drain: DRAIN_MS }).then(() => process.exit(0))
   process.once('SIGTERM', end)
   process.once('SIGINT', end)
+  await orExit(server.start())
+  console.log(`listening on ${server.address}`)
+}
+
+/** Ends the process with one sentence and code 1 when it fails for a reason that is not a bug. */
+export async function orExit<T>(work: Promise<T>): Promise<T> {
   try {
-    await server.start()
+    return await work
   } catch (error) {
-    if (error instanceof RingloopError) exit(START_FAILED, error.message)
+    if (error instanceof RingloopError) exit(FAILED, error.message)
     throw error
   }
-  console.log(`listening on ${server.address}`)
 }
 
 function exit(code: number, sentence: string): never {

@@ -30,6 +30,14 @@ export type {
   PollerOption,
   ServerOptions,
 } from './options.js'
+export {
+  errorResponse,
+  type HeaderMap,
+  type HeadLimits,
+  HeadParser,
+  HttpError,
+  type RequestHead,
+} from './protocol/http-head.js'
 export type { Packed, Packet, Protocol } from './protocol/protocol.js'
 export { RawProtocol } from './protocol/raw.js'
 export { RingBufferPool, type RingBufferPoolOptions } from './ringbuffer/pool.js'

@@ -27,11 +27,12 @@ export interface Service<Ctx, Out> {
   readonly closeTimeout: number
 }
 
+// biome-ignore lint/suspicious/noExplicitAny: what passes through is known to the protocol alone
+type Any = any
 /** A connection of whatever protocol. */
-// biome-ignore lint/suspicious/noExplicitAny: what it may be sent is known to its protocol alone
-export type AnyConnection = Connection<any>
+export type AnyConnection = Connection<Any>
 /** @internal */
-export type AnyService = Service<any, any>
+export type AnyService = Service<Any, Any>
 
 /** What is asked of `connect` when it is through, or fails. @internal */
 export interface Opening {

@@ -53,14 +53,14 @@ export interface NativeAddon {
 
 const NAME = 'ringloop.node'
 
-/** Built from source first, then prebuilt ones; the C library matters on Linux. */
-function candidates(): string[] {
+/** Built from source, or else a prebuilt one; for that the C library matters on Linux. */
+function findAddon(): string | undefined {
   const native = path.join(packageRoot(), 'native')
-  const libc = process.platform === 'linux' && !isGlibc() ? '-musl' : ''
-  return [
-    path.join(native, 'build', 'Release', NAME),
-    path.join(native, 'prebuilds', `${process.platform}-${process.arch}${libc}`, NAME),
-  ]
+  const built = path.join(native, 'build', 'Release', NAME)
+  if (existsSync(built)) return built
+  const libc = isGlibc() ? '' : '-musl'
+  const prebuilt = path.join(native, 'prebuilds', `${process.platform}-${process.arch}${libc}`, NAME)
+  return existsSync(prebuilt) ? prebuilt : undefined
 }
 
 function packageRoot(): string {
@@ -85,7 +85,7 @@ export function loadNativeAddon(): NativeAddon | string {
   if (loaded !== undefined) return loaded
   if (failure !== undefined) return failure
   if (process.platform !== 'linux') return `the native poller is for Linux, this is ${process.platform}`
-  const file = candidates().find((name) => existsSync(name))
+  const file = findAddon()
   if (file === undefined) {
     failure = 'the native addon has not been built (npm run build:native says why)'
     return failure

@@ -298,6 +298,21 @@ export class Connection<Out = Uint8Array | string> {
     return new Promise((resolve) => waiting.push(() => resolve(this.connected)))
   }
 
+  /**
+   * For a protocol that has to wait for something of its own: `unPacket` is not called again until {@link release}, as
+   * while a promise of `onMessage` is pending.
+   */
+  hold(): void {
+    this.#pending++
+    this.flags |= Flag.BLOCKED
+  }
+
+  /** Ends a {@link hold}, once for each and not from within `unPacket`, which is called even where no byte waits. */
+  release(): void {
+    if ((this.flags & NOT_CONNECTED) === 0) this.#in ??= this.transport.pool.take()
+    this.#settled(undefined, undefined)
+  }
+
   /** For a protocol with `handshake`: the handshake is over, the handler gets its `onConnect`. Once only. */
   established(): void {
     if ((this.flags & (NOT_CONNECTED | Flag.ESTABLISHED)) !== 0) return
@@ -482,6 +497,7 @@ export class Connection<Out = Uint8Array | string> {
     if ((this.flags & (Flag.CLOSING | Flag.CLOSED)) !== 0) return
     const extra = this.#extras()
     extra.reason ??= reason
+    if (this.service.protocol.onClosing !== undefined) this.#callOnClosing(extra.reason)
     this.flags |= Flag.CLOSING | Flag.AFTER_FLUSH
     if ((this.flags & Flag.UNPACKING) === 0) this.#dropInput()
     this.#setReading(false)
@@ -863,6 +879,14 @@ export class Connection<Out = Uint8Array | string> {
         reason.error,
       ),
     )
+  }
+
+  #callOnClosing(reason: CloseReason): void {
+    try {
+      this.service.protocol.onClosing!(this, reason)
+    } catch (error) {
+      this.loop.logger.error({ err: error, peer: this.peerAddr }, 'the protocol’s onClosing failed')
+    }
   }
 
   #callOnClose(reason: CloseReason): void {

@@ -53,6 +53,12 @@ export interface Protocol<Ctx = undefined, Out = Uint8Array | string> {
   /** The write buffer fell below the low-water mark after it was above the high one; called before the handler's. */
   onDrain?(c: Connection<Out>): void
 
+  /**
+   * This side is about to end the connection, by `close`, after an error, or because the server stops: a last word can
+   * go out with `c.sendRaw`. Not a place to call `c.close`.
+   */
+  onClosing?(c: Connection<Out>, reason: CloseReason): void
+
   /** The connection ended; called before the handler's `onClose`, also where the handshake never ended. */
   onClose?(c: Connection<Out>, reason: CloseReason): void
 

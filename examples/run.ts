@@ -4,15 +4,15 @@ import { readdirSync, readFileSync } from 'node:fs'
 const HERE = new URL('.', import.meta.url)
 const NOT_EXAMPLES = ['run.js', 'flags.js']
 
-/** Every example, and the first line of its file, which says what it shows. */
+/** Every example, and what the first line of its file says of it. */
 function examples(): Map<string, string> {
   const files = readdirSync(HERE).filter((file) => file.endsWith('.js') && !NOT_EXAMPLES.includes(file))
-  return new Map(files.map((file) => [file.slice(0, -'.js'.length), firstLine(file)]))
+  return new Map(files.map((file) => [file.slice(0, -'.js'.length), describe(file)]))
 }
 
-function firstLine(file: string): string {
+function describe(file: string): string {
   const [line = ''] = readFileSync(new URL(file, HERE), 'utf8').split('\n', 1)
-  return line.replace(/^\/\/ */, '')
+  return line.replace(/^\/\/ */, '').replace(/ {3}.*/, '')
 }
 
 const name = process.argv[2]

@@ -4,6 +4,7 @@
  */
 import assert from 'node:assert'
 import { Buffer } from 'node:buffer'
+import { allocate, BufferOn, smallSlab } from './slab.js'
 
 /*
  *   in one piece                              across the wrap
@@ -26,22 +27,8 @@ const LOOP_COPY_BELOW = 36
 const LOOP_SEARCH_BELOW = 64
 const WORD_COPY_UP_TO = 96
 
-/** What a taken copy is cut from. A kept copy keeps its whole slab alive: hence a small one for small copies. */
-const SMALL_SLAB_SIZE = 8192
-const SMALL_COPY_UP_TO = 256
-const LARGE_SLAB_SIZE = 65536
-const LARGE_COPY_UP_TO = 16384
-
 const NO_STORAGE: Buffer = Buffer.alloc(0)
 const NO_WINDOW: DataView = new DataView(NO_STORAGE.buffer)
-
-/** What `Buffer.from(arrayBuffer, offset, length)` ends in after its checks: half the time of a small copy. */
-const BufferOn = Buffer[Symbol.species as never] as new (
-  memory: ArrayBufferLike,
-  offset: number,
-  length: number,
-) => Buffer
-
 /** Thrown by {@link RingBuffer}, before anything was changed. */
 export class RingBufferError extends RangeError {
   override readonly name = 'RingBufferError'
@@ -53,34 +40,6 @@ export class RingBufferError extends RangeError {
     this.code = code
   }
 }
-
-/** One piece of memory after another, from which copies are cut. */
-class Slab {
-  readonly #size: number
-  #used: number
-  memory: ArrayBufferLike = NO_STORAGE.buffer
-  window = NO_WINDOW
-
-  constructor(size: number) {
-    this.#size = size
-    this.#used = size + 1 // so that the first copy, even an empty one, makes the memory
-  }
-
-  /** The offset of `length` bytes in what is `memory` then. */
-  reserve(length: number): number {
-    if (this.#used + length > this.#size) {
-      this.memory = Buffer.allocUnsafeSlow(this.#size).buffer
-      this.window = new DataView(this.memory)
-      this.#used = 0
-    }
-    const at = this.#used
-    this.#used = (at + length + 7) & ~7
-    return at
-  }
-}
-
-const smallSlab = new Slab(SMALL_SLAB_SIZE)
-const largeSlab = new Slab(LARGE_SLAB_SIZE)
 
 /**
  * A first-in-first-out of bytes that grows by doubling. Offsets count from the first readable byte. Whatever consumes
@@ -555,13 +514,6 @@ export class RingBuffer {
     this.#virtual = 0
     this.#isView = false
   }
-}
-
-function allocate(length: number): Buffer {
-  if (length > LARGE_COPY_UP_TO) return Buffer.allocUnsafeSlow(length)
-  const slab = length <= SMALL_COPY_UP_TO ? smallSlab : largeSlab
-  const at = slab.reserve(length)
-  return new BufferOn(slab.memory, at, length)
 }
 
 function copyWords(source: DataView, start: number, target: DataView, at: number, length: number): void {

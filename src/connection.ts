@@ -524,7 +524,10 @@ export class Connection<Out = Uint8Array | string> {
         }
         transport.messagesIn++
         const ctx = packet.ctx
-        const out = handler.onMessage(this, ctx, packet.data)
+        const out =
+          --transport.untilTimed > 0
+            ? handler.onMessage(this, ctx, packet.data)
+            : transport.timeMessage(this, ctx, packet.data)
         if (out === undefined) continue
         if (out instanceof Uint8Array || typeof out === 'string') this.#answer(out as Out, ctx)
         else if (isThenable(out)) this.#await(out as PromiseLike<Out | void>, ctx)

@@ -12,14 +12,14 @@ describe('SharedStats', () => {
     const { loops, total } = new SharedStats(3).snapshot()
     expect(loops).toHaveLength(3)
     expect(Object.keys(total.closed)).toEqual([...CLOSE_CODES])
-    const { closed, ...counters } = total
-    expect(
-      Object.values(closed)
-        .concat(Object.values(counters))
-        .every((value) => value === 0),
-    ).toBe(true)
+    const { closed, handlerTime, batchTime, batchSize, loopDelay, ...counters } = total
+    for (const { bounds, counts, count, sum } of [handlerTime, batchTime, batchSize, loopDelay]) {
+      expect(counts).toEqual(Array(bounds.length + 1).fill(0))
+      expect([count, sum]).toEqual([0, 0])
+    }
+    expect([...Object.values(closed), ...Object.values(counters)].every((value) => value === 0)).toBe(true)
     expect(Object.keys(counters)).toEqual(
-      expect.arrayContaining([...Object.keys(CELL), 'connections', 'rejected']),
+      expect.arrayContaining([...Object.keys(CELL), 'connections', 'rejected', 'restarts', 'lost']),
     )
   })
 
@@ -99,8 +99,22 @@ describe('SharedStats', () => {
     stats.resetLoop(0)
     expect(stats.inbound).toBe(1)
     const { loops } = stats.snapshot()
-    expect(loops[0]).toMatchObject({ connections: 0, writeBufferBytes: 0, bytesOut: 7, connected: 1 })
-    expect(loops[1]).toMatchObject({ connections: 1 })
+    expect(loops[0]).toMatchObject({
+      connections: 0,
+      writeBufferBytes: 0,
+      bytesOut: 7,
+      connected: 1,
+      lost: 3,
+    })
+    expect(loops[1]).toMatchObject({ connections: 1, lost: 0 })
+  })
+
+  it('counts how often the thread of a loop died', () => {
+    const stats = new SharedStats(2)
+    stats.countRestart(1)
+    stats.countRestart(1)
+    const { loops, total } = stats.snapshot()
+    expect([loops[0]!.restarts, loops[1]!.restarts, total.restarts]).toEqual([0, 2, 2])
   })
 
   it('adds up like a sheet of paper', () => {
@@ -146,6 +160,43 @@ describe('SharedStats', () => {
     counters.addBatch(10, 0.25)
     counters.addBatch(5, 0.5)
     expect(stats.snapshot().total).toMatchObject({ batches: 2, batchRecords: 15, busyMs: 0.75 })
+  })
+
+  it('puts every value into the bucket whose bound is the first not below it', () => {
+    const value = fc.oneof(fc.double({ min: 0, max: 5_000, noNaN: true }), fc.constantFrom(0, 1e12))
+    fc.assert(
+      fc.property(fc.array(value), fc.array(value), (first, second) => {
+        const stats = new SharedStats(2)
+        for (const [loop, values] of [first, second].entries()) {
+          const counters = new LoopCounters(stats, loop)
+          for (const each of values) counters.addDelay(each)
+        }
+        const { loops, total } = stats.snapshot()
+        const all = [first, second, [...first, ...second]]
+        for (const [i, { loopDelay }] of [...loops, total].entries()) {
+          const { bounds, counts, count, sum } = loopDelay
+          const below = bounds.map((bound) => all[i]!.filter((each) => each <= bound).length)
+          expect(counts.slice(0, -1).map((_, k) => counts.slice(0, k + 1).reduce((a, b) => a + b))).toEqual(
+            below,
+          )
+          expect(count).toBe(all[i]!.length)
+          expect(sum).toBeCloseTo(all[i]!.reduce((a, b) => a + b, 0))
+        }
+      }),
+    )
+  })
+
+  it('keeps a bound in its own bucket, in every histogram', () => {
+    const stats = new SharedStats(1)
+    const counters = new LoopCounters(stats, 0)
+    const empty = stats.snapshot().total
+    for (const bound of empty.handlerTime.bounds) counters.addHandlerTime(bound, 3)
+    for (const bound of empty.batchSize.bounds) counters.addBatch(bound, 0)
+    for (const bound of empty.batchTime.bounds) counters.addBatch(1, bound)
+    const { handlerTime, batchSize, batchTime } = stats.snapshot().total
+    expect(handlerTime.counts).toEqual([...handlerTime.bounds.map(() => 3), 0])
+    expect(batchSize.counts).toEqual([1 + batchTime.bounds.length, ...Array(10).fill(1), 0])
+    expect(batchTime.counts).toEqual([1 + batchSize.bounds.length, ...Array(9).fill(1), 0])
   })
 
   it('is seen, and changed without loss, from two threads', async () => {

@@ -36,8 +36,37 @@ export interface LoopStats {
   /** Calls of the poller into the loop, and the records in them. */
   readonly batches: number
   readonly batchRecords: number
-  /** Time spent in the loop's callbacks, in ms. */
+  /** Time spent in the poller's batches, in ms. */
   readonly busyMs: number
+  /** Time that the thread ran and that it waited for events, in ms. Only with the option `metrics` or `console`. */
+  readonly activeMs: number
+  readonly idleMs: number
+  /** Times that the loop's thread died and was replaced. */
+  readonly restarts: number
+  /** Connections that ended without an `onClose`, because the thread died. */
+  readonly lost: number
+  /**
+   * Milliseconds in `onMessage` until it returned; of a promise that is the part before it. Estimated from a sample: about
+   * one message in {@link SAMPLE_MEAN} is timed and stands for those since the one before it.
+   */
+  readonly handlerTime: Histogram
+  /** Milliseconds from the begin of a batch to the end of its flush: every batch. */
+  readonly batchTime: Histogram
+  /** Records per batch. */
+  readonly batchSize: Histogram
+  /** Milliseconds by which a timer of the thread was late. Only with the option `metrics` or `console`. */
+  readonly loopDelay: Histogram
+}
+
+/** How often values fell between bounds. */
+export interface Histogram {
+  /** The upper bounds, inclusive, ascending. */
+  readonly bounds: readonly number[]
+  /** How many values fell at or below each bound and above the one before; one more at the end for those above all. */
+  readonly counts: readonly number[]
+  /** Of all values. */
+  readonly count: number
+  readonly sum: number
 }
 
 export interface ServerStats {
@@ -61,6 +90,8 @@ export const CELL = {
   batches: 10,
   batchRecords: 11,
   busyMs: 12,
+  activeMs: 13,
+  idleMs: 14,
 } as const
 
 type CellName = keyof typeof CELL
@@ -68,7 +99,48 @@ export type Cell = (typeof CELL)[CellName]
 
 const CELL_NAMES = Object.keys(CELL) as CellName[]
 const CLOSED_CELL = CELL_NAMES.length
-const CELLS = CLOSED_CELL + CLOSE_CODES.length
+
+/** The buckets of a histogram: their bounds are `first`, and each next one 2 ** `step` times the one before. */
+export class Scale {
+  readonly bounds: readonly number[]
+  /** The histogram's first cell holds the sum; a cell per bound and one for what is above them follow. */
+  readonly cell: number
+  readonly #first: number
+  readonly #step: number
+
+  constructor(cell: number, first: number, step: number, bounds: number) {
+    this.cell = cell
+    this.#first = first
+    this.#step = step
+    this.bounds = Array.from({ length: bounds }, (_, i) => first * 2 ** (step * i))
+  }
+
+  /** The cell that counts `value`. */
+  cellOf(value: number): number {
+    const units = Math.ceil(Math.min(value / this.#first, 2 ** 31)) - 1
+    const bits = units > 0 ? 32 - Math.clz32(units) : 0
+    const bucket = ((bits + this.#step - 1) / this.#step) | 0
+    return this.cell + 1 + Math.min(bucket, this.bounds.length)
+  }
+
+  /** The first cell behind this histogram. */
+  get end(): number {
+    return this.cell + 2 + this.bounds.length
+  }
+}
+
+/** 0.5 µs to 1 s. */
+const HANDLER_TIME = new Scale(CLOSED_CELL + CLOSE_CODES.length, 0.0005, 1, 22)
+/** 4 µs to 1 s. */
+const BATCH_TIME = new Scale(HANDLER_TIME.end, 0.004, 2, 10)
+/** 1 to 1024 records. */
+const BATCH_SIZE = new Scale(BATCH_TIME.end, 1, 1, 11)
+/** 1 ms to 2 s. */
+const LOOP_DELAY = new Scale(BATCH_SIZE.end, 1, 1, 12)
+const CELLS = LOOP_DELAY.end
+
+/** Of so many messages one is timed, on average. */
+export const SAMPLE_MEAN = 128
 
 const LINE_BYTES = 64
 const LINE_INTS = LINE_BYTES / 4
@@ -79,6 +151,8 @@ const TOTAL_INBOUND = 1
 const INBOUND = 0
 const OUTBOUND = 1
 const REJECTED = 2
+const RESTARTS = 3
+const LOST = 4
 const BLOCK_BYTES = LINE_BYTES + Math.ceil((CELLS * 8) / LINE_BYTES) * LINE_BYTES
 
 /** The whole of the counters. Every thread makes its own view of the one `buffer`. */
@@ -147,8 +221,13 @@ export class SharedStats {
     const line = this.#line(loop)
     const lost = Atomics.exchange(this.#ints, line + INBOUND, 0)
     Atomics.sub(this.#ints, TOTAL_INBOUND, lost)
-    Atomics.store(this.#ints, line + OUTBOUND, 0)
+    Atomics.add(this.#ints, line + LOST, lost + Atomics.exchange(this.#ints, line + OUTBOUND, 0))
     this.cellsOf(loop)[CELL.writeBufferBytes] = 0
+  }
+
+  /** The thread of `loop` has died by itself. */
+  countRestart(loop: number): void {
+    Atomics.add(this.#ints, this.#line(loop) + RESTARTS, 1)
   }
 
   /** The float64 cells of a loop. Only that loop may write them. */
@@ -167,11 +246,18 @@ export class SharedStats {
 
   #snapshotOf(loop: number): LoopStats {
     const cells = this.cellsOf(loop)
+    const line = this.#line(loop)
     return {
       connections: this.connectionsOf(loop),
-      rejected: Atomics.load(this.#ints, this.#line(loop) + REJECTED) >>> 0,
+      rejected: Atomics.load(this.#ints, line + REJECTED) >>> 0,
+      restarts: Atomics.load(this.#ints, line + RESTARTS) >>> 0,
+      lost: Atomics.load(this.#ints, line + LOST) >>> 0,
       ...byName((name) => cells[CELL[name]]!),
       closed: byReason((_, i) => cells[CLOSED_CELL + i]!),
+      handlerTime: histogramOf(HANDLER_TIME, cells),
+      batchTime: histogramOf(BATCH_TIME, cells),
+      batchSize: histogramOf(BATCH_SIZE, cells),
+      loopDelay: histogramOf(LOOP_DELAY, cells),
     }
   }
 
@@ -205,6 +291,24 @@ export class LoopCounters {
     cells[CELL.batches]! += 1
     cells[CELL.batchRecords]! += records
     cells[CELL.busyMs]! += busyMs
+    this.#observe(BATCH_SIZE, records, 1)
+    this.#observe(BATCH_TIME, busyMs, 1)
+  }
+
+  /** `onMessage` took `ms`, and `messages - 1` that were not timed are taken to have done so too. */
+  addHandlerTime(ms: number, messages: number): void {
+    this.#observe(HANDLER_TIME, ms, messages)
+  }
+
+  /** A timer of the thread was `ms` late. */
+  addDelay(ms: number): void {
+    this.#observe(LOOP_DELAY, ms, 1)
+  }
+
+  #observe(scale: Scale, value: number, times: number): void {
+    const cells = this.#cells
+    cells[scale.cell]! += value * times
+    cells[scale.cellOf(value)]! += times
   }
 
   /** An admitted connection has arrived at its loop. */
@@ -237,13 +341,32 @@ function byReason(value: (reason: CloseCode, i: number) => number): Record<Close
   >
 }
 
+function histogramOf({ bounds, cell, end }: Scale, cells: Float64Array): Histogram {
+  const counts = Array.from(cells.subarray(cell + 1, end))
+  return { bounds, counts, count: counts.reduce((all, n) => all + n), sum: cells[cell]! }
+}
+
+function sumHistograms(each: readonly Histogram[]): Histogram {
+  const { bounds } = each[0]!
+  const counts = each[0]!.counts.map((_, i) => each.reduce((all, { counts }) => all + counts[i]!, 0))
+  const add = (value: (histogram: Histogram) => number): number =>
+    each.reduce((all, histogram) => all + value(histogram), 0)
+  return { bounds, counts, count: add(({ count }) => count), sum: add(({ sum }) => sum) }
+}
+
 function sum(loops: readonly LoopStats[]): LoopStats {
   const add = (value: (loop: LoopStats) => number): number =>
     loops.reduce((all, loop) => all + value(loop), 0)
   return {
     connections: add((loop) => loop.connections),
     rejected: add((loop) => loop.rejected),
+    restarts: add((loop) => loop.restarts),
+    lost: add((loop) => loop.lost),
     ...byName((name) => add((loop) => loop[name])),
     closed: byReason((reason) => add((loop) => loop.closed[reason])),
+    handlerTime: sumHistograms(loops.map((loop) => loop.handlerTime)),
+    batchTime: sumHistograms(loops.map((loop) => loop.batchTime)),
+    batchSize: sumHistograms(loops.map((loop) => loop.batchSize)),
+    loopDelay: sumHistograms(loops.map((loop) => loop.loopDelay)),
   }
 }

@@ -16,7 +16,7 @@ import {
   type Poller,
   type PollerSink,
 } from './poller/poller.js'
-import { CELL, type LoopCounters } from './stats.js'
+import { CELL, type LoopCounters, SAMPLE_MEAN } from './stats.js'
 import { systemError } from './system-error.js'
 
 /** The out ring of a slow peer may be large: keep few of them. */
@@ -24,6 +24,8 @@ const OUT_POOL = { maxBuffers: 256, initialCapacity: 16 * 1024, maxCapacity: 256
 const IN_POOL = { maxBuffers: 1024, initialCapacity: 4096, maxCapacity: 128 * 1024 }
 /** After the descriptors ran out, accepting is tried again this often. */
 const ACCEPT_RETRY_MS = 100
+/** At a low rate more messages are timed than one in SAMPLE_MEAN: the first after so long. */
+const SAMPLE_MS = 10
 
 /** Decides at accept whether a connection may come in, and counts it. */
 export interface Admission {
@@ -50,6 +52,11 @@ export class Transport implements PollerSink {
   bytesIn = 0
   bytesOut = 0
   backlogBytes = 0
+  /** Counts down to the message whose handler is timed. */
+  untilTimed = 1
+  /** How many messages the timed one stands for. */
+  #timedFor = 1
+  #timedAt = 0
 
   readonly #maxRecords: number
   #service: AnyService | undefined
@@ -139,6 +146,7 @@ export class Transport implements PollerSink {
 
   handleBatchStart(): void {
     this.loop.beginTurn()
+    if (this.loop.now - this.#timedAt >= SAMPLE_MS) this.#timeNext()
   }
 
   handleAccept(slot: number, listener: number): void {
@@ -307,6 +315,28 @@ export class Transport implements PollerSink {
     if (this.backlogBytes === this.#reportedBacklog) return
     counters.add(CELL.writeBufferBytes, this.backlogBytes - this.#reportedBacklog)
     this.#reportedBacklog = this.backlogBytes
+  }
+
+  // ---- timing handlers ---------------------------------------------------------------------------------------------
+
+  /** The next message is timed; with it, it stands for those since the last one. */
+  #timeNext(): void {
+    this.#timedFor += 1 - this.untilTimed
+    this.untilTimed = 1
+  }
+
+  /** Calls `onMessage` and times it. Which message is next is drawn by lot: traffic may have a period of its own. */
+  timeMessage(c: AnyConnection, ctx: unknown, data: Buffer): unknown {
+    const messages = this.#timedFor
+    this.#timedFor = 1 + Math.floor(Math.random() * (2 * SAMPLE_MEAN - 1))
+    this.untilTimed = this.#timedFor
+    this.#timedAt = this.loop.now
+    const start = performance.now()
+    try {
+      return c.service.handler.onMessage(c, ctx, data)
+    } finally {
+      this.counters.addHandlerTime(performance.now() - start, messages)
+    }
   }
 
   // ---- life --------------------------------------------------------------------------------------------------------

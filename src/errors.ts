@@ -27,6 +27,8 @@ export const ErrorCode = {
   STATE: 'ERR_RINGLOOP_STATE',
   /** A loop did not start: `onStart` threw or its thread ended; `cause` is the error. */
   LOOP_START: 'ERR_RINGLOOP_LOOP_START',
+  /** The protocol cannot pack what is to be sent; the message says why. */
+  PACKET: 'ERR_RINGLOOP_PACKET',
 } as const
 
 export type ErrorCode = (typeof ErrorCode)[keyof typeof ErrorCode]

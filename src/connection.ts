@@ -528,7 +528,10 @@ export class Connection<Out = Uint8Array | string> {
           --transport.untilTimed > 0
             ? handler.onMessage(this, ctx, packet.data)
             : transport.timeMessage(this, ctx, packet.data)
-        if (out === undefined) continue
+        if (out === undefined) {
+          if (ctx !== undefined) protocol.unanswered?.(this, ctx)
+          continue
+        }
         if (out instanceof Uint8Array || typeof out === 'string') this.#answer(out as Out, ctx)
         else if (isThenable(out)) this.#await(out as PromiseLike<Out | void>, ctx)
         else this.#answer(out as Out, ctx)
@@ -587,6 +590,7 @@ export class Connection<Out = Uint8Array | string> {
     if ((this.flags & (Flag.CLOSING | Flag.CLOSED)) !== 0) return
     try {
       if (out !== undefined) this.#answer(out, ctx)
+      else if (ctx !== undefined) this.service.protocol.unanswered?.(this, ctx)
     } catch (error) {
       this.#fail('packet', error)
       return

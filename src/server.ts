@@ -2,6 +2,7 @@
  * The server: one loop in this thread for a handler object, or a loop per thread for a module. Belongs to the thread
  * that made it; with several loops it accepts here and hands each connection over.
  */
+import { randomUUID } from 'node:crypto'
 import { availableParallelism } from 'node:os'
 import path from 'node:path'
 import { pathToFileURL } from 'node:url'
@@ -114,7 +115,7 @@ export class Server<Ctx = undefined, Out = Uint8Array | string> {
     const service = createService(checkHandler(handler), protocol, options)
     const stats = new SharedStats(1)
     const createPoller = (sink: PollerSink): Poller => createServerPoller(sink, settings, logger)
-    const loop = new EventLoop({ ...options, logger }, { id: 0, stats, createPoller })
+    const loop = new EventLoop({ ...options, logger }, { id: 0, serverId: randomUUID(), stats, createPoller })
     try {
       await loop.serve(service, new SharedAdmission(stats, 0, settings.maxConnections))
       const endpoint = await listenOn(loop, settings.endpoint, { ...settings, park: false })
@@ -139,8 +140,10 @@ export class Server<Ctx = undefined, Out = Uint8Array | string> {
     const stats = new SharedStats(choice.numLoops)
     const limits = connectionLimits(options)
     createService({ onMessage() {} }, new RawProtocol() as never, limits)
+    const serverId = randomUUID()
     const setup = (id: number, endpoint: Endpoint): ThreadSetup => ({
       id,
+      serverId,
       moduleUrl: url,
       intake: choice.intake,
       poller: choice.poller,

@@ -7,6 +7,7 @@
  *       …         its records go to the connections (transport.ts)
  *     endTurn     queued tasks, then one flush of everything gathered
  */
+import { randomUUID } from 'node:crypto'
 import type { AnyConnection, AnyService, Connection } from '../connection.js'
 import { type CloseReason, ErrorCode, RingloopError } from '../errors.js'
 import { createLogger, type Logger } from '../log.js'
@@ -54,6 +55,7 @@ export interface LocalBroadcastOptions<Out> extends BroadcastOptions {
 /** What a server gives a loop that it makes. @internal */
 export interface LoopSetup {
   readonly id: number
+  readonly serverId: string
   readonly stats: SharedStats
   readonly createPoller: (sink: PollerSink) => Poller
 }
@@ -65,6 +67,10 @@ const DEFAULT_CONNECT_TIMEOUT = 10_000
 export class EventLoop {
   /** 0 … numLoops - 1. */
   readonly id: number
+  /** How many loops the server has; 1 for a loop made by `new EventLoop`. */
+  readonly numLoops: number
+  /** The same on every loop of a server and on no other: names a `BroadcastChannel` on which they can talk. */
+  readonly serverId: string
   /** The `data` of the options: a copy in each thread. */
   readonly data: unknown
   readonly logger: Logger
@@ -99,6 +105,8 @@ export class EventLoop {
     this.data = options.data
     this.logger = createLogger(options.logger)
     this.sharedStats = setup?.stats ?? new SharedStats(1)
+    this.numLoops = this.sharedStats.numLoops
+    this.serverId = setup?.serverId ?? randomUUID()
     const onError = (error: unknown): void => {
       this.#counters.add(CELL.handlerErrors, 1)
       this.logger.error({ err: error }, 'a timer or a task of the loop failed')

@@ -58,11 +58,11 @@ function mailbox(): number {
 }
 
 async function start(): Promise<EventLoop> {
-  const { id, data, tick, wheelSize, intake, maxConnections, limits } = setup
+  const { id, serverId, data, tick, wheelSize, intake, maxConnections, limits } = setup
   const stats = SharedStats.from(setup.stats)
   const options = { logger, data, ...(tick && { tick }), ...(wheelSize && { wheelSize }) }
   const module = await importLoopModule(setup.moduleUrl)
-  const loop = new EventLoop(options, { id, stats, createPoller })
+  const loop = new EventLoop(options, { id, serverId, stats, createPoller })
   const handler = await module.handler(loop)
   const service = createService(handler, await module.protocol(loop), limits)
   await loop.serve(service, new SharedAdmission(stats, id, maxConnections))

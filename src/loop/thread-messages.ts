@@ -19,6 +19,7 @@ export type Intake =
 
 export interface ThreadSetup {
   readonly id: number
+  readonly serverId: string
   readonly moduleUrl: string
   readonly intake: Intake
   readonly poller: 'native' | 'net'

@@ -42,6 +42,12 @@ export interface Protocol<Ctx = undefined, Out = Uint8Array | string> {
   packetInto?(c: Connection<Out>, out: Out, ctx: Ctx | undefined, target: Buffer, offset: number): number
 
   /**
+   * Optional: the handler answered the packet of `ctx` with nothing, at once or by its promise. For a protocol in which
+   * every packet needs an answer. Not called where `ctx` is `undefined`.
+   */
+  unanswered?(c: Connection<Out>, ctx: Ctx): void
+
+  /**
    * Optional: called once per loop for a broadcast, returns what packs `out` for each connection (so that framing and
    * compression are done once), or `undefined` for a connection that is to be left out.
    */

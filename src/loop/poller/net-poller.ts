@@ -41,11 +41,17 @@ class NetSlot {
   /** Writes begun and done: what was in flight has landed when they are equal. */
   begun = 0
   done = 0
+  /** Given to each write; one for all of them. */
+  readonly onWritten: () => void
 
-  constructor(socket: net.Socket, connected: boolean, peerAddr: string) {
+  constructor(socket: net.Socket, connected: boolean, peerAddr: string, onLanded: (s: NetSlot) => void) {
     this.socket = socket
     this.connected = connected
     this.peerAddr = peerAddr
+    this.onWritten = () => {
+      this.done++
+      if (this.done === this.begun && this.inFlight > 0) onLanded(this)
+    }
   }
 }
 
@@ -170,7 +176,7 @@ export class NetPoller implements Poller {
 
   #add(socket: net.Socket, connected: boolean, peerAddr: string = remoteText(socket)): number {
     const slot = this.#free.pop() ?? this.#slots.length
-    const s = new NetSlot(socket, connected, peerAddr)
+    const s = new NetSlot(socket, connected, peerAddr, (landed) => this.#landed(slot, landed))
     this.#slots[slot] = s
     socket.on('data', (chunk: Buffer) => {
       if (this.#slots[slot] === s) this.#read(slot, chunk)
@@ -226,20 +232,10 @@ export class NetPoller implements Poller {
     while (start + taken < end && s.inFlight === 0) {
       const to = Math.min(end, start + taken + WRITE_MAX)
       const length = to - start - taken
-      this.#hand(slot, s, Buffer.from(bytes.subarray(start + taken, to)))
+      hand(s, Buffer.from(bytes.subarray(start + taken, to)))
       if (s.inFlight === 0) taken += length
     }
     return taken
-  }
-
-  /** Node takes the chunk; `inFlight` says whether the kernel did not. */
-  #hand(slot: number, s: NetSlot, chunk: Buffer): void {
-    s.begun++
-    s.socket.write(chunk, () => {
-      s.done++
-      if (s.done === s.begun && s.inFlight > 0) this.#landed(slot, s)
-    })
-    if (s.socket.writableLength > 0) s.inFlight = chunk.length
   }
 
   #landed(slot: number, s: NetSlot): void {
@@ -306,6 +302,13 @@ export class NetPoller implements Poller {
     this.#slots.length = 0
     this.#free.length = 0
   }
+}
+
+/** Node takes the chunk; `inFlight` says whether the kernel did not. */
+function hand(s: NetSlot, chunk: Buffer): void {
+  s.begun++
+  s.socket.write(chunk, s.onWritten)
+  if (s.socket.writableLength > 0) s.inFlight = chunk.length
 }
 
 function remoteText(socket: net.Socket): string {

@@ -30,6 +30,8 @@ export type {
   PollerOption,
   ServerOptions,
 } from './options.js'
+export { type DelimiterOptions, DelimiterProtocol } from './protocol/delimiter.js'
+export { type FixedLengthOptions, FixedLengthProtocol } from './protocol/fixed-length.js'
 export {
   errorResponse,
   type HeaderMap,
@@ -38,6 +40,8 @@ export {
   HttpError,
   type RequestHead,
 } from './protocol/http-head.js'
+export { type LengthFieldOptions, LengthFieldProtocol } from './protocol/length-field.js'
+export { type LineOptions, LineProtocol } from './protocol/line.js'
 export type { Packed, Packet, Protocol } from './protocol/protocol.js'
 export { RawProtocol } from './protocol/raw.js'
 export { RingBufferPool, type RingBufferPoolOptions } from './ringbuffer/pool.js'

@@ -1,0 +1,66 @@
+/** Packets of one length. Keeps no state. */
+import type { Connection } from '../connection.js'
+import { ErrorCode, RingloopError } from '../errors.js'
+import { wholeNumber } from '../options.js'
+import type { RingBuffer } from '../ringbuffer/ring-buffer.js'
+import type { Packed, Packet, Protocol } from './protocol.js'
+import { writeInto } from './write-into.js'
+
+export interface FixedLengthOptions {
+  /** Bytes of every packet, at least 1. It bounds what a packet takes. */
+  readonly length: number
+}
+
+/**
+ * Every `length` bytes are a packet; an answer must have exactly as many.
+ *
+ *     const protocol = new FixedLengthProtocol({ length: 16 })
+ *     const server = new Server({ onMessage: (c, ctx, data) => data }, { protocol })
+ *     await server.start()
+ */
+export class FixedLengthProtocol implements Protocol {
+  readonly #length: number
+  readonly #packet: Packet = { ctx: undefined, data: Buffer.alloc(0) }
+
+  /** Throws `ERR_RINGLOOP_OPTION`. */
+  constructor(options: FixedLengthOptions) {
+    this.#length = wholeNumber('length', options.length, 0, 1)
+    if (!Number.isFinite(this.#length) || this.#length === 0) {
+      throw new RingloopError(
+        ErrorCode.OPTION,
+        `length must be a whole number, 1 or more, not ${options.length}`,
+      )
+    }
+  }
+
+  unPacket(_c: Connection, buffer: RingBuffer): Packet | undefined {
+    if (buffer.length < this.#length) return undefined
+    this.#packet.data = buffer.take(this.#length)
+    return this.#packet
+  }
+
+  /** Throws `ERR_RINGLOOP_PACKET` for an answer of another length. */
+  packet(_c: Connection, out: Uint8Array | string): Packed {
+    const bytes = typeof out === 'string' ? Buffer.from(out) : out
+    if (bytes.length === this.#length) return bytes
+    throw new RingloopError(
+      ErrorCode.PACKET,
+      `a packet must have ${this.#length} bytes, this one has ${bytes.length}`,
+    )
+  }
+
+  packetInto(
+    _c: Connection,
+    out: Uint8Array | string,
+    _ctx: undefined,
+    target: Buffer,
+    offset: number,
+  ): number {
+    if (typeof out === 'string' || out.length !== this.#length) return -1
+    return out.length > target.length - offset ? -1 : writeInto(target, offset, out)
+  }
+
+  broadcast(out: Uint8Array | string): (c: Connection) => Packed {
+    return (c) => this.packet(c, out)
+  }
+}

@@ -13,6 +13,8 @@ import { type Acceptor, NativeAcceptor, Placement, TransferAcceptor } from './lo
 import { type BroadcastOptions, type BroadcastResult, EventLoop } from './loop/event-loop.js'
 import { chooseIntake, type IntakeChoice } from './loop/intake.js'
 import { createBalancer } from './loop/load-balance.js'
+import { assertNotOwnModule } from './loop/loop-module.js'
+import { LoopMonitor } from './loop/loop-monitor.js'
 import { LoopThread } from './loop/loop-thread.js'
 import { NativePoller, nativeAvailable } from './loop/poller/native-poller.js'
 import { NetPoller } from './loop/poller/net-poller.js'
@@ -33,6 +35,7 @@ import {
 } from './options.js'
 import type { Protocol } from './protocol/protocol.js'
 import { RawProtocol } from './protocol/raw.js'
+import { SideServers } from './side-servers.js'
 
 /** Where a server listens. As a text: `host:port`, or the path of a unix socket. */
 export class BoundAddress {
@@ -68,6 +71,7 @@ export class Server<Ctx = undefined, Out = Uint8Array | string> {
   #running: Running | undefined
   #stats: SharedStats | undefined
   #wheel: TimingWheel | undefined
+  #sides: SideServers | undefined
 
   /**
    * `handler` is an object, served by one loop in this thread, or the URL (or path) of a module that each of `numLoops`
@@ -83,7 +87,7 @@ export class Server<Ctx = undefined, Out = Uint8Array | string> {
    * options, the address in use, a module that does not load, a poller that is not there.
    */
   start(): Promise<void> {
-    if (this.#starting !== undefined) {
+    if (this.#starting !== undefined || this.#stopping !== undefined) {
       return Promise.reject(
         new RingloopError(ErrorCode.STATE, 'a server can be started once; make a new one'),
       )
@@ -95,15 +99,29 @@ export class Server<Ctx = undefined, Out = Uint8Array | string> {
   async #start(): Promise<void> {
     const options = this.#options as unknown as ServerOptions<never, never>
     const settings = listenSettings(options)
+    const sides = new SideServers(options)
     const logger = createLogger(options.logger)
-    this.#running = isModule(this.#source)
-      ? await this.#startThreads(moduleUrl(this.#source), settings, logger)
-      : await this.#startHere(this.#source, settings, logger)
-    const { address } = this.#running
+    const running = isModule(this.#source)
+      ? await this.#startThreads(moduleUrl(this.#source), settings, logger, sides.wanted)
+      : await this.#startHere(this.#source, settings, logger, sides.wanted)
+    const { address } = running
+    try {
+      await sides.start({ address, stats: () => this.stats() })
+    } catch (error) {
+      await running.stop(0)
+      throw error
+    }
+    this.#running = running
+    this.#sides = sides
     logger.debug({ address: String(address) }, 'listening')
   }
 
-  async #startHere(handler: Handler<Ctx, Out>, settings: ListenSettings, logger: Logger): Promise<Running> {
+  async #startHere(
+    handler: Handler<Ctx, Out>,
+    settings: ListenSettings,
+    logger: Logger,
+    monitor: boolean,
+  ): Promise<Running> {
     const options = this.#options
     if (wholeNumber('numLoops', options.numLoops, 1, 1) > 1) {
       throw new RingloopError(
@@ -120,21 +138,29 @@ export class Server<Ctx = undefined, Out = Uint8Array | string> {
       await loop.serve(service, new SharedAdmission(stats, 0, settings.maxConnections))
       const endpoint = await listenOn(loop, settings.endpoint, { ...settings, park: false })
       this.#stats = stats
-      return new LoopHere(loop, new BoundAddress(endpoint))
+      return new LoopHere(loop, new BoundAddress(endpoint), monitor)
     } catch (error) {
       await loop.stop()
       throw error
     }
   }
 
-  async #startThreads(url: string, settings: ListenSettings, logger: Logger): Promise<Running> {
+  async #startThreads(
+    url: string,
+    settings: ListenSettings,
+    logger: Logger,
+    monitor: boolean,
+  ): Promise<Running> {
     const options = this.#options
+    assertNotOwnModule(url)
     if (options.protocol !== undefined) {
       throw new RingloopError(
         ErrorCode.OPTION,
         'with a module the protocol is its export `protocol`, not an option',
       )
     }
+    checkCloneable('data', options.data)
+    checkCloneable('tls', options.tls)
     const wanted = wholeNumber('numLoops', options.numLoops, availableParallelism(), 1)
     const choice = chooseIntake(settings, wanted, logger)
     const stats = new SharedStats(choice.numLoops)
@@ -157,6 +183,7 @@ export class Server<Ctx = undefined, Out = Uint8Array | string> {
       tls: settings.tls,
       data: options.data,
       stats: stats.buffer,
+      monitor,
     })
     const threads = new LoopThreads(setup, stats, settings, choice, logger)
     await threads.start()
@@ -176,6 +203,7 @@ export class Server<Ctx = undefined, Out = Uint8Array | string> {
   async #stop(drain: number): Promise<void> {
     await this.#starting?.catch(() => {})
     await this.#running?.stop(drain)
+    await this.#sides?.stop()
     this.#wheel?.close()
   }
 
@@ -184,6 +212,18 @@ export class Server<Ctx = undefined, Out = Uint8Array | string> {
     if (this.#running === undefined)
       throw new RingloopError(ErrorCode.STATE, 'the server has not been started')
     return this.#running.address
+  }
+
+  /** Where the option `metrics` serves; `undefined` without it, and before `start` has resolved. */
+  get metricsAddress(): BoundAddress | undefined {
+    const side = this.#sides?.metrics
+    return side === undefined ? undefined : new BoundAddress(side.endpoint)
+  }
+
+  /** Where the option `console` serves its page; `undefined` without it, and before `start` has resolved. */
+  get consoleAddress(): BoundAddress | undefined {
+    const side = this.#sides?.console
+    return side === undefined ? undefined : new BoundAddress(side.endpoint)
   }
 
   /** Calls `fn` once in `ms` milliseconds, in this thread. */
@@ -226,14 +266,17 @@ export class Server<Ctx = undefined, Out = Uint8Array | string> {
 class LoopHere implements Running {
   readonly address: BoundAddress
   readonly #loop: EventLoop
+  readonly #monitor: LoopMonitor | undefined
 
-  constructor(loop: EventLoop, address: BoundAddress) {
+  constructor(loop: EventLoop, address: BoundAddress, monitor: boolean) {
     this.#loop = loop
     this.address = address
+    this.#monitor = monitor ? new LoopMonitor(loop) : undefined
   }
 
-  stop(drain: number): Promise<void> {
-    return this.#loop.stop({ drain })
+  async stop(drain: number): Promise<void> {
+    await this.#loop.stop({ drain })
+    this.#monitor?.stop()
   }
 
   async broadcast(out: unknown, options: BroadcastOptions): Promise<BroadcastResult> {
@@ -338,6 +381,19 @@ function isModule(source: unknown): source is URL | string {
 function moduleUrl(source: URL | string): string {
   if (source instanceof URL) return source.href
   return source.startsWith('file:') ? source : pathToFileURL(path.resolve(source)).href
+}
+
+/** What a thread is started with is copied into it. */
+function checkCloneable(name: string, value: unknown): void {
+  try {
+    structuredClone(value)
+  } catch (error) {
+    throw new RingloopError(
+      ErrorCode.OPTION,
+      `${name} must be a value that can be cloned into a thread: ${(error as Error).message}`,
+      error,
+    )
+  }
 }
 
 function createServerPoller(sink: PollerSink, settings: ListenSettings, logger: Logger): Poller {

@@ -179,6 +179,7 @@ export class EventLoop {
     let failure: unknown
     try {
       for (const endpoint of await resolveEndpoint(wanted, false)) {
+        if (this.stopping) throw new RingloopError(ErrorCode.CLOSED, 'the loop is stopped')
         try {
           return await this.#connectTo(transport, endpoint, { ...settings, tls }, service, timeout)
         } catch (error) {
@@ -323,6 +324,8 @@ export class EventLoop {
 
   async #stop(drain: number): Promise<void> {
     this.#transport.stopListening()
+    // A handler that stops its loop is not to find its connection closed under it.
+    await nextRound()
     if (drain > 0) await this.#drain(drain)
     for (const c of this.connections) c.beginClose(STOPPED)
     this.#runTurn()
@@ -346,7 +349,7 @@ export class EventLoop {
   /** What has already arrived is read first: two rounds of Node's loop bring it in. */
   async #drain(ms: number): Promise<void> {
     const deadline = performance.now() + ms
-    for (let round = 0; round < 2; round++) await new Promise((resolve) => setImmediate(resolve))
+    for (let round = 0; round < 2; round++) await nextRound()
     for (const c of this.connections) c.drain(STOPPED)
     if (this.#size === 0) return
     await new Promise<void>((resolve) => {
@@ -355,6 +358,10 @@ export class EventLoop {
     })
     this.#whenEmpty = undefined
   }
+}
+
+function nextRound(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve))
 }
 
 function choosePoller(options: LoopOptions, sink: PollerSink, logger: Logger): Poller {

@@ -17,8 +17,24 @@ export interface LoopModule {
   readonly protocol: (loop: EventLoop) => Promise<Protocol<Any, Any>>
 }
 
+/** The module that this thread is importing or has imported; `undefined` outside a loop's thread. */
+let current: string | undefined
+
+/**
+ * A module that starts its own server without asking whether it is in the main thread would start threads without end:
+ * throws `ERR_RINGLOOP_STATE` when `url` is the module of this very loop.
+ */
+export function assertNotOwnModule(url: string): void {
+  if (url !== current) return
+  throw new RingloopError(
+    ErrorCode.STATE,
+    `${url} starts a server on itself in a loop's thread: start it only if \`isMainThread\` of node:worker_threads`,
+  )
+}
+
 /** Imports it. Rejects with `ERR_RINGLOOP_MODULE_LOAD` or `ERR_RINGLOOP_MODULE_EXPORT`. */
 export async function importLoopModule(url: string): Promise<LoopModule> {
+  current = url
   const exported = await importModule(url)
   if (exported.default === undefined) {
     throw new RingloopError(

@@ -86,11 +86,15 @@ function fail(message: string): never {
 /** A whole number of at least `min`, or the default. */
 export function wholeNumber(name: string, value: unknown, fallback: number, min = 0): number {
   if (value === undefined) return fallback
-  if (value === Number.POSITIVE_INFINITY) return value
   if (!Number.isSafeInteger(value) || (value as number) < min) {
     fail(`${name} must be a whole number, ${min} or more, not ${String(value)}`)
   }
   return value as number
+}
+
+/** As {@link wholeNumber}, and `Infinity` is no limit. */
+function limit(name: string, value: unknown, fallback: number, min = 0): number {
+  return value === Number.POSITIVE_INFINITY ? value : wholeNumber(name, value, fallback, min)
 }
 
 function bool(name: string, value: unknown, fallback: boolean): boolean {
@@ -117,8 +121,8 @@ export function createService<Ctx, Out>(
   protocol: Protocol<Ctx, Out>,
   limits: ConnectionLimits,
 ): Service<Ctx, Out> {
-  const highWaterMark = wholeNumber('highWaterMark', limits.highWaterMark, MIB, 1)
-  const lowWaterMark = wholeNumber('lowWaterMark', limits.lowWaterMark, Math.floor(highWaterMark / 4))
+  const highWaterMark = limit('highWaterMark', limits.highWaterMark, MIB, 1)
+  const lowWaterMark = limit('lowWaterMark', limits.lowWaterMark, Math.floor(highWaterMark / 4))
   if (lowWaterMark > highWaterMark) {
     fail(`lowWaterMark (${lowWaterMark}) must not be above highWaterMark (${highWaterMark})`)
   }
@@ -127,7 +131,7 @@ export function createService<Ctx, Out>(
     protocol: checkProtocol(protocol),
     highWaterMark,
     lowWaterMark,
-    maxReadBuffer: wholeNumber('maxReadBuffer', limits.maxReadBuffer, 16 * MIB, 1),
+    maxReadBuffer: limit('maxReadBuffer', limits.maxReadBuffer, 16 * MIB, 1),
     idleTime: wholeNumber('idleTime', limits.idleTime, 0),
     closeTimeout: wholeNumber('closeTimeout', limits.closeTimeout, 30_000, 1),
   }
@@ -153,7 +157,9 @@ export function parseAddress(address: Address): Endpoint {
       fail('address.path must be the path of a unix socket')
     return { path: address.path }
   }
-  return { host: address.host ?? '', port: port(address.port) }
+  const { host = '' } = address
+  if (typeof host !== 'string') fail(`address.host must be a text, not ${String(host)}`)
+  return { host, port: port(address.port) }
 }
 
 function parseText(text: string): Endpoint {
@@ -203,7 +209,7 @@ export function listenSettings(options: ServerOptions<never, never>): ListenSett
     endpoint: parseAddress(options.address ?? ':1388'),
     loadBalance,
     reusePort: bool('reusePort', options.reusePort, false),
-    maxConnections: wholeNumber('maxConnections', options.maxConnections, Number.POSITIVE_INFINITY, 1),
+    maxConnections: limit('maxConnections', options.maxConnections, Number.POSITIVE_INFINITY, 1),
     backlog: wholeNumber('backlog', options.backlog, 1024, 1),
     poller: options.tls === undefined ? poller : 'net',
     tls: options.tls,

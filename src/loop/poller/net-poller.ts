@@ -5,6 +5,7 @@
 import { once } from 'node:events'
 import net from 'node:net'
 import tls from 'node:tls'
+import { ErrorCode, RingloopError } from '../../errors.js'
 import { errnoOf } from '../system-error.js'
 import type {
   ConnectOptions,
@@ -137,7 +138,7 @@ export class NetPoller implements Poller {
   }
 
   #createTls(options: tls.TlsOptions): tls.Server {
-    const server = tls.createServer({ ...options, allowHalfOpen: true } as tls.TlsOptions)
+    const server = createTlsServer(options)
     const lost = new WeakSet<tls.TLSSocket>()
     server.on('secureConnection', (socket) => this.#accept(socket, this.#tlsListener))
     server.on('tlsClientError', (_error, socket) => {
@@ -309,6 +310,15 @@ function hand(s: NetSlot, chunk: Buffer): void {
   s.begun++
   s.socket.write(chunk, s.onWritten)
   if (s.socket.writableLength > 0) s.inFlight = chunk.length
+}
+
+function createTlsServer(options: tls.TlsOptions): tls.Server {
+  try {
+    return tls.createServer({ ...options, allowHalfOpen: true } as tls.TlsOptions)
+  } catch (error) {
+    const reason = (error as Error).message
+    throw new RingloopError(ErrorCode.OPTION, `the options in tls cannot be used: ${reason}`, error)
+  }
 }
 
 function remoteText(socket: net.Socket): string {

@@ -20,13 +20,16 @@ export {
   type LocalBroadcastOptions,
 } from './loop/event-loop.js'
 export type { LoadBalance, LoopLoad } from './loop/load-balance.js'
-export type { LoopStats, ServerStats } from './loop/stats.js'
+export type { Histogram, LoopStats, ServerStats } from './loop/stats.js'
 export { Timer, TimingWheel, type TimingWheelOptions } from './loop/timing-wheel.js'
 export type {
   Address,
   ConnectionLimits,
   ConnectOptions,
+  ConsoleOptions,
   LoopOptions,
+  MetricsOptions,
+  MetricsRegistry,
   PollerOption,
   ServerOptions,
 } from './options.js'

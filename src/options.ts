@@ -64,6 +64,43 @@ export interface ServerOptions<Ctx = undefined, Out = Uint8Array | string>
   readonly backlog?: number
   /** Speak TLS: the options of `tls.createServer`. Goes through the `net` poller. */
   readonly tls?: TlsOptions
+  /** Serve Prometheus metrics, from `start` to the end of `stop`. Default no. */
+  readonly metrics?: MetricsOptions
+  /** Serve a page that shows what the loops do, from `start` to the end of `stop`. Default no. */
+  readonly console?: ConsoleOptions
+}
+
+/** The option `metrics`: Prometheus text from one endpoint in the server's thread. Needs the package `prom-client`. */
+export interface MetricsOptions {
+  /**
+   * Where it is served, over HTTP. Without a host that is the loopback interface, unlike the server's own address: say
+   * `0.0.0.0:9464` to be reached from elsewhere. Default `'127.0.0.1:9464'`.
+   */
+  readonly address?: Address
+  /** Default `'/metrics'`. */
+  readonly path?: string
+  /**
+   * A `Registry` of prom-client: ringloop's metrics are added to it for as long as the server runs, so that your own are
+   * served beside them. Default: one of its own.
+   */
+  readonly registry?: MetricsRegistry
+}
+
+/** What is used of prom-client's `Registry`. */
+export interface MetricsRegistry {
+  readonly contentType: string
+  registerMetric(metric: never): void
+  removeSingleMetric(name: string): void
+  metrics(): Promise<string>
+}
+
+/** The option `console`: a page with live plots, served by the server's thread. */
+export interface ConsoleOptions {
+  /**
+   * Where the page is. Without a host that is the loopback interface, as with `metrics`: there is no password. Default
+   * `'127.0.0.1:1389'`.
+   */
+  readonly address?: Address
 }
 
 export interface ConnectOptions<Ctx = undefined, Out = Uint8Array | string> extends ConnectionLimits {
@@ -214,4 +251,41 @@ export function listenSettings(options: ServerOptions<never, never>): ListenSett
     poller: options.tls === undefined ? poller : 'net',
     tls: options.tls,
   }
+}
+
+export interface MetricsSettings {
+  readonly endpoint: Endpoint
+  readonly path: string
+  readonly registry: MetricsRegistry | undefined
+}
+
+export function metricsSettings(options: MetricsOptions): MetricsSettings {
+  checkObject('metrics', options)
+  const { path = '/metrics', registry } = options
+  if (typeof path !== 'string' || !path.startsWith('/')) {
+    fail(`metrics.path must be a text that begins with '/', not ${String(path)}`)
+  }
+  if (registry !== undefined && typeof registry?.registerMetric !== 'function') {
+    fail('metrics.registry must be a Registry of prom-client')
+  }
+  return { endpoint: localEndpoint(options.address ?? ':9464'), path, registry }
+}
+
+export interface ConsoleSettings {
+  readonly endpoint: Endpoint
+}
+
+export function consoleSettings(options: ConsoleOptions): ConsoleSettings {
+  checkObject('console', options)
+  return { endpoint: localEndpoint(options.address ?? ':1389') }
+}
+
+function checkObject(name: string, value: unknown): void {
+  if (typeof value !== 'object' || value === null) fail(`${name} must be an object, not ${String(value)}`)
+}
+
+/** Loopback unless a host is named. */
+function localEndpoint(address: Address): Endpoint {
+  const endpoint = parseAddress(address)
+  return 'path' in endpoint || endpoint.host !== '' ? endpoint : { ...endpoint, host: '127.0.0.1' }
 }

@@ -10,6 +10,7 @@ import { createService, socketSettings } from '../options.js'
 import { DescriptorInbox } from './descriptor-inbox.js'
 import { EventLoop } from './event-loop.js'
 import { importLoopModule } from './loop-module.js'
+import { LoopMonitor } from './loop-monitor.js'
 import { NativePoller } from './poller/native-poller.js'
 import { NetPoller } from './poller/net-poller.js'
 import type { Endpoint, Poller, PollerSink } from './poller/poller.js'
@@ -67,6 +68,7 @@ async function start(): Promise<EventLoop> {
   const service = createService(handler, await module.protocol(loop), limits)
   await loop.serve(service, new SharedAdmission(stats, id, maxConnections))
   if (intake === 'descriptors') inbox = createInbox(loop)
+  if (setup.monitor) new LoopMonitor(loop)
   const endpoint = intake === 'listen' ? await listen(loop) : undefined
   port.on('message', (message: ToThread) => receive(loop, message))
   tell({ type: 'ready', mailbox: mailbox(), endpoint })

@@ -113,6 +113,7 @@ export class LoopThread implements LoopLoad {
     this.#broadcasts.clear()
     if (this.#stopping || !this.#started) return
     if (performance.now() - this.#startedAt > WELL_MS) this.#restartMs = MIN_RESTART_MS
+    this.#stats.countRestart(this.id)
     this.#logger.error(
       { err: error, loop: this.id },
       `loop ${this.id} died; it is replaced in ${this.#restartMs} ms`,

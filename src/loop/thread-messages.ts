@@ -34,6 +34,8 @@ export interface ThreadSetup {
   readonly tls: TlsOptions | undefined
   readonly data: unknown
   readonly stats: SharedArrayBuffer
+  /** Whether a LoopMonitor runs. */
+  readonly monitor: boolean
 }
 
 export type LogMethod = 'debug' | 'info' | 'warn' | 'error'

@@ -1,0 +1,89 @@
+/** One HTTP endpoint, `node:http` in the server's thread, that answers with the text of a registry. */
+import { once } from 'node:events'
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { ErrorCode, RingloopError } from '../../index.js'
+
+/** Where it listens: an address, or the path of a unix socket. */
+export type MetricsAt = { readonly host: string; readonly port: number } | { readonly path: string }
+
+/** What is served. */
+export interface MetricsText {
+  readonly contentType: string
+  metrics(): Promise<string>
+}
+
+export class MetricsEndpoint {
+  readonly #text: MetricsText
+  readonly #path: string
+  readonly #server: Server
+
+  /** `path` is the only one that is answered, with or without a query. */
+  constructor(text: MetricsText, path: string) {
+    this.#text = text
+    this.#path = path
+    this.#server = createServer((request, response) => this.#answer(request, response))
+  }
+
+  /** Resolves to where it listens. Rejects with `ERR_RINGLOOP_ADDRESS_IN_USE` or `ERR_RINGLOOP_LISTEN`. */
+  async listen(at: MetricsAt): Promise<MetricsAt> {
+    const server = this.#server
+    server.listen(at)
+    try {
+      await once(server, 'listening')
+    } catch (error) {
+      throw listenError(at, error as NodeJS.ErrnoException)
+    }
+    if ('path' in at) return at
+    const { address, port } = server.address() as AddressInfo
+    return { host: address, port }
+  }
+
+  #answer(request: IncomingMessage, response: ServerResponse): void {
+    const path = request.url!.split('?', 1)[0]
+    if (path !== this.#path) {
+      end(response, 404, `metrics are at ${this.#path}\n`)
+    } else if (request.method !== 'GET' && request.method !== 'HEAD') {
+      response.setHeader('Allow', 'GET, HEAD')
+      end(response, 405, 'use GET\n')
+    } else {
+      this.#text.metrics().then(
+        (text) => end(response, 200, text, this.#text.contentType),
+        (error) => end(response, 500, `the metrics cannot be read: ${String(error)}\n`),
+      )
+    }
+  }
+
+  /** Resolves when nothing is open any more; scrapes that are under way are cut off. */
+  async stop(): Promise<void> {
+    const closed = once(this.#server, 'close')
+    this.#server.close()
+    this.#server.closeAllConnections()
+    await closed
+  }
+}
+
+function end(
+  response: ServerResponse,
+  status: number,
+  text: string,
+  type = 'text/plain; charset=utf-8',
+): void {
+  response.writeHead(status, {
+    'Content-Type': type,
+    'Content-Length': Buffer.byteLength(text),
+    'Cache-Control': 'no-store',
+  })
+  response.end(text)
+}
+
+function listenError(at: MetricsAt, cause: NodeJS.ErrnoException): RingloopError {
+  const where = 'path' in at ? at.path : `${at.host}:${at.port}`
+  return cause.code === 'EADDRINUSE'
+    ? new RingloopError(
+        ErrorCode.ADDRESS_IN_USE,
+        `${where} is in use: choose another address for metrics`,
+        cause,
+      )
+    : new RingloopError(ErrorCode.LISTEN, `metrics cannot listen on ${where}: ${cause.message}`, cause)
+}

@@ -300,11 +300,12 @@ export class Connection<Out = Uint8Array | string> {
 
   /**
    * For a protocol that has to wait for something of its own: `unPacket` is not called again until {@link release}, as
-   * while a promise of `onMessage` is pending.
+   * while a promise of `onMessage` is pending. With `packets` false it goes on being called, and the connection only
+   * does not end before its answer because the peer has ended its side.
    */
-  hold(): void {
+  hold(packets = true): void {
     this.#pending++
-    this.flags |= Flag.BLOCKED
+    if (packets) this.flags |= Flag.BLOCKED
   }
 
   /** Ends a {@link hold}, once for each and not from within `unPacket`, which is called even where no byte waits. */

@@ -39,6 +39,7 @@ export {
   errorResponse,
   type HeaderMap,
   type HeadLimits,
+  HeadMemo,
   HeadParser,
   HttpError,
   type RequestHead,

@@ -48,6 +48,7 @@ const MAX_EMPTY_LINES = 4
 const MAX_METHOD_LENGTH = 32
 const VERSION_LENGTH = 'HTTP/1.1'.length
 const INCOMPLETE = -1
+const NO_BYTES = new DataView(new ArrayBuffer(0))
 
 /** What a byte may be part of. */
 const TOKEN = 1
@@ -201,17 +202,62 @@ let targetEnd = 0
 let minor = 0
 
 /**
+ * Remembers the head that was last seen twice in a row: clients that ask for the same again send the same bytes, and
+ * comparing them is several times faster than parsing. For all parsers of a thread that have the same limits.
+ */
+export class HeadMemo {
+  /** Bytes of the head that {@link find} looks for. */
+  length = 0
+  #head: RequestHead | undefined
+  #bytes: DataView = NO_BYTES
+  #candidate = ''
+  /** A window on the storage that was last looked at: the loop reads into the same one again and again. */
+  #storage: Uint8Array | undefined
+  #window: DataView = NO_BYTES
+
+  find(storage: Buffer, start: number, end: number): RequestHead | undefined {
+    const { length } = this
+    if (length === 0 || end - start < length) return undefined
+    if (storage !== this.#storage) {
+      this.#storage = storage
+      this.#window = new DataView(storage.buffer, storage.byteOffset, storage.length)
+    }
+    return isSame(this.#window, start, this.#bytes, length) ? this.#head : undefined
+  }
+
+  offer(text: string, head: RequestHead): void {
+    if (text !== this.#candidate) {
+      this.#candidate = text
+      return
+    }
+    const bytes = new Uint8Array(Buffer.from(text, 'latin1'))
+    this.#bytes = new DataView(bytes.buffer)
+    this.#head = head
+    this.length = bytes.length
+  }
+}
+
+function isSame(window: DataView, start: number, bytes: DataView, length: number): boolean {
+  let at = 0
+  for (; at <= length - 4; at += 4) if (window.getInt32(start + at) !== bytes.getInt32(at)) return false
+  for (; at < length; at++) if (window.getInt8(start + at) !== bytes.getInt8(at)) return false
+  return true
+}
+
+/**
  * Takes one head after another out of a connection's bytes. A head that arrives in many pieces is looked at once as it
  * comes and once when it is whole, so the work stays linear.
  */
 export class HeadParser {
   readonly #limits: HeadLimits
+  readonly #memo: HeadMemo | undefined
   /** Bytes in which the end of the head is known not to be. */
   #scanned = 0
   #emptyLines = 0
 
-  constructor(limits: HeadLimits) {
+  constructor(limits: HeadLimits, memo?: HeadMemo) {
     this.#limits = limits
+    this.#memo = memo
   }
 
   /** A part of a head has come, the rest has not. */
@@ -230,24 +276,46 @@ export class HeadParser {
     }
     if (buffer.contiguous < buffer.length) buffer.linearize()
     const { storage, start } = buffer
+    const known = this.#memo?.find(storage, start, start + buffer.length)
+    if (known !== undefined) {
+      buffer.retrieve(this.#memo!.length)
+      this.#scanned = 0
+      this.#emptyLines = 0
+      return known
+    }
+    const end = this.#findEnd(buffer, true)
+    if (end === INCOMPLETE) return undefined
+    const head = makeHead(storage, start, end, this.#memo)
+    buffer.retrieve(end - start)
+    this.#emptyLines = 0
+    return head
+  }
+
+  /** As {@link parse}, for the field lines behind a chunked body (RFC 9112, section 7.1.2). */
+  parseTrailers(buffer: RingBuffer): HeaderMap | undefined {
+    if (buffer.isEmpty) return undefined
+    if (buffer.contiguous < buffer.length) buffer.linearize()
+    const { storage, start } = buffer
+    const end = this.#findEnd(buffer, false)
+    if (end === INCOMPLETE) return undefined
+    const trailers = makeHeaders(storage.toString('latin1', start, end), start)
+    buffer.retrieve(end - start)
+    return trailers
+  }
+
+  #findEnd(buffer: RingBuffer, isRequest: boolean): number {
+    const { storage, start } = buffer
     const { maxHeaderBytes } = this.#limits
     const tooLong = buffer.length > maxHeaderBytes
     const end = start + (tooLong ? maxHeaderBytes : buffer.length)
-    if (this.#scanned > 0 && !tooLong && !mayEnd(storage, start, start + this.#scanned, end)) {
-      this.#scanned = buffer.length
-      return undefined
+    let found = INCOMPLETE
+    if (this.#scanned === 0 || tooLong || mayEnd(storage, start, start + this.#scanned, end)) {
+      const at = isRequest ? parseRequestLine(storage, start, end) : start
+      found = parseFields(storage, at, end, this.#limits.maxHeaders)
+      if (found === INCOMPLETE && tooLong) throw limitError(storage, start, end, isRequest)
     }
-    const bodyStart = parseHead(storage, start, end, this.#limits.maxHeaders)
-    if (bodyStart === INCOMPLETE) {
-      if (tooLong) throw limitError(storage, start, end)
-      this.#scanned = buffer.length
-      return undefined
-    }
-    const head = makeHead(storage, start, bodyStart)
-    buffer.retrieve(bodyStart - start)
-    this.#scanned = 0
-    this.#emptyLines = 0
-    return head
+    this.#scanned = found === INCOMPLETE ? buffer.length : 0
+    return found
   }
 
   #skipEmptyLines(buffer: RingBuffer): void {
@@ -269,9 +337,9 @@ function mayEnd(storage: Buffer, start: number, from: number, end: number): bool
   return false
 }
 
-/** Where the body starts; fills the variables above. */
-function parseHead(storage: Buffer, start: number, end: number, maxHeaders: number): number {
-  let at = parseRequestLine(storage, start, end)
+/** Where the empty line ends; fills the variables above. */
+function parseFields(storage: Buffer, start: number, end: number, maxHeaders: number): number {
+  let at = start
   fields.length = 0
   while (at !== INCOMPLETE) {
     if (at >= end) return INCOMPLETE
@@ -361,21 +429,27 @@ function valueError(byte: number): HttpError {
   return new HttpError(400, 'a control character in a header field')
 }
 
-function limitError(storage: Buffer, start: number, end: number): HttpError {
-  const inRequestLine = storage.subarray(start, end).indexOf(LF) === -1
+function limitError(storage: Buffer, start: number, end: number, isRequest: boolean): HttpError {
+  const inRequestLine = isRequest && storage.subarray(start, end).indexOf(LF) === -1
   const limit = `maxHeaderBytes (${end - start})`
   if (inRequestLine) return new HttpError(414, `the request line is longer than ${limit}`)
   return new HttpError(431, `the head is longer than ${limit}`)
 }
 
-function makeHead(storage: Buffer, start: number, end: number): RequestHead {
+function makeHead(storage: Buffer, start: number, end: number, memo: HeadMemo | undefined): RequestHead {
   const text = storage.toString('latin1', start, end)
   const method = methodName(storage, start, text)
   const target = text.slice(methodEnd - start + 1, targetEnd - start)
   checkForm(storage[methodEnd + 1]!, method, target)
+  const head = new RequestHead(method, target, minor === 0 ? '1.0' : '1.1', makeHeaders(text, start))
+  memo?.offer(text, head)
+  return head
+}
+
+function makeHeaders(text: string, start: number): HeaderMap {
   const offsets: number[] = fields.slice()
   if (start > 0) for (let i = 0; i < offsets.length; i++) offsets[i]! -= start
-  return new RequestHead(method, target, minor === 0 ? '1.0' : '1.1', new HeaderMap(text, offsets))
+  return new HeaderMap(text, offsets)
 }
 
 function methodName(storage: Buffer, start: number, text: string): string {

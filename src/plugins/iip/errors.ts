@@ -1,0 +1,69 @@
+/**
+ * The errors of IIP: what a client's promises reject with, and the answers that stand for an error on the wire, where
+ * there is no flag for it: a caller sees JSON data.
+ */
+
+/** The stable codes of {@link IipError}; the sentence beside each says when it is used. */
+export const IipErrorCode = {
+  /** The request was not answered, or not sent, within its timeout. */
+  TIMEOUT: 'ERR_IIP_TIMEOUT',
+  /** The connection ended before the answer was whole, or the client or channel was closed. */
+  CLOSED: 'ERR_IIP_CLOSED',
+  /** No connection could be made; `cause` is the error. */
+  CONNECT: 'ERR_IIP_CONNECT',
+  /** The server refused a channel; the message is the server's. */
+  CHANNEL: 'ERR_IIP_CHANNEL',
+  /** The response is longer than `maxResponseBytes`. */
+  TOO_LARGE: 'ERR_IIP_TOO_LARGE',
+  /** The balancer has no backend that can be asked. */
+  NO_BACKEND: 'ERR_IIP_NO_BACKEND',
+} as const
+
+export type IipErrorCode = (typeof IipErrorCode)[keyof typeof IipErrorCode]
+
+/** What the promises of a client reject with, unless an `AbortSignal` gave its own reason. */
+export class IipError extends Error {
+  override readonly name = 'IipError'
+  readonly code: IipErrorCode
+  /** `false`: nothing of the request has left this process, so it can be tried again without being done twice. */
+  readonly sent: boolean
+
+  constructor(code: IipErrorCode, message: string, sent: boolean, cause?: unknown) {
+    super(message, cause === undefined ? undefined : { cause })
+    this.code = code
+    this.sent = sent
+  }
+}
+
+/** Go's encoder writes these as escapes. */
+const GO_ESCAPES = /[<>&\u2028\u2029]/g
+
+/** JSON as Go's encoder writes it. */
+export function goJson(value: unknown): string {
+  return JSON.stringify(value).replace(
+    GO_ESCAPES,
+    (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`,
+  )
+}
+
+/** The codes in the `code` of an error answer, as in Go. */
+const HANDLER_FAILED = -1
+const NO_RESPONSE_CODE = 101
+const NO_HANDLER_CODE = 102
+const TOO_MANY_CHANNELS_CODE = 106
+
+function errorAnswer(code: number, message: string): Buffer {
+  return Buffer.from(goJson({ code, message }))
+}
+
+/** A handler gave nothing back. */
+export const NO_RESPONSE: Buffer = errorAnswer(NO_RESPONSE_CODE, 'handle no response')
+/** There is no handler for the path. */
+export const NO_HANDLER: Buffer = errorAnswer(NO_HANDLER_CODE, 'handle error')
+/** The connection has as many channels as it may. */
+export const TOO_MANY_CHANNELS: Buffer = errorAnswer(TOO_MANY_CHANNELS_CODE, 'channel create limited')
+
+/** A handler failed and says how. */
+export function failAnswer(message: string): Buffer {
+  return errorAnswer(HANDLER_FAILED, `handler fail:${message}`)
+}

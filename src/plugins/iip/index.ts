@@ -1,0 +1,25 @@
+/**
+ * IIP: requests and responses over channels of one TCP connection, compatible with Go's truexf/iip.
+ *
+ *     import { Server } from 'ringloop'
+ *     import { IipProtocol, IipRouter } from 'ringloop/iip'
+ *
+ *     const router = new IipRouter().handle('/echo', ({ data }) => data)
+ *     await new Server(router, { address: ':9090', protocol: new IipProtocol() }).start()
+ */
+export { IipBody } from './body.js'
+export { IipError, IipErrorCode } from './errors.js'
+export { encodePacket, MAX_DATA, MAX_PATH, Status } from './frame.js'
+export { IipProtocol, type IipProtocolOptions } from './protocol.js'
+export { type IipConnection, type IipOut, IipRequest } from './request.js'
+export {
+  IipFailure,
+  IipRouter,
+  type IipRouterOptions,
+  type Middleware,
+  type PathHandler,
+  type PathOptions,
+  type StreamHandler,
+  type StreamOptions,
+} from './router.js'
+export { Count, type MeasureJson, type TimeUnit } from './statistics.js'

@@ -1,0 +1,125 @@
+/**
+ * IIP on the server's side, for any handler: the `ctx` of a packet is its `IipRequest`, its data is the request's, and
+ * what the handler returns answers it on its channel. One object serves all connections of a loop.
+ */
+import {
+  type CloseReason,
+  ErrorCode,
+  type Packed,
+  type Packet,
+  type Protocol,
+  type RingBuffer,
+  RingloopError,
+} from '../../index.js'
+import { NO_RESPONSE } from './errors.js'
+import { LAST, MIN_HEADER, ONLY, packetCount, packets, putHeader, Status } from './frame.js'
+import { PathCache } from './path.js'
+import type { IipConnection, IipOut, IipRequest } from './request.js'
+import { ServerSession, type SessionLimits } from './server-session.js'
+import { wholeNumber } from './whole-number.js'
+
+const MIB = 1024 * 1024
+/** From here on it pays to hand the data to the loop as it is. */
+const COPY_BELOW = 16 * 1024
+/** A UTF-8 text takes at most so many bytes for each of its UTF-16 units. */
+const MAX_UTF8_BYTES = 3
+
+export interface IipProtocolOptions {
+  /** Channels of a connection, not counting channel 0. More are refused with error 106. Default 1024. */
+  readonly maxChannelsPerConn?: number
+  /** Bytes of a request that is handed over whole. A longer one closes the connection. Default 64 MiB. */
+  readonly maxRequestBytes?: number
+  /**
+   * Bytes that one connection may make the server hold: unfinished requests, requests that wait for earlier ones of their
+   * channel, and unread bodies. Beyond it the connection is not read, or closed where that cannot help. Default twice
+   * `maxRequestBytes`.
+   */
+  readonly maxHeldBytes?: number
+  /** Milliseconds that an unfinished request may stand still until the connection is closed; 0 is for ever. Default 60 s. */
+  readonly requestTimeout?: number
+}
+
+/**
+ * Requests of a channel are handled one after another, those of different channels independently. `send` is a mistake
+ * here: an IIP server only answers. How many connections there may be is the server's option `maxConnections`.
+ */
+export class IipProtocol implements Protocol<IipRequest, IipOut> {
+  readonly multiplexed = true
+  readonly #limits: SessionLimits
+  readonly #paths = new PathCache()
+
+  constructor(options: IipProtocolOptions = {}) {
+    const maxRequestBytes = wholeNumber('maxRequestBytes', options.maxRequestBytes, 64 * MIB, 1)
+    this.#limits = {
+      maxChannelsPerConn: wholeNumber('maxChannelsPerConn', options.maxChannelsPerConn, 1024, 0),
+      maxRequestBytes,
+      maxHeldBytes: wholeNumber('maxHeldBytes', options.maxHeldBytes, 2 * maxRequestBytes, 1),
+      requestTimeout: wholeNumber('requestTimeout', options.requestTimeout, 60_000, 0),
+    }
+  }
+
+  onConnect(c: IipConnection): void {
+    c.session = new ServerSession(c, this.#limits, this.#paths)
+  }
+
+  onClose(c: IipConnection, reason: CloseReason): void {
+    sessionOf(c).close(new RingloopError(ErrorCode.CLOSED, reason.message, reason.error))
+  }
+
+  unPacket(c: IipConnection, buffer: RingBuffer): Packet<IipRequest> | undefined {
+    return sessionOf(c).next(buffer)
+  }
+
+  packetInto(
+    _c: IipConnection,
+    out: IipOut,
+    ctx: IipRequest | undefined,
+    target: Buffer,
+    offset: number,
+  ): number {
+    if (ctx === undefined) throw onlyAnswers()
+    const path = ctx.parsed.answer
+    const room = target.length - offset - path.length - MIN_HEADER
+    const most = typeof out === 'string' ? out.length * MAX_UTF8_BYTES : out.length
+    if (most === 0 || most > room || most > COPY_BELOW) return -1
+    const dataAt = offset + path.length + MIN_HEADER - 1
+    const length = typeof out === 'string' ? target.write(out, dataAt) : copy(out, target, dataAt)
+    const kind = ctx.answering ? LAST : ONLY
+    putHeader(target, offset, Status.RESPONSE_FIRST + kind, path, ctx.route.id, length)
+    ctx.session.answered(ctx, 1, dataAt + length - offset)
+    return dataAt + length - offset
+  }
+
+  packet(_c: IipConnection, out: IipOut, ctx?: IipRequest): Packed {
+    if (ctx === undefined) throw onlyAnswers()
+    const given = typeof out === 'string' ? Buffer.from(out) : out
+    const data = given.length === 0 ? NO_RESPONSE : given
+    const path = ctx.parsed.answer
+    const parts = packets(Status.RESPONSE_FIRST, path, ctx.route.id, data, !ctx.answering)
+    const count = packetCount(data.length)
+    ctx.session.answered(ctx, count, count * (path.length + MIN_HEADER - 1) + data.length)
+    return parts
+  }
+
+  /** Every request needs an answer: the peer pairs them by their order alone. */
+  unanswered(c: IipConnection, ctx: IipRequest): void {
+    c.sendRaw(this.packet(c, NO_RESPONSE, ctx))
+  }
+}
+
+/** @internal */
+export function sessionOf(c: IipConnection): ServerSession {
+  return c.session as ServerSession
+}
+
+function copy(data: Uint8Array, target: Buffer, at: number): number {
+  target.set(data, at)
+  return data.length
+}
+
+function onlyAnswers(): RingloopError {
+  return new RingloopError(
+    ErrorCode.STATE,
+    'an IIP server sends answers only: return them from onMessage, now or through a promise',
+  )
+}

@@ -1,0 +1,221 @@
+/**
+ * A handler made of path handlers. Made once per loop; each loop has its own router with its own middleware and counters.
+ *
+ *     const router = new IipRouter().handle('/echo', ({ data }) => data)
+ *     new Server(router, { protocol: new IipProtocol() })
+ */
+import { type CloseReason, ErrorCode, type EventLoop, type Handler, RingloopError } from '../../index.js'
+import type { IipBody } from './body.js'
+import { failAnswer, NO_HANDLER, NO_RESPONSE } from './errors.js'
+import { sessionOf } from './protocol.js'
+import type { IipConnection, IipOut, IipRequest } from './request.js'
+import { type PathStatistics, RouterStatistics, STATISTICS_PATHS } from './router-statistics.js'
+import type { TimeUnit } from './statistics.js'
+import { wholeNumber } from './whole-number.js'
+
+type Answered = IipOut | void
+
+/**
+ * Answers a whole request, now or through a promise. The message of an error that it throws reaches the caller as error
+ * -1, and is logged unless it is an {@link IipFailure}. Nothing, or no bytes, reaches the caller as error 101.
+ */
+export type PathHandler = (request: IipRequest) => Answered | Promise<Answered>
+
+/**
+ * Answers a request chunk by chunk. It may begin before the request has come in whole, and need not read all of it. Each
+ * chunk that it yields is a packet; it is not asked for the next one while the connection has too much to send. If it
+ * fails after its first chunk the connection is closed: on this wire nothing else says that an answer is not whole.
+ */
+export type StreamHandler = (
+  request: IipRequest & { readonly body: IipBody },
+) => AsyncIterable<IipOut> | Promise<Answered>
+
+/** Runs before a handler: it looks at the request and calls `next`, or answers itself. What it returns is the answer. */
+export type Middleware = (
+  request: IipRequest,
+  next: () => Answered | Promise<Answered>,
+) => Answered | Promise<Answered>
+
+/** For failures that are no fault of the handler: the caller gets `{"code":-1,"message":"handler fail:…"}`, no log line. */
+export class IipFailure extends Error {
+  override readonly name = 'IipFailure'
+}
+
+export interface PathOptions {
+  /** The unit of the ranges in which durations are counted. Default `millisecond`. */
+  readonly timeUnit?: TimeUnit
+}
+
+export interface StreamOptions extends PathOptions {
+  /** Bytes of a request; a longer one closes the connection. Default no limit. */
+  readonly maxBytes?: number
+}
+
+export interface IipRouterOptions {
+  /**
+   * Who may ask for `/sys/server_count` and the like: connections from this machine (default), everybody, or nobody. With
+   * `off` nothing is measured either.
+   */
+  readonly statistics?: 'loopback' | 'on' | 'off'
+}
+
+interface Route {
+  readonly handler: PathHandler
+  readonly statistics: PathStatistics | undefined
+  /** Set: requests are streamed, and this is the limit. */
+  readonly streamLimit: number | undefined
+}
+
+const LOOPBACK = /^(?:127\.|\[::1\]|\[::ffff:127\.)/
+const SYSTEM_PATHS = ['/sys/new_channel', '/sys/delete_channel']
+
+export class IipRouter implements Handler<IipRequest, IipOut> {
+  readonly #routes = new Map<string, Route>()
+  readonly #middleware: Middleware[] = []
+  readonly #statistics: RouterStatistics | undefined
+  #streaming = false
+  readonly #streamLimit = (path: string): number | undefined => this.#routes.get(path)?.streamLimit
+
+  constructor(options: IipRouterOptions = {}) {
+    const { statistics = 'loopback' } = options
+    if (!['loopback', 'on', 'off'].includes(statistics)) {
+      throw new RingloopError(
+        ErrorCode.OPTION,
+        `statistics must be 'loopback', 'on' or 'off', not '${statistics}'`,
+      )
+    }
+    if (statistics === 'off') return
+    this.#statistics = new RouterStatistics()
+    for (const path of STATISTICS_PATHS) {
+      this.handle(path, (request) => this.#tell(request, statistics === 'on'), { timeUnit: 'microsecond' })
+    }
+  }
+
+  /**
+   * Requests for exactly this decoded path go to `handler`; a later handler for a path replaces the earlier one. May be
+   * called at any time. Throws `ERR_RINGLOOP_OPTION` for the paths of the protocol itself.
+   */
+  handle(path: string, handler: PathHandler, options: PathOptions = {}): this {
+    return this.#add(path, handler, undefined, options)
+  }
+
+  /** Like {@link handle}, with bodies that go chunk by chunk in both directions. */
+  stream(path: string, handler: StreamHandler, options: StreamOptions = {}): this {
+    const limit = wholeNumber('maxBytes', options.maxBytes, Number.POSITIVE_INFINITY, 1)
+    this.#streaming = true
+    const run: PathHandler = (request) => stream(handler, request as Parameters<StreamHandler>[0])
+    return this.#add(path, run, limit, options)
+  }
+
+  #add(path: string, handler: PathHandler, streamLimit: number | undefined, options: PathOptions): this {
+    if (path === '' || SYSTEM_PATHS.includes(path)) {
+      throw new RingloopError(ErrorCode.OPTION, `there can be no handler for the path '${path}'`)
+    }
+    if (typeof handler !== 'function') {
+      throw new RingloopError(ErrorCode.OPTION, `the handler for ${path} must be a function`)
+    }
+    const statistics = this.#statistics?.add(path, options.timeUnit ?? 'millisecond')
+    this.#routes.set(path, { handler, statistics, streamLimit })
+    return this
+  }
+
+  /** Takes a handler away; requests that it has begun still end. `false`: there was none. */
+  remove(path: string): boolean {
+    this.#statistics?.remove(path)
+    return this.#routes.delete(path)
+  }
+
+  /** Runs `middleware` around every handler, those that were added first outermost. Also where there is no handler. */
+  use(middleware: Middleware): this {
+    this.#middleware.push(middleware)
+    return this
+  }
+
+  /** @internal */
+  onStart(loop: EventLoop): void {
+    this.#statistics?.start(loop)
+  }
+
+  /** @internal */
+  onStop(): void {
+    this.#statistics?.stop()
+  }
+
+  /** @internal */
+  onConnect(c: IipConnection): void {
+    if (this.#streaming) sessionOf(c).streams = this.#streamLimit
+    this.#statistics?.addConnection(c)
+  }
+
+  /** @internal */
+  onClose(c: IipConnection, _reason: CloseReason): void {
+    this.#statistics?.removeConnection(c)
+  }
+
+  onMessage(_c: IipConnection, request: IipRequest): IipOut | Promise<IipOut> {
+    const route = this.#routes.get(request.parsed.path)
+    route?.statistics?.begin(request)
+    try {
+      const out =
+        this.#middleware.length === 0 ? runRoute(route, request) : this.#runMiddleware(0, route, request)
+      if (out === undefined) return NO_RESPONSE
+      if (typeof out === 'string' || out instanceof Uint8Array) return out
+      return this.#settle(request, out)
+    } catch (error) {
+      return errorAnswer(request, error)
+    }
+  }
+
+  async #settle(request: IipRequest, out: Promise<Answered>): Promise<IipOut> {
+    try {
+      return (await out) ?? NO_RESPONSE
+    } catch (error) {
+      return errorAnswer(request, error)
+    }
+  }
+
+  #runMiddleware(index: number, route: Route | undefined, request: IipRequest): Answered | Promise<Answered> {
+    const middleware = this.#middleware[index]
+    if (middleware === undefined) return runRoute(route, request)
+    return middleware(request, () => this.#runMiddleware(index + 1, route, request))
+  }
+
+  async #tell(request: IipRequest, toEverybody: boolean): Promise<Answered> {
+    const { peerAddr } = request.connection
+    const isLocal = peerAddr === '' || LOOPBACK.test(peerAddr)
+    const answer =
+      toEverybody || isLocal ? await this.#statistics!.answer(request.path, request.data) : undefined
+    if (answer === undefined) throw new IipFailure(`path [${request.path}] not support`)
+    return answer
+  }
+}
+
+function runRoute(route: Route | undefined, request: IipRequest): Answered | Promise<Answered> {
+  return route === undefined ? NO_HANDLER : route.handler(request)
+}
+
+function errorAnswer(request: IipRequest, error: unknown): Buffer {
+  if (request.answering) throw error
+  if (error instanceof IipFailure) return failAnswer(error.message)
+  const { connection, path } = request
+  connection.loop.logger.error({ err: error, peer: connection.peerAddr, path }, 'an IIP handler failed')
+  return error instanceof Error ? failAnswer(error.message) : NO_RESPONSE
+}
+
+/** Sends all chunks but the last; that one is the answer, by which the peer sees the end. */
+async function stream(
+  handler: StreamHandler,
+  request: Parameters<StreamHandler>[0],
+): Promise<IipOut | undefined> {
+  const out = handler(request)
+  if (!(Symbol.asyncIterator in out)) return (await out) ?? undefined
+  const { connection, session } = request
+  let last: Uint8Array | undefined
+  for await (const chunk of out) {
+    if (!connection.connected) return undefined
+    if (chunk.length === 0) continue
+    if (last !== undefined && !session.sendPart(request, last)) await connection.drained()
+    last = typeof chunk === 'string' ? Buffer.from(chunk) : chunk
+  }
+  return last
+}

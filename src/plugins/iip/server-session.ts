@@ -1,0 +1,425 @@
+/**
+ * The server's side of one connection: its channels, the requests that are being put together, and those that wait for
+ * their turn on a channel. Everything that a peer can make it hold is counted in `#held` and bounded. The loop's thread
+ * only.
+ *
+ *     ring ─▶ FrameReader ─▶ channel ─▶ Assembly or IipBody ─▶ idle? handed over : channel.queue ─▶ handed over later
+ */
+import Denque from 'denque'
+import { ProtocolError, type RingBuffer, type Timer } from '../../index.js'
+import { Assembly } from './assembly.js'
+import { type BodyOwner, IipBody } from './body.js'
+import { goJson, TOO_MANY_CHANNELS } from './errors.js'
+import { checkOrder, FIRST, FrameReader, LAST, ONLY, packets, Status } from './frame.js'
+import { type ParsedPath, type PathCache, SysPath } from './path.js'
+import { type IipConnection, IipRequest } from './request.js'
+import { Count } from './statistics.js'
+
+/** Up to this size a request in one packet waits in the ring until it is whole. */
+const WHOLE_UP_TO = 16 * 1024
+/** What a waiting request takes besides its data, roughly. */
+const REQUEST_COST = 256
+const NO_DATA: Buffer = Buffer.alloc(0)
+
+/** What a session is held to; see `IipProtocolOptions`. */
+export interface SessionLimits {
+  readonly maxChannelsPerConn: number
+  readonly maxRequestBytes: number
+  readonly maxHeldBytes: number
+  readonly requestTimeout: number
+}
+
+/** Says whether requests for a path are streamed, and of how many bytes at most; `undefined`: they are not. */
+export type StreamLimit = (path: string) => number | undefined
+
+/** A request that has begun and not ended. */
+class Unfinished {
+  readonly parsed: ParsedPath
+  /** One of the two takes the bytes. */
+  readonly assembly: Assembly | undefined
+  readonly body: IipBody | undefined
+  readonly limit: number
+  request: IipRequest | undefined = undefined
+  length = 0
+  packets = 0
+  bytes = 0
+  /** It has grown since the timer last looked. */
+  grown = true
+
+  constructor(parsed: ParsedPath, body: IipBody | undefined, limit: number) {
+    this.parsed = parsed
+    this.body = body
+    this.assembly = body === undefined ? new Assembly() : undefined
+    this.limit = limit
+  }
+}
+
+export class ServerChannel {
+  readonly id: number
+  readonly count: Count = new Count()
+  /** A request of it was handed over and is not answered. */
+  busy = false
+  closed = false
+  readonly queue: Denque<IipRequest> = new Denque()
+  unfinished: Unfinished | undefined = undefined
+
+  constructor(id: number) {
+    this.id = id
+  }
+}
+
+export class ServerSession implements BodyOwner {
+  readonly connection: IipConnection
+  /** Set by a router before the first packet. */
+  streams: StreamLimit | undefined = undefined
+  /** Of channels that were deleted. */
+  readonly #past = new Count()
+  readonly #limits: SessionLimits
+  readonly #paths: PathCache
+  readonly #reader = new FrameReader(Status.REQUEST_FIRST, this)
+  readonly #channels: (ServerChannel | undefined)[] = [new ServerChannel(0)]
+  #open = 1
+  readonly #freeIds: number[] = []
+  /** Channels whose next request can be handed over. */
+  readonly #ready = new Denque<ServerChannel>()
+  readonly #bodies = new Set<IipBody>()
+  readonly #unfinished = new Set<Unfinished>()
+  /** The packet whose data is coming in, and how much is missing. */
+  #filling: ServerChannel | undefined = undefined
+  #missing = 0
+  #fillingLast = false
+  #fillingOnly = false
+  /** Bytes of unfinished requests; of waiting requests and unread bodies. */
+  #held = 0
+  #waiting = 0
+  #paused = false
+  #woken = false
+  #timer: Timer | undefined = undefined
+  #calls = 0
+  #callsSeen = 0
+  #incomplete = false
+  readonly #packet: { ctx: IipRequest; data: Buffer } = { ctx: undefined as never, data: NO_DATA }
+  readonly #release = (): void => {
+    this.#woken = false
+    this.connection.release()
+  }
+
+  constructor(connection: IipConnection, limits: SessionLimits, paths: PathCache) {
+    this.connection = connection
+    this.#limits = limits
+    this.#paths = paths
+  }
+
+  isOpen(channel: number): boolean {
+    return this.#channels[channel] !== undefined
+  }
+
+  get channels(): ServerChannel[] {
+    return this.#channels.filter((channel) => channel !== undefined)
+  }
+
+  /** Of the whole connection. */
+  get count(): Count {
+    const sum = new Count()
+    sum.add(this.#past)
+    for (const channel of this.channels) sum.add(channel.count)
+    return sum
+  }
+
+  /** The next request that can be handled now, or `undefined`. */
+  next(ring: RingBuffer): { ctx: IipRequest; data: Buffer } | undefined {
+    this.#calls++
+    for (let channel = this.#ready.shift(); channel !== undefined; channel = this.#ready.shift()) {
+      const request = this.#startNext(channel)
+      if (request !== undefined) return this.#handOver(request)
+    }
+    for (;;) {
+      if (this.#held + this.#waiting > this.#limits.maxHeldBytes && this.#isFull()) return undefined
+      const request = this.#filling === undefined ? this.#readPacket(ring) : this.#fill(this.#filling, ring)
+      if (request !== undefined) return this.#handOver(request)
+      if (this.#incomplete) {
+        if (ring.length > 0 || this.#filling !== undefined || this.#unfinished.size > 0) this.#watch()
+        return undefined
+      }
+    }
+  }
+
+  #handOver(request: IipRequest): { ctx: IipRequest; data: Buffer } {
+    this.#packet.ctx = request
+    this.#packet.data = request.data
+    return this.#packet
+  }
+
+  /** Reading stops while something that waits can be handled; where nothing can be, the peer asks too much. */
+  #isFull(): boolean {
+    if (this.#waiting === 0) {
+      throw new ProtocolError(`unfinished requests take more than ${this.#limits.maxHeldBytes} bytes`)
+    }
+    this.#paused = true
+    this.connection.pause()
+    return true
+  }
+
+  /** One packet, or its header and what is there of its data. Sets `#incomplete` where bytes are missing. */
+  #readPacket(ring: RingBuffer): IipRequest | undefined {
+    const reader = this.#reader
+    this.#incomplete = !reader.read(ring)
+    if (this.#incomplete) return undefined
+    const channel = this.#channels[reader.channel]!
+    const { kind, length } = reader
+    checkOrder(kind, channel.unfinished !== undefined, channel.id)
+    const whole = ring.length >= reader.size + length
+    if (kind === ONLY && !whole && length <= WHOLE_UP_TO && length <= this.#limits.maxRequestBytes) {
+      this.#incomplete = true
+      return undefined
+    }
+    const parsed = this.#paths.find(ring.storage, reader.pathStart, reader.pathEnd)
+    if (parsed.path === '') throw new ProtocolError('nothing is left of a path that was parsed')
+    const streamLimit = this.streams?.(parsed.path)
+    if (kind === ONLY && whole && streamLimit === undefined && length <= this.#limits.maxRequestBytes) {
+      const { size } = reader
+      ring.retrieve(size)
+      return this.#accept(
+        channel,
+        new IipRequest(this, channel, parsed, ring.take(length), undefined, 1, size + length),
+      )
+    }
+    return this.#beginPacket(channel, parsed, streamLimit, ring)
+  }
+
+  #beginPacket(
+    channel: ServerChannel,
+    parsed: ParsedPath,
+    streamLimit: number | undefined,
+    ring: RingBuffer,
+  ): IipRequest | undefined {
+    const { kind, length, size } = this.#reader
+    const begins = kind === ONLY || kind === FIRST
+    const unfinished = begins ? this.#begin(channel, parsed, streamLimit) : channel.unfinished!
+    unfinished.length += length
+    unfinished.packets++
+    unfinished.bytes += size + length
+    if (unfinished.length > unfinished.limit) {
+      throw new ProtocolError(`a request is longer than ${unfinished.limit} bytes`)
+    }
+    ring.retrieve(size)
+    this.#filling = channel
+    this.#missing = length
+    this.#fillingOnly = kind === ONLY
+    this.#fillingLast = kind === ONLY || kind === LAST
+    return begins && unfinished.request !== undefined ? this.#accept(channel, unfinished.request) : undefined
+  }
+
+  #begin(channel: ServerChannel, parsed: ParsedPath, streamLimit: number | undefined): Unfinished {
+    const body = streamLimit === undefined ? undefined : new IipBody(this)
+    const unfinished = new Unfinished(parsed, body, streamLimit ?? this.#limits.maxRequestBytes)
+    channel.unfinished = unfinished
+    this.#unfinished.add(unfinished)
+    if (body !== undefined) {
+      this.#bodies.add(body)
+      unfinished.request = new IipRequest(this, channel, parsed, NO_DATA, body, 0, 0)
+    }
+    return unfinished
+  }
+
+  /** Moves what is there of the packet's data; the request, if that was the last of it. */
+  #fill(channel: ServerChannel, ring: RingBuffer): IipRequest | undefined {
+    const unfinished = channel.unfinished!
+    const count = Math.min(ring.length, this.#missing)
+    this.#missing -= count
+    this.#incomplete = this.#missing > 0
+    if (count > 0) this.#move(unfinished, ring, count)
+    if (this.#incomplete) return undefined
+    this.#filling = undefined
+    return this.#fillingLast ? this.#finish(channel, unfinished) : undefined
+  }
+
+  #move(unfinished: Unfinished, ring: RingBuffer, count: number): void {
+    const { assembly, body } = unfinished
+    unfinished.grown = true
+    if (assembly !== undefined) {
+      this.#held -= assembly.capacity
+      assembly.append(ring, count, this.#missing, this.#fillingOnly)
+      this.#held += assembly.capacity
+    } else if (body!.push(ring.take(count))) {
+      this.#waiting += count
+    }
+  }
+
+  #finish(channel: ServerChannel, unfinished: Unfinished): IipRequest | undefined {
+    channel.unfinished = undefined
+    this.#unfinished.delete(unfinished)
+    const { assembly, body, parsed, request } = unfinished
+    if (request !== undefined) {
+      request.packets = unfinished.packets
+      request.bytes = unfinished.bytes
+      this.#countReceived(request)
+      this.#bodies.delete(body!)
+      body!.end()
+      return undefined
+    }
+    this.#held -= assembly!.capacity
+    const data = assembly!.take()
+    const { packets: count, bytes } = unfinished
+    return this.#accept(channel, new IipRequest(this, channel, parsed, data, undefined, count, bytes))
+  }
+
+  /** A request is there: it starts if its channel is idle, otherwise it waits for its turn. */
+  #accept(channel: ServerChannel, request: IipRequest): IipRequest | undefined {
+    if (request.body === undefined) this.#countReceived(request)
+    if (!channel.busy && channel.queue.length === 0) return this.#start(channel, request)
+    channel.queue.push(request)
+    this.#waiting += request.data.length + REQUEST_COST
+    return undefined
+  }
+
+  #countReceived(request: IipRequest): void {
+    request.route.count.received(request.packets, request.bytes)
+    request.statistics?.count.received(request.packets, request.bytes)
+  }
+
+  #startNext(channel: ServerChannel): IipRequest | undefined {
+    while (!channel.busy && !channel.closed) {
+      const request = channel.queue.shift()
+      if (request === undefined) return undefined
+      this.#waiting -= request.data.length + REQUEST_COST
+      const started = this.#start(channel, request)
+      if (started !== undefined) return started
+    }
+    return undefined
+  }
+
+  /** Hands it to the loop, or does what it asks of the protocol itself. */
+  #start(channel: ServerChannel, request: IipRequest): IipRequest | undefined {
+    switch (request.parsed.sys) {
+      case SysPath.NEW_CHANNEL:
+        this.#answerSystem(channel, request, this.#newChannel())
+        return undefined
+      case SysPath.DELETE_CHANNEL:
+        this.#deleteChannel(channel)
+        return undefined
+      default:
+        channel.busy = true
+        return request
+    }
+  }
+
+  #answerSystem(channel: ServerChannel, request: IipRequest, data: Buffer): void {
+    const parts = packets(Status.RESPONSE_FIRST, request.parsed.answer, channel.id, data)
+    channel.count.sent(1, parts[0]!.length + data.length, 1)
+    this.connection.sendRaw(parts)
+  }
+
+  /** Go's clients count by themselves: ids must be 1, 2, 3 … and free ones first. */
+  #newChannel(): Buffer {
+    if (this.#open > this.#limits.maxChannelsPerConn) return TOO_MANY_CHANNELS
+    const id = this.#freeIds.pop() ?? this.#channels.length
+    this.#channels[id] = new ServerChannel(id)
+    this.#open++
+    return Buffer.from(goJson(id === 0 ? { code: 0 } : { code: 0, channel_id: id }))
+  }
+
+  /** It is never answered, as in Go: what it would be answered on is gone. */
+  #deleteChannel(channel: ServerChannel): void {
+    channel.closed = true
+    for (const request of channel.queue.toArray()) {
+      this.#waiting -= request.data.length + REQUEST_COST
+      request.body?.fail(new ProtocolError('the channel was deleted'))
+    }
+    channel.queue.clear()
+    const { unfinished } = channel
+    if (unfinished !== undefined) this.#abandon(unfinished)
+    if (this.#filling === channel)
+      throw new ProtocolError(`channel ${channel.id} was deleted within a packet`)
+    this.#channels[channel.id] = undefined
+    this.#freeIds.push(channel.id)
+    this.#open--
+    this.#past.add(channel.count)
+  }
+
+  #abandon(unfinished: Unfinished): void {
+    this.#unfinished.delete(unfinished)
+    if (unfinished.assembly !== undefined) this.#held -= unfinished.assembly.capacity
+    else unfinished.body!.fail(new ProtocolError('the request was not finished'))
+  }
+
+  /** Its handler is done: the channel's next request has its turn, soon and not from within this call. */
+  answered(request: IipRequest, sentPackets: number, sentBytes: number): void {
+    const channel = request.route
+    channel.busy = false
+    channel.count.sent(sentPackets, sentBytes, 1)
+    request.statistics?.answered(request, sentPackets, sentBytes)
+    request.body?.drop()
+    if (channel.queue.length > 0) {
+      this.#ready.push(channel)
+      this.#wake()
+    }
+    if (this.#paused) this.#resume()
+  }
+
+  #wake(): void {
+    if (this.#woken) return
+    this.#woken = true
+    this.connection.hold()
+    this.connection.loop.queueInLoop(this.#release)
+  }
+
+  #resume(): void {
+    this.#paused = false
+    this.connection.resume()
+  }
+
+  /** Bytes of a body were read or dropped. */
+  bodyRead(bytes: number): void {
+    this.#waiting -= bytes
+    if (this.#paused) this.#resume()
+  }
+
+  /** Sends a part of an answer that is not its last. `false`: wait for `connection.drained()`. */
+  sendPart(request: IipRequest, data: Uint8Array): boolean {
+    const { route, parsed } = request
+    const parts = packets(Status.RESPONSE_FIRST, parsed.answer, route.id, data, !request.answering, false)
+    request.answering = true
+    let bytes = 0
+    for (const part of parts) bytes += part.length
+    route.count.sent(parts.length / 2, bytes, 0)
+    request.statistics?.count.sent(parts.length / 2, bytes, 0)
+    return this.connection.sendRaw(parts)
+  }
+
+  /** Something is unfinished: it must go on within `requestTimeout`, unless it is this side that does not read. */
+  #watch(): void {
+    if (this.#timer?.active === true || this.#limits.requestTimeout === 0) return
+    this.#callsSeen = this.#calls
+    if (this.#timer !== undefined) this.#timer.restart()
+    else this.#timer = this.connection.loop.runAfter(this.#limits.requestTimeout, () => this.#checkProgress())
+  }
+
+  #checkProgress(): void {
+    const { connection } = this
+    let stalled =
+      this.#calls === this.#callsSeen && (this.#filling !== undefined || connection.readBufferLength > 0)
+    for (const unfinished of this.#unfinished) {
+      if (!unfinished.grown) stalled = true
+      unfinished.grown = false
+    }
+    const held = this.#paused || connection.writeBufferLength > 0
+    if (stalled && !held && connection.connected) {
+      connection.close({
+        code: 'protocol-error',
+        message: `a request did not go on within ${this.#limits.requestTimeout} ms`,
+      })
+      return
+    }
+    if (this.#unfinished.size > 0 || this.#filling !== undefined || connection.readBufferLength > 0)
+      this.#watch()
+  }
+
+  /** The connection ended: who reads a body is told. */
+  close(error: Error): void {
+    this.#timer?.stop()
+    for (const body of this.#bodies) body.fail(error)
+    for (const channel of this.channels) channel.queue.clear()
+    this.#ready.clear()
+  }
+}

@@ -30,14 +30,23 @@ async function end(child: ChildProcess, signal: NodeJS.Signals): Promise<void> {
 
 /** Runs an example to its end. */
 export async function runExample(name: string, ...flags: string[]): Promise<Ended> {
-  return new ExampleProcess(name, flags).ended
+  return new ExampleProcess(fileOf(name), flags).ended
 }
 
 /** Starts an example and awaits the line that says where it listens. */
 export async function startExample(name: string, ...flags: string[]): Promise<ExampleProcess> {
-  const example = new ExampleProcess(name, [...flags, '--port', '0'])
-  await example.listening()
-  return example
+  return startProgram(fileOf(name), ...flags, '--port', '0')
+}
+
+/** Starts any program that prints such a line. */
+export async function startProgram(file: string, ...flags: string[]): Promise<ExampleProcess> {
+  const program = new ExampleProcess(file, flags)
+  await program.listening()
+  return program
+}
+
+function fileOf(name: string): string {
+  return path.join(EXAMPLES, `${name}.js`)
 }
 
 export class ExampleProcess {
@@ -49,8 +58,8 @@ export class ExampleProcess {
   readonly #child: ChildProcess
   #changed: () => void = () => {}
 
-  constructor(name: string, flags: readonly string[]) {
-    const child = spawn(process.execPath, [path.join(EXAMPLES, `${name}.js`), ...flags], {
+  constructor(file: string, flags: readonly string[]) {
+    const child = spawn(process.execPath, [file, ...flags], {
       stdio: ['ignore', 'pipe', 'pipe'],
     })
     this.#child = child

@@ -281,6 +281,11 @@ export class Connection<Out = Uint8Array | string> {
     this.#updateReading()
   }
 
+  /** `true` from {@link pause} to {@link resume}. */
+  get paused(): boolean {
+    return (this.flags & Flag.PAUSED) !== 0
+  }
+
   /** Undoes {@link pause}. Packets that wait are handed over soon, not from within this call. */
   resume(): void {
     if ((this.flags & Flag.PAUSED) === 0 || (this.flags & NOT_CONNECTED) !== 0) return
@@ -547,9 +552,11 @@ export class Connection<Out = Uint8Array | string> {
   #unpackRing(): void {
     const ring = this.#in
     if (ring === undefined || (this.flags & Flag.UNPACKING) !== 0) return
-    if ((this.flags & STOPPED) === 0) this.#unpack(ring)
-    if (ring.isEmpty || (this.flags & (Flag.CLOSING | Flag.CLOSED)) !== 0) this.#dropInput()
-    else this.#checkReadBuffer()
+    const stopped = (this.flags & STOPPED) !== 0
+    if (!stopped) this.#unpack(ring)
+    if ((this.flags & (Flag.CLOSING | Flag.CLOSED)) !== 0) this.#dropInput()
+    else if (!ring.isEmpty) this.#checkReadBuffer()
+    else if (!stopped) this.#dropInput() // else `release` wants a call of unPacket once it may go on
   }
 
   /** Bounds what waits: by closing when it is one packet, by not reading when packets only wait for their turn. */

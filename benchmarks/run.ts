@@ -13,8 +13,9 @@ import { caseReport } from './harness/report.js'
 import { type Entrant, type Row, runCase } from './harness/round.js'
 import type { Case, Suite } from './harness/suite.js'
 import { echo } from './suites/echo.js'
+import { http } from './suites/http.js'
 
-const SUITES: readonly Suite[] = [echo]
+const SUITES: readonly Suite[] = [echo, http]
 
 function fail(message: string): never {
   console.error(message)

@@ -1,0 +1,373 @@
+/**
+ * HTTP/1.1 as a protocol: requests are packets whose `ctx` is the request and whose data is its body. One object serves
+ * all connections of a loop, and the server's side only. Requests of a connection are answered one after another.
+ */
+import {
+  type CloseReason,
+  type Connection,
+  ErrorCode,
+  type EventLoop,
+  errorResponse,
+  type Handler,
+  HeadMemo,
+  HeadParser,
+  HttpError,
+  type Packed,
+  type Packet,
+  type Protocol,
+  type RequestHead,
+  type RingBuffer,
+  RingloopError,
+} from '../../index.js'
+import { BodyReader } from './body-reader.js'
+import { HttpClock } from './clock.js'
+import { type HttpOptions, type HttpSettings, httpSettings } from './options.js'
+import { type Framing, framingOf, HttpRequest } from './request.js'
+import { type BodyPart, endIterator, type HttpOutput, type Plan, planResponse } from './response.js'
+import { HttpSession } from './session.js'
+
+const EMPTY = Buffer.alloc(0)
+const CRLF = Buffer.from('\r\n')
+const LAST_CHUNK = Buffer.from('0\r\n\r\n')
+/** Requests that wait for their turn may take so many bytes until the client is held back. */
+const READ_AHEAD = 64 * 1024
+/** Texts up to here are written by a loop: that is faster than the native call. */
+const SHORT_TEXT = 48
+const FIRST_NON_ASCII = 0x80
+/** More than the fields take that ringloop adds to a head. */
+const OWN_FIELDS = 256
+const MAX_UTF8_BYTES = 3
+
+type Client = Connection<HttpOutput>
+
+/**
+ * Serves HTTP/1.1 and 1.0, kept alive and pipelined.
+ *
+ *     const protocol = new HttpProtocol({ maxBodyBytes: 65_536 })
+ *     const server = new Server(httpHandler((request) => `you asked for ${request.path}`), { protocol })
+ *     await server.start()
+ *
+ * A handler's answer is a text, bytes, an `HttpResponse`, a stream, or a promise of one; nothing is a 204. A handler that
+ * throws an `HttpError` answers with its status, for any other error with 500; both end the connection.
+ */
+export class HttpProtocol implements Protocol<HttpRequest, HttpOutput> {
+  /** With `streamBody` a body goes on coming in while its request is being answered. */
+  readonly multiplexed: boolean
+  readonly #settings: HttpSettings
+  readonly #clocks: WeakMap<EventLoop, HttpClock> = new WeakMap()
+  readonly #memo: HeadMemo = new HeadMemo()
+  readonly #packet: { ctx: HttpRequest; data: Buffer } = { ctx: undefined as never, data: EMPTY }
+  #lastHead: RequestHead | undefined
+  #lastFraming: Framing | undefined
+
+  /** Throws `ERR_RINGLOOP_OPTION`. */
+  constructor(options: HttpOptions = {}) {
+    this.#settings = httpSettings(options)
+    this.multiplexed = this.#settings.streamBody
+  }
+
+  onConnect(c: Client): void {
+    const clock = this.#clockOf(c.loop)
+    clock.enter()
+    c.session = new HttpSession(clock, new HeadParser(this.#settings, this.#memo))
+  }
+
+  unPacket(c: Client, buffer: RingBuffer): Packet<HttpRequest> | undefined {
+    const s = c.session as HttpSession
+    if (s.reader !== undefined) {
+      if (!s.reader.read(buffer)) return undefined
+      const whole = this.#endBody(s)
+      if (whole !== undefined) return whole
+    }
+    if (s.request !== undefined || s.outgoing !== undefined) {
+      if (buffer.length >= READ_AHEAD) this.#holdBack(c, s)
+      return undefined
+    }
+    const head = s.parser.parse(buffer)
+    if (head === undefined) {
+      if (s.parser.begun) this.#beginHead(s)
+      return undefined
+    }
+    s.inHead = false
+    s.isFresh = false
+    return this.#accept(c, s, head, buffer)
+  }
+
+  packet(c: Client, out: HttpOutput): Packed {
+    const s = c.session as HttpSession
+    const request = pending(s)
+    const plan = planResponse(out, request, s.owesContinue, s.clock)
+    if (plan.stream === undefined) {
+      this.#answered(c, s, plan.close)
+      const head = Buffer.from(plan.head, 'latin1')
+      return plan.body.length === 0 ? head : [head, asBytes(plan.body)]
+    }
+    s.outgoing = plan.stream[Symbol.asyncIterator]()
+    c.hold(!this.multiplexed)
+    this.#sendStream(c, s, s.outgoing, plan).then(
+      () => c.release(),
+      (error) => {
+        c.close({ code: 'handler-error', message: `the body of an answer failed: ${error}`, error })
+        c.release()
+      },
+    )
+    return Buffer.from(plan.head, 'latin1')
+  }
+
+  packetInto(
+    c: Client,
+    out: HttpOutput,
+    _ctx: HttpRequest | undefined,
+    target: Buffer,
+    offset: number,
+  ): number {
+    const s = c.session as HttpSession
+    const request = pending(s)
+    if (typeof out === 'string' && out.length <= SHORT_TEXT && request.framing.plain && !s.owesContinue) {
+      const length = writeText(s.clock.textHead(out.length), out, target, offset)
+      if (length >= 0) {
+        this.#answered(c, s, false)
+        return length
+      }
+    }
+    return this.#writeWhole(c, s, request, out, target, offset)
+  }
+
+  unanswered(c: Client): void {
+    if ((c.session as HttpSession).request !== undefined) c.send({ status: 204 })
+  }
+
+  /** Nobody: an answer needs a question. */
+  broadcast(): () => undefined {
+    return () => undefined
+  }
+
+  /** An error that ends the connection is the answer to the request under way, unless that has begun. */
+  onClosing(c: Client, { code, error }: CloseReason): void {
+    const s = c.session as HttpSession
+    if (s.outgoing !== undefined) return
+    const withoutBody = s.request?.method === 'HEAD'
+    if (error instanceof HttpError) {
+      c.sendRaw(errorResponse(error.status, withoutBody ? '' : error.message))
+    } else if (code === 'handler-error' && s.request !== undefined) {
+      c.sendRaw(errorResponse(500, withoutBody ? '' : 'the request could not be answered'))
+    }
+  }
+
+  onClose(c: Client, reason: CloseReason): void {
+    const s = c.session as HttpSession
+    s.clock.leave()
+    s.reader?.stream?.fail(new RingloopError(ErrorCode.CLOSED, reason.message, reason.error))
+    s.reader = undefined
+    endIterator(s.outgoing)
+  }
+
+  #clockOf(loop: EventLoop): HttpClock {
+    let clock = this.#clocks.get(loop)
+    if (clock === undefined) {
+      const { headersTimeout, bodyTimeout, keepAliveTimeout } = this.#settings
+      clock = new HttpClock(loop, [headersTimeout, bodyTimeout, keepAliveTimeout], (c, now) => {
+        if (c.session instanceof HttpSession && c.session.clock === clock) this.#checkTime(c, c.session, now)
+      })
+      this.#clocks.set(loop, clock)
+    }
+    return clock
+  }
+
+  // ---- in ----------------------------------------------------------------------------------------------------------
+
+  #beginHead(s: HttpSession): void {
+    if (s.inHead) return
+    s.inHead = true
+    if (!s.isFresh) s.since = s.clock.now
+  }
+
+  #accept(c: Client, s: HttpSession, head: RequestHead, buffer: RingBuffer): Packet<HttpRequest> | undefined {
+    const framing = this.#framingOf(head)
+    const { length } = framing
+    const { maxBodyBytes, streamBody } = this.#settings
+    if (length === 0 || (!streamBody && length > 0 && length <= buffer.length)) {
+      s.request = new HttpRequest(head, framing)
+      if (length > 0) s.request.body = buffer.take(length)
+      return this.#handOver(s.request)
+    }
+    const stream = streamBody ? s.openStream(c) : undefined
+    s.request = new HttpRequest(head, framing, stream)
+    s.reader = new BodyReader(length, maxBodyBytes, s.parser, stream)
+    s.since = s.clock.now
+    s.owesContinue = framing.expectsContinue && buffer.isEmpty
+    if (streamBody) return this.#handOver(s.request)
+    s.sendContinue(c)
+    return s.reader.read(buffer) ? this.#endBody(s) : undefined
+  }
+
+  /** A head that is the last one's object says the same. */
+  #framingOf(head: RequestHead): Framing {
+    if (head !== this.#lastHead || this.#lastFraming === undefined) {
+      this.#lastFraming = framingOf(head, this.#settings)
+      this.#lastHead = head
+    }
+    return this.#lastFraming
+  }
+
+  #handOver(request: HttpRequest): Packet<HttpRequest> {
+    this.#packet.ctx = request
+    this.#packet.data = request.body
+    return this.#packet
+  }
+
+  /** The request, where it waited for its body. */
+  #endBody(s: HttpSession): Packet<HttpRequest> | undefined {
+    const { stream } = s.reader!
+    const { request } = s
+    const body = s.reader!.take()
+    s.reader = undefined
+    s.owesContinue = false
+    s.since = s.clock.now
+    if (stream !== undefined || request === undefined) return undefined
+    request.body = body
+    return this.#handOver(request)
+  }
+
+  #holdBack(c: Client, s: HttpSession): void {
+    s.isPaused = true
+    c.pause()
+  }
+
+  // ---- out ---------------------------------------------------------------------------------------------------------
+
+  #writeWhole(
+    c: Client,
+    s: HttpSession,
+    request: HttpRequest,
+    out: HttpOutput,
+    target: Buffer,
+    offset: number,
+  ): number {
+    const room = target.length - offset - OWN_FIELDS
+    if (bodyBytes(out) > room) return -1
+    const plan = planResponse(out, request, s.owesContinue, s.clock)
+    if (plan.stream !== undefined || bodyBytes(plan.body) + plan.head.length > room) return -1
+    const start = offset + target.write(plan.head, offset, 'latin1')
+    const { body } = plan
+    let length = body.length
+    if (typeof body === 'string') length = target.write(body, start)
+    else target.set(body, start)
+    this.#answered(c, s, plan.close)
+    return start + length - offset
+  }
+
+  #answered(c: Client, s: HttpSession, close: boolean): void {
+    s.request = undefined
+    s.since = s.clock.now
+    s.reader?.stream?.discard()
+    if (close) c.close()
+    else if (s.isPaused) {
+      s.isPaused = false
+      c.resume()
+    }
+  }
+
+  /** Not faster than the client takes it. */
+  async #sendStream(c: Client, s: HttpSession, parts: AsyncIterator<BodyPart>, plan: Plan): Promise<void> {
+    const { chunked, length } = plan
+    let sent = 0
+    while (await c.drained()) {
+      const { done, value } = await parts.next()
+      if (done) {
+        if (length >= 0 && sent !== length) throw wrongLength(length)
+        if (chunked) c.sendRaw(LAST_CHUNK)
+        s.outgoing = undefined
+        this.#answered(c, s, plan.close)
+        return
+      }
+      const bytes = asBytes(value)
+      sent += bytes.length
+      if (length >= 0 && sent > length) throw wrongLength(length)
+      if (bytes.length > 0) c.sendRaw(chunked ? [chunkHead(bytes.length), bytes, CRLF] : bytes)
+    }
+    endIterator(parts)
+  }
+
+  // ---- time --------------------------------------------------------------------------------------------------------
+
+  #checkTime(c: Client, s: HttpSession, now: number): void {
+    const { headersTimeout, bodyTimeout, keepAliveTimeout } = this.#settings
+    const waited = now - s.since - s.clock.period
+    if (s.reader !== undefined) {
+      if (s.reader.stream?.isFull === true) s.since = now
+      else if (isOver(waited, bodyTimeout)) timeOut(c, 'bodyTimeout', bodyTimeout)
+    } else if (s.request !== undefined || s.outgoing !== undefined) {
+      return
+    } else if (s.inHead) {
+      if (isOver(waited, headersTimeout)) timeOut(c, 'headersTimeout', headersTimeout)
+    } else if (s.isFresh) {
+      if (isOver(waited, headersTimeout)) c.close({ code: 'idle', message: 'no request came' })
+    } else if (isOver(waited, keepAliveTimeout)) {
+      c.close({ code: 'idle', message: `no further request within ${keepAliveTimeout} ms` })
+    }
+  }
+}
+
+/**
+ * A handler of one function, which gets the request and its connection; the body is in `request.body`. `more` adds the
+ * other callbacks.
+ */
+export function httpHandler(
+  answer: (request: HttpRequest, c: Connection<HttpOutput>) => HttpOutput | void | Promise<HttpOutput | void>,
+  more: Omit<Handler<HttpRequest, HttpOutput>, 'onMessage'> = {},
+): Handler<HttpRequest, HttpOutput> {
+  return { ...more, onMessage: (c, request) => answer(request, c) }
+}
+
+function isOver(waited: number, limit: number): boolean {
+  return limit > 0 && waited >= limit
+}
+
+function timeOut(c: Client, name: string, ms: number): void {
+  const error = new HttpError(408, `the request did not arrive within ${name} (${ms} ms)`)
+  c.close({ code: 'idle', message: error.message, error })
+}
+
+function pending(s: HttpSession): HttpRequest {
+  if (s.request !== undefined && s.outgoing === undefined) return s.request
+  throw new RingloopError(ErrorCode.PACKET, 'there is no request that this could answer')
+}
+
+function wrongLength(length: number): RingloopError {
+  return new RingloopError(
+    ErrorCode.PACKET,
+    `the stream does not have the ${length} bytes of its content-length`,
+  )
+}
+
+function asBytes(part: BodyPart): Uint8Array {
+  return typeof part === 'string' ? Buffer.from(part) : part
+}
+
+function chunkHead(length: number): Buffer {
+  return Buffer.from(`${length.toString(16)}\r\n`)
+}
+
+/** The most bytes that the body of `out` takes; more than any room for a stream. */
+function bodyBytes(out: HttpOutput): number {
+  if (typeof out === 'string') return out.length * MAX_UTF8_BYTES
+  if (out instanceof Uint8Array) return out.length
+  const body = (out as { body?: HttpOutput }).body
+  if (body === undefined) return Symbol.asyncIterator in out ? Number.POSITIVE_INFINITY : 0
+  return typeof body === 'string' || body instanceof Uint8Array ? bodyBytes(body) : Number.POSITIVE_INFINITY
+}
+
+/** The head and an ASCII text; -1 for another text, or where there is no room. */
+function writeText(head: Buffer, text: string, target: Buffer, offset: number): number {
+  const { length } = text
+  const start = offset + head.length
+  if (start + length > target.length) return -1
+  for (let i = 0; i < length; i++) {
+    const code = text.charCodeAt(i)
+    if (code >= FIRST_NON_ASCII) return -1
+    target[start + i] = code
+  }
+  target.set(head, offset)
+  return start + length - offset
+}

@@ -1,0 +1,48 @@
+/** What an HTTP server holds its clients to: the options, their defaults, their checks. */
+import { ErrorCode, RingloopError } from '../../index.js'
+
+export interface HttpOptions {
+  /** Bytes of a request's line and fields, and once more of its trailers. Beyond: 414 or 431. Default 16 KiB. */
+  readonly maxHeaderBytes?: number
+  /** Header fields of a request. Beyond: 431. Default 100. */
+  readonly maxHeaders?: number
+  /** Bytes of a request's body. Beyond: 413. Default 1 MiB. */
+  readonly maxBodyBytes?: number
+  /** Milliseconds from the first byte of a head, or from the connect, to its end. Beyond: 408. 0 is never. Default 30 s. */
+  readonly headersTimeout?: number
+  /** Milliseconds from the head to the end of the body. Beyond: 408. 0 is never. Default 60 s. */
+  readonly bodyTimeout?: number
+  /** Milliseconds that a connection may wait for its next request until it is closed. 0 is never. Default 5 s. */
+  readonly keepAliveTimeout?: number
+  /** Answer POST, PUT and PATCH that say nothing about their body with 411; else they have none. Default `true`. */
+  readonly requireLength?: boolean
+  /** Hand requests over before their body has come, which is then read from `request.stream`. Default `false`. */
+  readonly streamBody?: boolean
+}
+
+export type HttpSettings = Required<HttpOptions>
+
+const KIB = 1024
+
+/** Throws `ERR_RINGLOOP_OPTION`. */
+export function httpSettings(options: HttpOptions): HttpSettings {
+  return {
+    maxHeaderBytes: whole('maxHeaderBytes', options.maxHeaderBytes, 16 * KIB, 64),
+    maxHeaders: whole('maxHeaders', options.maxHeaders, 100, 1),
+    maxBodyBytes: whole('maxBodyBytes', options.maxBodyBytes, KIB * KIB, 0),
+    headersTimeout: whole('headersTimeout', options.headersTimeout, 30_000, 0),
+    bodyTimeout: whole('bodyTimeout', options.bodyTimeout, 60_000, 0),
+    keepAliveTimeout: whole('keepAliveTimeout', options.keepAliveTimeout, 5_000, 0),
+    requireLength: options.requireLength ?? true,
+    streamBody: options.streamBody ?? false,
+  }
+}
+
+function whole(name: string, value: number | undefined, fallback: number, min: number): number {
+  if (value === undefined) return fallback
+  if (Number.isSafeInteger(value) && value >= min) return value
+  throw new RingloopError(
+    ErrorCode.OPTION,
+    `${name} must be a whole number, ${min} or more, not ${String(value)}`,
+  )
+}

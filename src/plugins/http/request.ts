@@ -1,0 +1,156 @@
+/** A request as a handler sees it, and what its head says about the bytes that follow (RFC 9112, section 6). */
+import { type HeaderMap, HttpError, type RequestHead } from '../../index.js'
+import type { HttpSettings } from './options.js'
+
+/** How the body of a request comes, and what becomes of its connection. */
+export interface Framing {
+  /** Bytes; -1 where the body is chunked. */
+  readonly length: number
+  readonly keepAlive: boolean
+  /** The client waits for `100 Continue` before it sends the body. */
+  readonly expectsContinue: boolean
+  /** HTTP/1.1, kept alive, not HEAD: an answer needs nothing special. */
+  readonly plain: boolean
+}
+
+export const CHUNKED = -1
+const NO_BODY = Buffer.alloc(0)
+
+/** One request. It belongs to the handler and may be kept. */
+export class HttpRequest {
+  readonly head: RequestHead
+  /** The whole body; empty where there is none and where it is streamed. */
+  body: Buffer = NO_BODY
+  /** With `streamBody`: the body as it comes. What is not read of it is thrown away once the request is answered. */
+  readonly stream: AsyncIterable<Buffer> | undefined
+  /** @internal */
+  readonly framing: Framing
+
+  /** @internal */
+  constructor(head: RequestHead, framing: Framing, stream?: AsyncIterable<Buffer>) {
+    this.head = head
+    this.framing = framing
+    this.stream = stream
+  }
+
+  get method(): string {
+    return this.head.method
+  }
+
+  /** As sent; see `path` and `query`. */
+  get target(): string {
+    return this.head.target
+  }
+
+  /** The target up to the `?`, percent-encoded as sent. */
+  get path(): string {
+    return this.head.path
+  }
+
+  /** What comes after the `?`, for `new URLSearchParams(request.query)`; `''` without one. */
+  get query(): string {
+    return this.head.query
+  }
+
+  get version(): '1.1' | '1.0' {
+    return this.head.version
+  }
+
+  get headers(): HeaderMap {
+    return this.head.headers
+  }
+
+  /** The body as UTF-8. */
+  text(): string {
+    return this.body.toString()
+  }
+
+  /** The body as JSON. Throws an `HttpError` 400 where it is none. */
+  json(): unknown {
+    try {
+      return JSON.parse(this.body.toString())
+    } catch {
+      throw new HttpError(400, 'the body is not JSON')
+    }
+  }
+}
+
+const HOST = /^[\w\-.~!$&'()*+,;=%:[\]]*$/
+const DIGITS = /^\d+$/
+const NEEDS_LENGTH: ReadonlySet<string> = new Set(['POST', 'PUT', 'PATCH'])
+
+/** Throws {@link HttpError}: 400 for what could be read in two ways, 411, 413, 417, 501. */
+export function framingOf(head: RequestHead, settings: HttpSettings): Framing {
+  const { headers, method, version } = head
+  checkHost(head)
+  if (method === 'CONNECT') throw new HttpError(501, 'CONNECT is not served here')
+  const isLatest = version === '1.1'
+  const keepAlive = keepsAlive(headers.get('connection'), isLatest)
+  const length = bodyLength(head, settings)
+  const expectsContinue = isLatest && expects(headers.get('expect'))
+  return {
+    length,
+    keepAlive,
+    expectsContinue: expectsContinue && length !== 0,
+    plain: isLatest && keepAlive && method !== 'HEAD',
+  }
+}
+
+function checkHost({ headers, version }: RequestHead): void {
+  const host = headers.get('host')
+  if (host === undefined) {
+    if (version === '1.1') throw new HttpError(400, 'no Host field')
+  } else if (!HOST.test(host) || headers.getAll('host').length > 1) {
+    throw new HttpError(400, 'no valid Host field')
+  }
+}
+
+function keepsAlive(connection: string | undefined, isLatest: boolean): boolean {
+  if (connection === undefined) return isLatest
+  const options = connection.toLowerCase().split(',').map(trim)
+  if (options.includes('close')) return false
+  return isLatest || options.includes('keep-alive')
+}
+
+function trim(text: string): string {
+  return text.trim()
+}
+
+function bodyLength({ headers, method, version }: RequestHead, settings: HttpSettings): number {
+  const coding = headers.get('transfer-encoding')
+  const lengths = headers.getAll('content-length')
+  if (coding !== undefined) {
+    if (lengths.length > 0) throw new HttpError(400, 'both Transfer-Encoding and Content-Length')
+    if (version === '1.0') throw new HttpError(400, 'a Transfer-Encoding in HTTP/1.0')
+    checkCoding(coding)
+    return CHUNKED
+  }
+  if (lengths.length === 0) {
+    if (settings.requireLength && NEEDS_LENGTH.has(method)) throw new HttpError(411, 'no Content-Length')
+    return 0
+  }
+  const text = lengths[0]!
+  if (lengths.length > 1 || !DIGITS.test(text)) throw new HttpError(400, 'no valid Content-Length')
+  const length = Number(text)
+  if (length > settings.maxBodyBytes) throw tooLarge(settings.maxBodyBytes)
+  return length
+}
+
+function checkCoding(value: string): void {
+  const codings = value.toLowerCase().split(',').map(trim)
+  if (codings.length === 1 && codings[0] === 'chunked') return
+  const last = codings.indexOf('chunked')
+  const isMalformed = codings.includes('') || (last !== -1 && last < codings.length - 1)
+  if (isMalformed) throw new HttpError(400, 'no valid Transfer-Encoding')
+  throw new HttpError(501, 'a Transfer-Encoding other than chunked')
+}
+
+function expects(expect: string | undefined): boolean {
+  if (expect === undefined) return false
+  if (expect.toLowerCase() === '100-continue') return true
+  throw new HttpError(417, 'an Expect other than 100-continue')
+}
+
+export function tooLarge(limit: number): HttpError {
+  return new HttpError(413, `the body is longer than maxBodyBytes (${limit})`)
+}

@@ -1,0 +1,51 @@
+/** What the protocol remembers of one connection: the request under way, the body that comes in, the one that goes out. */
+import type { Connection, HeadParser } from '../../index.js'
+import type { BodyReader } from './body-reader.js'
+import { type BodySource, BodyStream } from './body-stream.js'
+import type { HttpClock } from './clock.js'
+import type { HttpRequest } from './request.js'
+import type { BodyPart, HttpOutput } from './response.js'
+
+const CONTINUE = Buffer.from('HTTP/1.1 100 Continue\r\n\r\n')
+
+export class HttpSession {
+  readonly clock: HttpClock
+  readonly parser: HeadParser
+  /** The clock when the wait began that is under way. */
+  since: number
+  /** No request has come yet. */
+  isFresh = true
+  /** The first bytes of a head have been seen. */
+  inHead = false
+  /** Handed over, or waiting for its body, and not yet answered. */
+  request: HttpRequest | undefined = undefined
+  /** A body that is still coming in. */
+  reader: BodyReader | undefined = undefined
+  /** The client still waits for 100 Continue. */
+  owesContinue = false
+  /** A body that is still going out. */
+  outgoing: AsyncIterator<BodyPart> | undefined = undefined
+  /** Paused, because more requests came than can wait. */
+  isPaused = false
+
+  constructor(clock: HttpClock, parser: HeadParser) {
+    this.clock = clock
+    this.parser = parser
+    this.since = clock.now
+  }
+
+  sendContinue(c: Connection<HttpOutput>): void {
+    if (!this.owesContinue) return
+    this.owesContinue = false
+    c.sendRaw(CONTINUE)
+  }
+
+  openStream(c: Connection<HttpOutput>): BodyStream {
+    const source: BodySource = {
+      begin: () => this.sendContinue(c),
+      pause: () => c.pause(),
+      resume: () => c.resume(),
+    }
+    return new BodyStream(source)
+  }
+}

@@ -1,0 +1,187 @@
+/** The options of a `WebSocketProtocol`: their defaults, and the checks that turn mistakes into sentences. */
+import type { Connection } from '../../index.js'
+import { ErrorCode, RingloopError } from '../../index.js'
+import { wholeNumber } from '../../options.js'
+import { isToken } from './extension-header.js'
+import type { WebSocketOut } from './message.js'
+import type { UpgradeRequest } from './upgrade-request.js'
+
+/** An answer over plain HTTP, after which the connection is closed. */
+export interface HttpAnswer {
+  /** Default 200; of a refusal 403. */
+  readonly status?: number
+  readonly headers?: Readonly<Record<string, string>>
+  readonly body?: string | Uint8Array
+}
+
+/** What may be sent as `permessage-deflate` (RFC 7692). */
+export interface DeflateOptions {
+  /** Bytes from which on a message is compressed. Default 1024. */
+  readonly threshold?: number
+  /** zlib's level, 1 (fast) to 9 (small). Default 3. */
+  readonly level?: number
+  /** zlib's memory level, 1 to 9. Default 8. */
+  readonly memLevel?: number
+  /** Messages of the server are compressed each by itself. Default `true`; `false` costs up to 32 KiB per connection. */
+  readonly serverNoContextTakeover?: boolean
+  /** Messages of the client are compressed each by itself. Default `true`; `false` costs up to 32 KiB per connection. */
+  readonly clientNoContextTakeover?: boolean
+  /** How far back the server's messages may refer, as a power of two: 8 to 15. Default 15. */
+  readonly serverMaxWindowBits?: number
+  /** The same for the client's messages, where the client can be told. Default 15. */
+  readonly clientMaxWindowBits?: number
+  /** Large messages that one loop has compressed or inflated in Node's threads at a time. Default 4. */
+  readonly concurrency?: number
+}
+
+export interface HeartbeatOptions {
+  /** Milliseconds of silence (and less than twice as many) after which the peer is sent a ping. */
+  readonly interval: number
+  /** Milliseconds that it has to send anything then, or it is closed. Default: the interval. */
+  readonly timeout?: number
+}
+
+/** The client role: for `loop.connect`. */
+export interface ClientOptions {
+  /** Path and query. Default `/`. */
+  readonly path?: string
+  /** The `Host` header. Default: the address that was connected to. */
+  readonly host?: string
+  readonly headers?: Readonly<Record<string, string>>
+  /** Subprotocols, the preferred one first. */
+  readonly protocols?: readonly string[]
+}
+
+export interface WebSocketOptions {
+  /** Bytes of a message, all its fragments together, after inflating. Beyond: close code 1009. Default 16 MiB. */
+  readonly maxPayload?: number
+  /** Default `false`. */
+  readonly perMessageDeflate?: boolean | DeflateOptions
+  /** A number is the interval; 0 or `false` (default) is none. */
+  readonly heartbeat?: number | false | HeartbeatOptions
+  /** Milliseconds for the handshake, `verify` included; then 408. Default 10 s. */
+  readonly handshakeTimeout?: number
+  /** Milliseconds that the peer has to answer a close frame. Default 10 s. */
+  readonly closeTimeout?: number
+  /** Bytes of the request's head. Beyond: 431. Default 16 KiB. */
+  readonly maxHeaderBytes?: number
+  /** Field lines of the request's head. Beyond: 431. Default 100. */
+  readonly maxHeaders?: number
+  /**
+   * Called for each correct opening request: `true` lets it in, `false` refuses it with 403, an answer with that. What
+   * the client sends meanwhile waits. A throw or rejection is logged and answered with 500.
+   */
+  readonly verify?: (
+    request: UpgradeRequest,
+    c: Connection<WebSocketOut>,
+  ) => boolean | HttpAnswer | Promise<boolean | HttpAnswer>
+  /**
+   * The subprotocols that are spoken here: the first one of the client's is taken that is in the list; or a function
+   * that takes one. Without one in common there is none, and it is up to the client to go on.
+   */
+  readonly protocols?:
+    | readonly string[]
+    | ((offered: readonly string[], request: UpgradeRequest) => string | undefined)
+  /** Answers a plain HTTP request; `undefined` is 426. The connection is closed after the answer. */
+  readonly onRequest?: (
+    request: UpgradeRequest,
+    c: Connection<WebSocketOut>,
+  ) => HttpAnswer | undefined | Promise<HttpAnswer | undefined>
+  /** Makes this the protocol of a client. Then `verify`, `onRequest` and the top-level `protocols` have no use. */
+  readonly client?: ClientOptions
+}
+
+/** `DeflateOptions` with everything filled in. */
+export type DeflateSettings = Required<DeflateOptions>
+
+/** `WebSocketOptions` with everything filled in. */
+export interface WebSocketSettings {
+  readonly maxPayload: number
+  readonly deflate: DeflateSettings | undefined
+  /** 0: none. */
+  readonly heartbeatInterval: number
+  readonly heartbeatTimeout: number
+  readonly handshakeTimeout: number
+  readonly closeTimeout: number
+  readonly maxHeaderBytes: number
+  readonly maxHeaders: number
+  readonly verify: WebSocketOptions['verify']
+  readonly protocols: WebSocketOptions['protocols']
+  readonly onRequest: WebSocketOptions['onRequest']
+  readonly client: (Required<Omit<ClientOptions, 'host'>> & { readonly host: string | undefined }) | undefined
+}
+
+const MIB = 1024 * 1024
+
+function fail(message: string): never {
+  throw new RingloopError(ErrorCode.OPTION, message)
+}
+
+function range(name: string, value: number | undefined, fallback: number, min: number, max: number): number {
+  const number = wholeNumber(name, value, fallback, min)
+  return number <= max ? number : fail(`${name} must be at most ${max}, not ${number}`)
+}
+
+/** Throws `ERR_RINGLOOP_OPTION`. */
+export function checkOptions(options: WebSocketOptions): WebSocketSettings {
+  const { heartbeat = 0 } = options
+  const beat = typeof heartbeat === 'object' ? heartbeat : { interval: heartbeat === false ? 0 : heartbeat }
+  const interval = wholeNumber('heartbeat', beat.interval, 0)
+  return {
+    maxPayload: wholeNumber('maxPayload', options.maxPayload, 16 * MIB, 1),
+    deflate: checkDeflate(options.perMessageDeflate),
+    heartbeatInterval: interval,
+    heartbeatTimeout: wholeNumber('heartbeat.timeout', beat.timeout, interval),
+    handshakeTimeout: wholeNumber('handshakeTimeout', options.handshakeTimeout, 10_000, 1),
+    closeTimeout: wholeNumber('closeTimeout', options.closeTimeout, 10_000, 1),
+    maxHeaderBytes: wholeNumber('maxHeaderBytes', options.maxHeaderBytes, 16 * 1024, 1),
+    maxHeaders: wholeNumber('maxHeaders', options.maxHeaders, 100, 1),
+    verify: checkFunction('verify', options.verify),
+    protocols: checkProtocols(options.protocols),
+    onRequest: checkFunction('onRequest', options.onRequest),
+    client: options.client === undefined ? undefined : checkClient(options.client),
+  }
+}
+
+function checkFunction<T>(name: string, value: T): T {
+  if (value === undefined || typeof value === 'function') return value
+  return fail(`${name} must be a function, not ${String(value)}`)
+}
+
+function checkProtocols(protocols: WebSocketOptions['protocols']): WebSocketOptions['protocols'] {
+  if (protocols === undefined || typeof protocols === 'function') return protocols
+  return checkNames(protocols)
+}
+
+function checkNames(names: readonly string[]): readonly string[] {
+  const wrong = names.find((name) => !isToken(name))
+  return wrong === undefined ? names : fail(`the subprotocol '${wrong}' is not a token of HTTP`)
+}
+
+function checkDeflate(option: WebSocketOptions['perMessageDeflate']): DeflateSettings | undefined {
+  if (option === undefined || option === false) return undefined
+  const given = option === true ? {} : option
+  return {
+    threshold: wholeNumber('perMessageDeflate.threshold', given.threshold, 1024),
+    level: range('perMessageDeflate.level', given.level, 3, 1, 9),
+    memLevel: range('perMessageDeflate.memLevel', given.memLevel, 8, 1, 9),
+    serverNoContextTakeover: given.serverNoContextTakeover ?? true,
+    clientNoContextTakeover: given.clientNoContextTakeover ?? true,
+    serverMaxWindowBits: range('perMessageDeflate.serverMaxWindowBits', given.serverMaxWindowBits, 15, 8, 15),
+    clientMaxWindowBits: range('perMessageDeflate.clientMaxWindowBits', given.clientMaxWindowBits, 15, 8, 15),
+    concurrency: wholeNumber('perMessageDeflate.concurrency', given.concurrency, 4, 1),
+  }
+}
+
+/** Visible Latin-1, with blanks in header values only. */
+const HEADER_VALUE = /^[\t\x20-\x7e\x80-\xff]*$/
+const TARGET = /^\/[\x21-\x7e]*$/
+
+function checkClient(client: ClientOptions): NonNullable<WebSocketSettings['client']> {
+  const { path = '/', host, headers = {}, protocols = [] } = client
+  if (!TARGET.test(path)) fail(`client.path must begin with / and be percent-encoded, not '${path}'`)
+  for (const [name, value] of Object.entries({ ...headers, host: host ?? '' })) {
+    if (!isToken(name) || !HEADER_VALUE.test(value)) fail(`client.headers: '${name}' cannot be sent`)
+  }
+  return { path, host, headers, protocols: checkNames(protocols) }
+}

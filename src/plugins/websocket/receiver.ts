@@ -1,0 +1,368 @@
+/**
+ * Frames on their way in, for all connections of one protocol object. A whole small frame is unmasked straight into the
+ * handler's copy; what is fragmented, compressed or not yet whole goes through an `Incoming`.
+ */
+import { isUtf8 } from 'node:buffer'
+import { type Connection, type Packet, ProtocolError } from '../../index.js'
+import type { RingBuffer } from '../../ringbuffer/ring-buffer.js'
+import { BufferOn, smallSlab } from '../../ringbuffer/slab.js'
+import { TooLong } from './deflate.js'
+import {
+  CloseStatus,
+  FIN,
+  FIRST_CONTROL,
+  isValidCloseCode,
+  MASK_LENGTH,
+  MASKED,
+  MAX_CONTROL_PAYLOAD,
+  MAX_HEADER_LENGTH,
+  OPCODE_BITS,
+  Opcode,
+  RSV1,
+  RSV2_AND_3,
+} from './frame.js'
+import { Incoming } from './incoming.js'
+import { maskInPlace } from './mask.js'
+import { BINARY, TEXT, type WebSocketContext, type WebSocketOut } from './message.js'
+import type { WebSocketSettings } from './options.js'
+import type { Sender } from './sender.js'
+import { State, type WebSocketSession } from './session.js'
+import { ACCEPT, checkUtf8 } from './utf8.js'
+
+type WebSocketConnection = Connection<WebSocketOut>
+
+const WHOLE_TEXT = FIN | Opcode.TEXT
+const WHOLE_BINARY = FIN | Opcode.BINARY
+const NOT_ASCII = 0x80808080
+const LENGTH_16 = 126
+const SMALL_HEADER = 2 + MASK_LENGTH
+
+const NO_STORAGE: Buffer = Buffer.alloc(0)
+
+/** A violation, and the close code that the peer is told. */
+class Violation extends ProtocolError {
+  readonly status: number
+
+  constructor(status: number, message: string) {
+    super(message)
+    this.status = status
+  }
+}
+
+export class Receiver {
+  readonly #settings: WebSocketSettings
+  readonly #sender: Sender
+  /** Frames of the peer have to be masked: it is a client. */
+  readonly #wantsMask: boolean
+  readonly #packet: Packet<WebSocketContext> = { ctx: TEXT, data: NO_STORAGE }
+  /** One that is in use by nobody. */
+  #spare: Incoming | undefined = new Incoming()
+  /** For reads by the word; the storage is the loop's slab nearly always. */
+  #window = new DataView(NO_STORAGE.buffer)
+  #windowed = NO_STORAGE
+
+  constructor(settings: WebSocketSettings, sender: Sender) {
+    this.#settings = settings
+    this.#sender = sender
+    this.#wantsMask = settings.client === undefined
+  }
+
+  /** The next message, or `undefined` when it is not yet whole. Control frames before it are answered. */
+  next(
+    c: WebSocketConnection,
+    session: WebSocketSession,
+    buffer: RingBuffer,
+  ): Packet<WebSocketContext> | undefined {
+    if (session.incoming === undefined && session.state === State.OPEN && this.#wantsMask) {
+      const packet = this.#smallFrame(buffer)
+      if (packet !== undefined) return packet
+    }
+    try {
+      return this.#frames(c, session, buffer)
+    } catch (error) {
+      if (error instanceof Violation) this.#tell(session, error)
+      throw error
+    }
+  }
+
+  /**
+   * A whole unfragmented message of at most 125 bytes that lies in one piece: nearly every frame there is. Anything else,
+   * right or wrong, is left to {@link #frames}.
+   */
+  #smallFrame(buffer: RingBuffer): Packet<WebSocketContext> | undefined {
+    const available = buffer.contiguous
+    if (available < SMALL_HEADER) return undefined
+    const { storage, start } = buffer
+    const first = storage[start]!
+    const length = storage[start + 1]! - MASKED
+    if (length < 0 || length >= LENGTH_16 || available < SMALL_HEADER + length) return undefined
+    if (first !== WHOLE_TEXT && first !== WHOLE_BINARY) return undefined
+    const data = this.#unmaskSmall(storage, start + SMALL_HEADER, length, first === WHOLE_TEXT)
+    if (data === undefined) return undefined
+    buffer.retrieve(SMALL_HEADER + length)
+    this.#packet.ctx = first === WHOLE_TEXT ? TEXT : BINARY
+    this.#packet.data = data
+    return this.#packet
+  }
+
+  /** The payload at `from`, with its key before it; `undefined` if it is to be text and is not. */
+  #unmaskSmall(storage: Buffer, from: number, length: number, isText: boolean): Buffer | undefined {
+    const source = this.#windowOn(storage)
+    const at = smallSlab.reserve(length)
+    const target = smallSlab.window
+    const key = source.getInt32(from - MASK_LENGTH, true)
+    const words = length & ~3
+    let bits = 0
+    let i = 0
+    for (; i < words; i += 4) {
+      const word = source.getInt32(from + i, true) ^ key
+      bits |= word
+      target.setInt32(at + i, word, true)
+    }
+    for (let turning = key; i < length; i++, turning >>= 8) {
+      const byte = (source.getUint8(from + i) ^ turning) & 0xff
+      bits |= byte
+      target.setUint8(at + i, byte)
+    }
+    const data = new BufferOn(smallSlab.memory, at, length)
+    if (isText && (bits & NOT_ASCII) !== 0 && checkUtf8(ACCEPT, data, 0, length) !== ACCEPT) return undefined
+    return data
+  }
+
+  #windowOn(storage: Buffer): DataView {
+    if (this.#windowed !== storage) {
+      this.#windowed = storage
+      this.#window = new DataView(storage.buffer, storage.byteOffset, storage.length)
+    }
+    return this.#window
+  }
+
+  /** Any frames. */
+  #frames(
+    c: WebSocketConnection,
+    session: WebSocketSession,
+    buffer: RingBuffer,
+  ): Packet<WebSocketContext> | undefined {
+    for (;;) {
+      const { incoming } = session
+      if (incoming?.inFrame !== true) {
+        if (!this.#header(session, buffer)) return undefined
+        if (session.state === State.CLOSED) {
+          buffer.retrieveAll()
+          return undefined
+        }
+        continue
+      }
+      if (incoming.inflated !== undefined) return this.#inflated(session, incoming)
+      if (!incoming.take(buffer)) throw notUtf8()
+      if (incoming.left > 0) return undefined
+      if (!incoming.final) {
+        incoming.inFrame = false
+      } else if (incoming.discarded) {
+        this.#release(session, incoming)
+      } else {
+        return incoming.compressed
+          ? this.#inflate(c, session, incoming)
+          : this.#whole(session, incoming, incoming.finish())
+      }
+    }
+  }
+
+  // ---- headers -----------------------------------------------------------------------------------------------------
+
+  /**
+   * Takes the header of the next frame and begins it, or the whole frame if it is a control frame. `false`: it has not
+   * come yet.
+   */
+  #header(session: WebSocketSession, buffer: RingBuffer): boolean {
+    if (buffer.length < 2) return false
+    if (buffer.contiguous < Math.min(buffer.length, MAX_HEADER_LENGTH + MAX_CONTROL_PAYLOAD))
+      buffer.linearize()
+    const { storage, start, length: available } = buffer
+    const first = storage[start]!
+    const second = storage[start + 1]!
+    const opcode = first & OPCODE_BITS
+    this.#checkStart(session, first, second)
+    const lengthBits = second & ~MASKED
+    const isMasked = this.#wantsMask
+    let header = 2 + (isMasked ? MASK_LENGTH : 0)
+    if (lengthBits === LENGTH_16) header += 2
+    else if (lengthBits > LENGTH_16) header += 8
+    if (available < header) {
+      if (lengthBits > LENGTH_16 && available > 2) checkSign(storage[start + 2]!)
+      return false
+    }
+    const payloadLength = lengthBits < LENGTH_16 ? lengthBits : readLength(storage, start + 2, lengthBits)
+    const key = isMasked ? storage.readInt32LE(start + header - MASK_LENGTH) : 0
+    if (opcode >= FIRST_CONTROL) {
+      if (available < header + payloadLength) return false
+      this.#control(session, opcode, takePayload(buffer, header, payloadLength, key))
+      return true
+    }
+    this.#checkLength(session, payloadLength)
+    buffer.retrieve(header)
+    this.#beginFrame(session, first, payloadLength, key)
+    return true
+  }
+
+  /** What the first two bytes can be wrong in (RFC 6455, sections 5.1 to 5.5). */
+  #checkStart(session: WebSocketSession, first: number, second: number): void {
+    const opcode = first & OPCODE_BITS
+    if ((first & RSV2_AND_3) !== 0) throw violation('a reserved bit is set')
+    if ((first & RSV1) !== 0 && (session.deflate === undefined || !startsMessage(opcode))) {
+      throw violation('RSV1 is set where nothing is compressed')
+    }
+    if (((second & MASKED) !== 0) !== this.#wantsMask) {
+      throw violation(this.#wantsMask ? 'a frame of a client is not masked' : 'a frame of a server is masked')
+    }
+    if (opcode >= FIRST_CONTROL) {
+      if (opcode > Opcode.PONG) throw violation(`unknown opcode ${opcode}`)
+      if ((first & FIN) === 0) throw violation('a control frame is fragmented')
+      if ((second & ~MASKED) > MAX_CONTROL_PAYLOAD)
+        throw violation('a control frame is longer than 125 bytes')
+    } else if (opcode === Opcode.CONTINUATION) {
+      if (session.incoming === undefined) throw violation('a continuation without a message')
+    } else {
+      if (opcode > Opcode.BINARY) throw violation(`unknown opcode ${opcode}`)
+      if (session.incoming !== undefined) throw violation('a new message within a fragmented one')
+    }
+  }
+
+  /** Before any memory is taken. */
+  #checkLength({ incoming }: WebSocketSession, payloadLength: number): void {
+    const { maxPayload } = this.#settings
+    if ((incoming?.length ?? 0) + payloadLength > maxPayload && incoming?.discarded !== true) {
+      throw new Violation(CloseStatus.TOO_BIG, `a message is longer than maxPayload (${maxPayload} bytes)`)
+    }
+  }
+
+  #beginFrame(session: WebSocketSession, first: number, payloadLength: number, key: number): void {
+    let { incoming } = session
+    if (incoming === undefined) {
+      incoming = this.#spare ?? new Incoming()
+      this.#spare = undefined
+      const isText = (first & OPCODE_BITS) === Opcode.TEXT
+      incoming.begin(isText, (first & RSV1) !== 0, session.state !== State.OPEN)
+      session.incoming = incoming
+    }
+    incoming.beginFrame((first & FIN) !== 0, payloadLength, key)
+  }
+
+  // ---- messages ----------------------------------------------------------------------------------------------------
+
+  #whole(session: WebSocketSession, incoming: Incoming, data: Buffer): Packet<WebSocketContext> {
+    if (incoming.isText && !(incoming.compressed ? isUtf8(data) : incoming.endsWhole)) throw notUtf8()
+    this.#packet.ctx = incoming.isText ? TEXT : BINARY
+    this.#packet.data = data
+    this.#release(session, incoming)
+    return this.#packet
+  }
+
+  #release(session: WebSocketSession, incoming: Incoming): void {
+    session.incoming = undefined
+    this.#spare = incoming
+  }
+
+  #inflate(
+    c: WebSocketConnection,
+    session: WebSocketSession,
+    incoming: Incoming,
+  ): Packet<WebSocketContext> | undefined {
+    const { inflater } = session.deflate!
+    const { maxPayload } = this.#settings
+    const payload = incoming.finish()
+    let data: Buffer | undefined
+    try {
+      data = inflater.now(payload, maxPayload)
+    } catch (error) {
+      throw inflateViolation(error as Error)
+    }
+    if (data !== undefined) return this.#whole(session, incoming, data)
+    c.hold()
+    inflater.later(payload, maxPayload, (error, message) => {
+      incoming.inflated = error ?? message
+      c.release()
+    })
+    return undefined
+  }
+
+  /** What a thread has made of a message. */
+  #inflated(session: WebSocketSession, incoming: Incoming): Packet<WebSocketContext> | undefined {
+    const result = incoming.inflated!
+    if (result instanceof Error) throw inflateViolation(result)
+    if (!incoming.discarded) return this.#whole(session, incoming, result)
+    this.#release(session, incoming)
+    return undefined
+  }
+
+  // ---- control frames ----------------------------------------------------------------------------------------------
+
+  #control(session: WebSocketSession, opcode: number, payload: Buffer): void {
+    if (opcode === Opcode.CLOSE) this.#close(session, payload)
+    else if (opcode === Opcode.PING && session.state === State.OPEN) {
+      this.#sender.control(session.connection, Opcode.PONG, payload)
+    }
+  }
+
+  #close(session: WebSocketSession, payload: Buffer): void {
+    const isEmpty = payload.length === 0
+    if (payload.length === 1) throw violation('the payload of a close frame has one byte')
+    const code = isEmpty ? CloseStatus.NO_STATUS : payload.readUInt16BE()
+    if (!isEmpty && !isValidCloseCode(code)) throw violation(`a close frame with the code ${code}`)
+    if (!isUtf8(payload.subarray(2))) {
+      throw new Violation(CloseStatus.INVALID_DATA, 'the reason of a close frame is not UTF-8')
+    }
+    session.owner.finishClose(session, code, payload.toString('utf8', 2))
+  }
+
+  /** The peer is told why, where it was not told to close before; then the loop closes the connection. */
+  #tell(session: WebSocketSession, { status, message }: Violation): void {
+    if (session.state === State.OPEN) {
+      session.ending = { code: status, reason: message }
+      this.#sender.close(session, status, message)
+    }
+    session.state = State.CLOSED
+  }
+}
+
+function startsMessage(opcode: number): boolean {
+  return opcode === Opcode.TEXT || opcode === Opcode.BINARY
+}
+
+function violation(message: string): Violation {
+  return new Violation(CloseStatus.PROTOCOL_ERROR, message)
+}
+
+function notUtf8(): Violation {
+  return new Violation(CloseStatus.INVALID_DATA, 'a text is not UTF-8')
+}
+
+function inflateViolation(error: Error): Violation {
+  if (error instanceof TooLong) return new Violation(CloseStatus.TOO_BIG, error.message)
+  return new Violation(CloseStatus.INVALID_DATA, `a message cannot be inflated: ${error.message}`)
+}
+
+/** A 16-bit or 64-bit length, which must not be written longer than it has to be (section 5.2). */
+function readLength(storage: Buffer, at: number, lengthBits: number): number {
+  if (lengthBits === LENGTH_16) {
+    const length = storage.readUInt16BE(at)
+    if (length < LENGTH_16) throw violation('a length is written in more bytes than it needs')
+    return length
+  }
+  checkSign(storage[at]!)
+  const length = storage.readUInt32BE(at) * 0x1_0000_0000 + storage.readUInt32BE(at + 4)
+  if (length <= 0xffff) throw violation('a length is written in more bytes than it needs')
+  return length
+}
+
+function checkSign(byte: number): void {
+  if (byte >= 0x80) throw violation('a 64-bit length with its first bit set')
+}
+
+/** A copy of a control frame's payload. */
+function takePayload(buffer: RingBuffer, header: number, length: number, key: number): Buffer {
+  buffer.retrieve(header)
+  const payload = buffer.take(length)
+  if (key !== 0) maskInPlace(payload, 0, length, key)
+  return payload
+}

@@ -117,8 +117,9 @@ describe('the command line', () => {
   })
 
   it('says in one sentence that the port is taken, and ends with code 1', async () => {
-    const first = await startExample('echo', '--loops', '1')
-    const second = await runExample('echo', '--loops', '2', '--port', String(first.port))
+    const { flags } = SERVERS[0]!
+    const first = await startExample('echo', ...flags)
+    const second = await runExample('echo', ...flags, '--port', String(first.port))
     expect(second).toEqual({
       code: 1,
       stdout: '',
@@ -128,9 +129,11 @@ describe('the command line', () => {
   })
 
   it('says in one sentence that the client reaches nobody, and ends with code 1', async () => {
-    const server = await startExample('custom-protocol')
+    const { flags } = SERVERS[0]!
+    const server = await startExample('custom-protocol', ...flags)
     await server.stop()
-    const { code, stderr } = await runExample('custom-protocol', '--client', '--port', String(server.port))
+    const client = ['--client', ...flags, '--port', String(server.port)]
+    const { code, stderr } = await runExample('custom-protocol', ...client)
     expect(stderr).toMatch(/^cannot connect to 127\.0\.0\.1:\d+: .*ECONNREFUSED.*\n$/)
     expect(code).toBe(1)
   })

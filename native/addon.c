@@ -3,8 +3,7 @@
  *
  * JavaScript knows a poller by an index into a table that belongs to its environment (main thread or worker), so a
  * stale or made-up one is refused and never followed. The poller's epoll descriptor is watched by the environment's own
- * libuv loop. Slabs and record tables are ArrayBuffers made here and kept alive by references until the poller is
- * destroyed. System errors are returned as -errno; only wrong argument types throw.
+ * libuv loop. Slabs and record tables are memory of ours that JavaScript sees as ArrayBuffers. System errors are returned as -errno; only wrong argument types throw.
  */
 #include <node_api.h>
 
@@ -19,6 +18,13 @@ enum { BUFFERS = 4, TEXT_MAX = 256 };
 
 typedef struct env_data env_data;
 
+/* Memory that the poller and JavaScript share. It is freed when both have let go: JavaScript can detach an ArrayBuffer
+   (by transferring it) while the poller still reads into it. */
+typedef struct {
+    int uses;
+    _Alignas(64) uint8_t bytes[];
+} block_t;
+
 typedef struct {
     uv_poll_t watcher;
     poller *poller;
@@ -27,6 +33,7 @@ typedef struct {
     napi_async_cleanup_hook_handle hook;
     napi_ref on_batch;
     napi_ref buffers[BUFFERS];
+    block_t *blocks[BUFFERS];
     bool closing;
 } handle_t;
 
@@ -59,10 +66,16 @@ static bool get_args(napi_env env, napi_callback_info info, napi_value *args, si
     return false;
 }
 
+/* Refuses what is no int32 exactly: NaN and 2^32 would otherwise become 0, which is somebody's number. */
 static bool get_int(napi_env env, napi_value value, int32_t *out)
 {
-    if (napi_get_value_int32(env, value, out) == napi_ok) return true;
-    throw_type(env, "expected a number");
+    double number;
+    if (napi_get_value_double(env, value, &number) == napi_ok && number >= INT32_MIN && number <= INT32_MAX &&
+        number == (double)(int32_t)number) {
+        *out = (int32_t)number;
+        return true;
+    }
+    throw_type(env, "expected a whole number of 32 bits");
     return false;
 }
 
@@ -76,8 +89,11 @@ static bool get_bool(napi_env env, napi_value value, bool *out)
 static bool get_text(napi_env env, napi_value value, char text[TEXT_MAX])
 {
     size_t length = 0;
-    if (napi_get_value_string_utf8(env, value, text, TEXT_MAX, &length) == napi_ok && length < TEXT_MAX - 1) return true;
-    throw_type(env, "expected a short string");
+    if (napi_get_value_string_utf8(env, value, text, TEXT_MAX, &length) == napi_ok && length < TEXT_MAX - 1 &&
+        strlen(text) == length) {
+        return true;
+    }
+    throw_type(env, "expected a short string without a NUL");
     return false;
 }
 
@@ -103,10 +119,29 @@ static poller *get_call(napi_env env, napi_callback_info info, int32_t *number, 
 
 /* ---- life --------------------------------------------------------------------------------------------------- */
 
+static void drop_block(block_t *block)
+{
+    if (block != NULL && --block->uses == 0) free(block);
+}
+
+static void on_buffer_gone(napi_env env, void *memory, void *block)
+{
+    (void)env;
+    (void)memory;
+    drop_block(block);
+}
+
+/* After this nothing of ours points into the shared memory. */
+static void free_poller(handle_t *h)
+{
+    if (h->poller != NULL) poller_free(h->poller);
+    for (int i = 0; i < BUFFERS; i++) drop_block(h->blocks[i]);
+}
+
 static void on_closed(uv_handle_t *watcher)
 {
     handle_t *h = watcher->data;
-    poller_free(h->poller);
+    free_poller(h);
     if (h->hook != NULL) (void)napi_remove_async_cleanup_hook(h->hook);
     free(h);
 }
@@ -137,46 +172,62 @@ static void on_env_exit(napi_async_cleanup_hook_handle hook, void *arg)
     close_handle(arg);
 }
 
-static void on_batch(void *context, uint32_t count)
+static void call_back(handle_t *h, uint32_t count)
 {
-    handle_t *h = context;
-    napi_value global = NULL, function = NULL, argument = NULL;
+    napi_value global = NULL, function = NULL, argument = NULL, error = NULL;
+    bool pending = false;
     if (napi_get_global(h->env, &global) != napi_ok) return;
     if (napi_get_reference_value(h->env, h->on_batch, &function) != napi_ok || function == NULL) return;
     if (napi_create_uint32(h->env, count, &argument) != napi_ok) return;
     if (napi_make_callback(h->env, h->async, global, function, 1, &argument, NULL) == napi_ok) return;
     /* Thrown: as Node does with its own callbacks, it becomes the process's uncaught exception. A thread that is being
        ended has no exception to take, and nothing more to do. */
-    napi_value error = NULL;
-    bool pending = false;
     if (napi_is_exception_pending(h->env, &pending) != napi_ok || !pending) return;
     if (napi_get_and_clear_last_exception(h->env, &error) == napi_ok) (void)napi_fatal_exception(h->env, error);
+}
+
+static void on_batch(void *context, uint32_t count)
+{
+    handle_t *h = context;
+    napi_handle_scope scope;
+    if (napi_open_handle_scope(h->env, &scope) != napi_ok) return;
+    call_back(h, count);
+    (void)napi_close_handle_scope(h->env, scope);
 }
 
 static void on_readable(uv_poll_t *watcher, int status, int events)
 {
     (void)events;
     handle_t *h = watcher->data;
-    napi_handle_scope scope;
-    if (status < 0 || h->closing || napi_open_handle_scope(h->env, &scope) != napi_ok) return;
-    poller_turn(h->poller, on_batch, h);
-    (void)napi_close_handle_scope(h->env, scope);
+    if (status >= 0 && !h->closing) poller_turn(h->poller, on_batch, h);
 }
 
-static bool make_buffer(handle_t *h, int i, size_t size, void **memory, napi_value result, const char *name)
+static bool make_buffer(handle_t *h, int i, size_t size, uint8_t **memory, napi_value result, const char *name)
 {
     napi_value buffer = NULL;
-    if (napi_create_arraybuffer(h->env, size, memory, &buffer) != napi_ok) return false;
+    block_t *block = calloc(1, sizeof *block + size);
+    if (block == NULL) return false;
+    h->blocks[i] = block;
+    block->uses = 2;
+    if (napi_create_external_arraybuffer(h->env, block->bytes, size, on_buffer_gone, block, &buffer) != napi_ok) {
+        block->uses = 1;
+        return false;
+    }
+    *memory = block->bytes;
     if (napi_create_reference(h->env, buffer, 1, &h->buffers[i]) != napi_ok) return false;
     return napi_set_named_property(h->env, result, name, buffer) == napi_ok;
 }
 
 static bool make_memory(handle_t *h, poller_memory *memory, napi_value result)
 {
-    return make_buffer(h, 0, IN_SLAB, (void **)&memory->in_slab, result, "inSlab") &&
-           make_buffer(h, 1, RECORDS_MAX * sizeof(in_record), (void **)&memory->in_records, result, "inRecords") &&
-           make_buffer(h, 2, OUT_SLAB, (void **)&memory->out_slab, result, "outSlab") &&
-           make_buffer(h, 3, OUT_RECORDS_MAX * sizeof(out_record), (void **)&memory->out_records, result, "outRecords");
+    uint8_t *in_records = NULL, *out_records = NULL;
+    bool made = make_buffer(h, 0, IN_SLAB, &memory->in_slab, result, "inSlab") &&
+                make_buffer(h, 1, RECORDS_MAX * sizeof(in_record), &in_records, result, "inRecords") &&
+                make_buffer(h, 2, OUT_SLAB, &memory->out_slab, result, "outSlab") &&
+                make_buffer(h, 3, OUT_RECORDS_MAX * sizeof(out_record), &out_records, result, "outRecords");
+    memory->in_records = (in_record *)(void *)in_records;
+    memory->out_records = (out_record *)(void *)out_records;
+    return made;
 }
 
 static bool keep_callback(handle_t *h, napi_value function)
@@ -226,6 +277,7 @@ static int32_t open_handle(napi_env env, napi_value function, napi_value result)
     if (make_memory(h, &memory, result) && keep_callback(h, function)) h->poller = poller_new(&memory, &error);
     if (h->poller == NULL) {
         drop_references(h);
+        free_poller(h);
         free(h);
         return error;
     }
@@ -238,8 +290,8 @@ static int32_t open_handle(napi_env env, napi_value function, napi_value result)
     }
     if (!h->closing) {
         poller_stop(h->poller);
-        poller_free(h->poller);
         drop_references(h);
+        free_poller(h);
         free(h);
     }
     return error;

@@ -1,12 +1,13 @@
 {
-  "variables": { "sanitize%": "" },
+  "variables": { "sanitize%": "", "werror%": "" },
   "targets": [
     {
       "target_name": "ringloop",
       "sources": ["addon.c", "poller.c", "socket.c", "mailbox.c"],
-      "cflags_c": ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-Wshadow", "-Wconversion", "-Wno-unused-parameter", "-fvisibility=hidden"],
+      "cflags_c": ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-Wno-unused-parameter", "-fvisibility=hidden"],
       "defines": ["NAPI_VERSION=8", "_GNU_SOURCE"],
       "conditions": [
+        ["werror!=''", { "cflags_c": ["-Werror"] }],
         ["sanitize!=''", {
           "cflags_c": ["-fsanitize=<(sanitize)", "-fno-omit-frame-pointer", "-g", "-O1"],
           "ldflags": ["-fsanitize=<(sanitize)"]

@@ -27,8 +27,10 @@ function headers() {
 function build() {
   const require = createRequire(import.meta.url)
   const nodeGyp = path.join(path.dirname(require.resolve('node-gyp/package.json')), 'bin', 'node-gyp.js')
+  // A newer compiler's new warning is to fail the check of a change, not a user's build.
+  const strict = process.env.CI ? ['-Dwerror=1'] : []
   const sanitize = values.sanitize ? [`-Dsanitize=${values.sanitize}`] : []
-  const args = [nodeGyp, 'rebuild', '-C', here, ...headers(), ...(sanitize.length ? ['--', ...sanitize] : [])]
+  const args = [nodeGyp, 'rebuild', '-C', here, ...headers(), '--', ...strict, ...sanitize]
   return spawnSync(process.execPath, args, { encoding: 'utf8' })
 }
 

@@ -14,7 +14,7 @@ typedef struct mailbox {
     int number;
     int event_fd;
     mailbox_item *items;
-    size_t length, capacity;
+    size_t first, length, capacity; /* items[first … first + length) wait */
 } mailbox;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -44,6 +44,10 @@ int mailbox_open(int event_fd)
 static int append(mailbox *box, const mailbox_item *item)
 {
     if (box->length == MAILBOX_MAX) return -EAGAIN;
+    if (box->first + box->length == box->capacity && box->first > 0) {
+        memmove(box->items, box->items + box->first, box->length * sizeof *box->items);
+        box->first = 0;
+    }
     if (box->length == box->capacity) {
         size_t capacity = box->capacity == 0 ? 64 : box->capacity * 2;
         mailbox_item *items = realloc(box->items, capacity * sizeof *items);
@@ -51,7 +55,7 @@ static int append(mailbox *box, const mailbox_item *item)
         box->items = items;
         box->capacity = capacity;
     }
-    box->items[box->length++] = *item;
+    box->items[box->first + box->length++] = *item;
     return 0;
 }
 
@@ -78,9 +82,9 @@ size_t mailbox_take(int number, mailbox_item *items, size_t max)
     mailbox *box = find(number);
     if (box != NULL && box->length > 0) {
         count = box->length < max ? box->length : max;
-        memcpy(items, box->items, count * sizeof *items);
+        memcpy(items, box->items + box->first, count * sizeof *items);
         box->length -= count;
-        memmove(box->items, box->items + count, box->length * sizeof *items);
+        box->first = box->length == 0 ? 0 : box->first + count;
         if (box->length == 0) {
             uint64_t ignored;
             ssize_t n = read(box->event_fd, &ignored, sizeof ignored);
@@ -100,7 +104,7 @@ void mailbox_close(int number)
     if (box != NULL) *link = box->next;
     (void)pthread_mutex_unlock(&lock);
     if (box == NULL) return;
-    for (size_t i = 0; i < box->length; i++) (void)close(box->items[i].fd);
+    for (size_t i = 0; i < box->length; i++) (void)close(box->items[box->first + i].fd);
     free(box->items);
     free(box);
 }

@@ -27,7 +27,7 @@ typedef struct {
 
 typedef struct {
     int fd; /* -1: closed */
-    bool park;
+    bool park, accepting;
 } listener_t;
 
 struct poller {
@@ -251,7 +251,7 @@ static void handle_listener(poller *p, int listener)
     for (int i = 0; i < ACCEPT_MAX; i++) {
         struct sockaddr_storage from;
         socklen_t length = sizeof from;
-        if (p->stopped || p->listeners[listener].fd < 0) return;
+        if (p->stopped || p->listeners[listener].fd < 0 || !p->listeners[listener].accepting) return;
         from.ss_family = AF_UNSPEC;
         int fd = accept4(p->listeners[listener].fd, (struct sockaddr *)&from, &length, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd >= 0) {
@@ -388,7 +388,7 @@ static int add_listener(poller *p, int fd, bool park)
         (void)close(fd);
         return rc;
     }
-    p->listeners[p->listener_count] = (listener_t){.fd = fd, .park = park};
+    p->listeners[p->listener_count] = (listener_t){.fd = fd, .park = park, .accepting = true};
     return p->listener_count++;
 }
 
@@ -420,12 +420,14 @@ int poller_listener_port(const poller *p, int listener)
 int poller_set_accepting(poller *p, int listener, bool on)
 {
     if (!is_listener(p, listener)) return -EBADF;
+    p->listeners[listener].accepting = on;
     return epoll_set(p, EPOLL_CTL_MOD, p->listeners[listener].fd, on ? EPOLLIN : 0, tag_of(TAG_LISTENER, listener));
 }
 
 int poller_close_listener(poller *p, int listener)
 {
     if (!is_listener(p, listener)) return -EBADF;
+    (void)epoll_set(p, EPOLL_CTL_DEL, p->listeners[listener].fd, 0, 0);
     (void)close(p->listeners[listener].fd);
     p->listeners[listener].fd = -1;
     return 0;
@@ -453,31 +455,26 @@ static int add_connecting(poller *p, int fd, const socket_addr *peer)
 /* A connect that is through at once is reported like any other: the socket is writable in the next turn. */
 int poller_connect_tcp(poller *p, const char *ip, uint16_t port, const socket_options *options)
 {
-    bool connecting;
-    struct sockaddr_storage addr;
-    socklen_t length = sizeof addr;
     socket_addr peer = {0};
     if (p->stopped) return -ESHUTDOWN;
-    int fd = socket_connect_tcp(ip, port, options, &connecting);
-    memset(&addr, 0, sizeof addr);
-    if (fd >= 0 && getpeername(fd, (struct sockaddr *)&addr, &length) == 0) socket_addr_set(&peer, &addr);
+    int fd = socket_connect_tcp(ip, port, options, &peer);
     return add_connecting(p, fd, &peer);
 }
 
 int poller_connect_unix(poller *p, const char *path)
 {
-    bool connecting;
     socket_addr peer = {.family = AF_UNIX};
     if (p->stopped) return -ESHUTDOWN;
-    return add_connecting(p, socket_connect_unix(path, &connecting), &peer);
+    return add_connecting(p, socket_connect_unix(path), &peer);
 }
 
 int poller_adopt(poller *p, int slot)
 {
     slot_t *s = slot_in(p, slot, SLOT_PARKED);
     if (s == NULL) return -EBADF;
-    s->state = SLOT_OPEN;
-    return watch_slot(p, slot, true, false);
+    int rc = watch_slot(p, slot, true, false);
+    if (rc == 0) s->state = SLOT_OPEN;
+    return rc;
 }
 
 int poller_hand_off(poller *p, int slot, int mailbox)
@@ -548,8 +545,10 @@ int poller_set_reading(poller *p, int slot, bool on)
     s->want_read = on;
     if (!s->detached) return update_interest(p, slot);
     if (!on) return 0;
-    s->detached = false;
-    return watch_slot(p, slot, true, s->want_write);
+    int rc = watch_slot(p, slot, true, s->want_write);
+    s->detached = rc < 0;
+    s->want_read = rc == 0;
+    return rc;
 }
 
 int poller_shutdown_write(poller *p, int slot)
@@ -561,9 +560,12 @@ int poller_shutdown_write(poller *p, int slot)
 
 /* ---- the end of a socket ------------------------------------------------------------------------------------ */
 
+/* Out of the set first: a child process that holds a duplicate between fork and exec would keep the events coming. */
 static void close_slot(poller *p, int slot)
 {
-    (void)close(p->slots[slot].fd);
+    slot_t *s = &p->slots[slot];
+    if (s->state != SLOT_PARKED && !s->detached) (void)epoll_set(p, EPOLL_CTL_DEL, s->fd, 0, 0);
+    (void)close(s->fd);
     free_slot(p, slot);
 }
 
@@ -589,7 +591,10 @@ static void start_lingering(poller *p, int slot)
     else p->slots[s->prev].next = slot;
     p->last_lingering = slot;
     p->lingering++;
-    if (!s->want_read || s->want_write) {
+    if (s->detached) {
+        s->detached = false;
+        (void)watch_slot(p, slot, true, false);
+    } else if (!s->want_read || s->want_write) {
         s->want_read = true;
         s->want_write = false;
         (void)update_interest(p, slot);
@@ -599,7 +604,7 @@ static void start_lingering(poller *p, int slot)
 static bool may_linger(const poller *p, int slot)
 {
     const slot_t *s = &p->slots[slot];
-    return s->state == SLOT_OPEN && !s->detached && shutdown(s->fd, SHUT_WR) == 0 && !discard(s->fd);
+    return s->state == SLOT_OPEN && shutdown(s->fd, SHUT_WR) == 0 && !discard(s->fd);
 }
 
 int poller_close(poller *p, int slot, bool linger)

@@ -2,12 +2,16 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/un.h>
 #include <unistd.h>
+
+/* What the kernel takes at most. */
+enum { KEEP_IDLE_MAX_S = 32767 };
 
 static int close_with(int fd, int error)
 {
@@ -27,29 +31,25 @@ static int set_tcp_options(int fd, const socket_options *options)
     if (options->no_delay) rc = set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1);
     if (rc == 0 && options->keep_alive_s > 0) {
         rc = set_int(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
-        if (rc == 0) rc = set_int(fd, IPPROTO_TCP, TCP_KEEPIDLE, options->keep_alive_s);
+        int idle = options->keep_alive_s < KEEP_IDLE_MAX_S ? options->keep_alive_s : KEEP_IDLE_MAX_S;
+        if (rc == 0) rc = set_int(fd, IPPROTO_TCP, TCP_KEEPIDLE, idle);
     }
     return rc;
 }
 
+/* A numeric address, of IPv6 with or without a zone ("fe80::1%eth0"). */
 static int parse_ip(const char *ip, uint16_t port, struct sockaddr_storage *out, socklen_t *length)
 {
-    struct sockaddr_in *v4 = (struct sockaddr_in *)out;
-    struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)out;
+    const struct addrinfo hints = {.ai_flags = AI_NUMERICHOST, .ai_socktype = SOCK_STREAM};
+    struct addrinfo *found = NULL;
+    if (getaddrinfo(ip, NULL, &hints, &found) != 0) return -EINVAL;
     memset(out, 0, sizeof *out);
-    if (inet_pton(AF_INET, ip, &v4->sin_addr) == 1) {
-        v4->sin_family = AF_INET;
-        v4->sin_port = htons(port);
-        *length = sizeof *v4;
-        return 0;
-    }
-    if (inet_pton(AF_INET6, ip, &v6->sin6_addr) == 1) {
-        v6->sin6_family = AF_INET6;
-        v6->sin6_port = htons(port);
-        *length = sizeof *v6;
-        return 0;
-    }
-    return -EINVAL;
+    memcpy(out, found->ai_addr, found->ai_addrlen);
+    *length = found->ai_addrlen;
+    freeaddrinfo(found);
+    if (out->ss_family == AF_INET) ((struct sockaddr_in *)out)->sin_port = htons(port);
+    else ((struct sockaddr_in6 *)out)->sin6_port = htons(port);
+    return 0;
 }
 
 static int parse_path(const char *path, struct sockaddr_un *out)
@@ -97,16 +97,15 @@ int socket_listen_unix(const char *path, const socket_options *options)
     return fd;
 }
 
-static int start_connect(int fd, const struct sockaddr *addr, socklen_t length, bool *connecting)
+static int start_connect(int fd, const struct sockaddr *addr, socklen_t length)
 {
     int rc;
     do rc = connect(fd, addr, length);
     while (rc < 0 && errno == EINTR);
-    *connecting = rc < 0 && errno == EINPROGRESS;
-    return rc == 0 || *connecting ? fd : close_with(fd, -errno);
+    return rc == 0 || errno == EINPROGRESS ? fd : close_with(fd, -errno);
 }
 
-int socket_connect_tcp(const char *ip, uint16_t port, const socket_options *options, bool *connecting)
+int socket_connect_tcp(const char *ip, uint16_t port, const socket_options *options, socket_addr *peer)
 {
     struct sockaddr_storage addr;
     socklen_t length = 0;
@@ -116,17 +115,18 @@ int socket_connect_tcp(const char *ip, uint16_t port, const socket_options *opti
     if (fd < 0) return fd;
     rc = set_tcp_options(fd, options);
     if (rc < 0) return close_with(fd, rc);
-    return start_connect(fd, (struct sockaddr *)&addr, length, connecting);
+    socket_addr_set(peer, &addr);
+    return start_connect(fd, (struct sockaddr *)&addr, length);
 }
 
-int socket_connect_unix(const char *path, bool *connecting)
+int socket_connect_unix(const char *path)
 {
     struct sockaddr_un addr;
     int rc = parse_path(path, &addr);
     if (rc < 0) return rc;
     int fd = open_socket(AF_UNIX);
     if (fd < 0) return fd;
-    return start_connect(fd, (struct sockaddr *)&addr, sizeof addr, connecting);
+    return start_connect(fd, (struct sockaddr *)&addr, sizeof addr);
 }
 
 int socket_error(int fd)

@@ -30,9 +30,9 @@ enum { SOCKET_ADDR_TEXT = 64 };
 
 int socket_listen_tcp(const char *ip, uint16_t port, const socket_options *options);
 int socket_listen_unix(const char *path, const socket_options *options);
-/* Starts a connect; *connecting says whether it is still under way. */
-int socket_connect_tcp(const char *ip, uint16_t port, const socket_options *options, bool *connecting);
-int socket_connect_unix(const char *path, bool *connecting);
+/* Start a connect: the socket becomes writable when it has ended. *peer is set to where it goes. */
+int socket_connect_tcp(const char *ip, uint16_t port, const socket_options *options, socket_addr *peer);
+int socket_connect_unix(const char *path);
 /* 0, or the error of a connect that has ended. */
 int socket_error(int fd);
 

@@ -631,7 +631,8 @@ export class Connection<Out = Uint8Array | string> {
   #setReading(on: boolean): void {
     if (((this.flags & Flag.READING) !== 0) === on || this.slot < 0) return
     this.flags ^= Flag.READING
-    this.transport.poller.setReading(this.slot, on)
+    const result = this.transport.poller.setReading(this.slot, on)
+    if (result < 0) this.handleError(result)
   }
 
   // ---- out ---------------------------------------------------------------------------------------------------------

@@ -198,9 +198,10 @@ export class FakePoller implements Poller {
     return taken
   }
 
-  setReading(slot: number, on: boolean): void {
+  setReading(slot: number, on: boolean): number {
     const socket = this.#live(slot, 'setReading')
     if (socket !== undefined) socket.reading = on
+    return 0
   }
 
   shutdownWrite(slot: number): number {

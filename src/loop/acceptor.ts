@@ -16,6 +16,8 @@ import { systemError } from './system-error.js'
 
 /** After the descriptors ran out, accepting is tried again this often. */
 const RETRY_MS = 100
+/** ESRCH: the loop's thread has ended. */
+const NO_MAILBOX = -3
 
 export interface Acceptor {
   /** Rejects as `server.start` does. */
@@ -46,14 +48,17 @@ export class Placement {
     this.#maxConnections = maxConnections
   }
 
-  place(peerAddr: () => string, give: (thread: LoopThread) => boolean): Placed {
+  /** `give` answers `gone` when the loop's thread has ended, and `failed` when it cannot take this one. */
+  place(peerAddr: () => string, give: (thread: LoopThread) => 'given' | 'gone' | 'failed'): Placed {
     for (;;) {
       const index = this.#balancer.pick(this.#threads, peerAddr)
       const thread = this.#threads[index]
       if (thread === undefined) return 'nobody'
       if (!this.#stats.admit(index, this.#maxConnections)) return 'rejected'
-      if (give(thread)) return 'given'
+      const given = give(thread)
+      if (given === 'given') return given
       this.#stats.release(index)
+      if (given === 'failed') return 'rejected'
       thread.markDead()
     }
   }
@@ -85,10 +90,19 @@ export class NativeAcceptor extends AcceptOnlySink implements Acceptor {
   handleAccept(slot: number): void {
     const placed = this.#placement.place(
       () => this.#poller.peerAddr(slot),
-      (thread) => this.#poller.handOff(slot, thread.mailbox) === 0,
+      (thread) => this.#handOff(slot, thread),
     )
     if (placed === 'rejected') this.#poller.close(slot, false)
     if (placed === 'nobody') this.#wait(slot)
+  }
+
+  #handOff(slot: number, thread: LoopThread): 'given' | 'gone' | 'failed' {
+    const errno = this.#poller.handOff(slot, thread.mailbox)
+    if (errno === 0) return 'given'
+    if (errno === NO_MAILBOX) return 'gone'
+    const err = systemError(errno)
+    this.#logger.error({ err, loop: thread.id }, `loop ${thread.id} takes no connection: ${err.message}`)
+    return 'failed'
   }
 
   handleLost(): void {}
@@ -174,13 +188,12 @@ export class TransferAcceptor implements Acceptor {
   }
 }
 
-function transfer(thread: LoopThread, socket: net.Socket): boolean {
+/** A socket that cannot be transferred is one whose peer is gone already. */
+function transfer(thread: LoopThread, socket: net.Socket): 'given' | 'failed' {
   try {
     thread.sendSocket(socket)
-    return true
+    return 'given'
   } catch {
-    // The peer is gone already, or the thread is: either way the socket is still here.
-    if (socket.destroyed) return true
-    return false
+    return 'failed'
   }
 }

@@ -8,6 +8,7 @@
  *     endTurn     queued tasks, then one flush of everything gathered
  */
 import { randomUUID } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { AnyConnection, AnyService, Connection } from '../connection.js'
 import { type CloseReason, ErrorCode, RingloopError } from '../errors.js'
 import { createLogger, type Logger } from '../log.js'
@@ -63,6 +64,8 @@ export interface LoopSetup {
 const STOPPED: CloseReason = { code: 'server-stopped', message: 'the server was stopped' }
 const SLOW: CloseReason = { code: 'slow-consumer', message: 'above the high-water mark at a broadcast' }
 const DEFAULT_CONNECT_TIMEOUT = 10_000
+/** How often a stopping loop looks whether its last peers have gone. */
+const LINGER_CHECK_MS = 10
 
 export class EventLoop {
   /** 0 … numLoops - 1. */
@@ -332,10 +335,18 @@ export class EventLoop {
     for (const c of this.connections) c.abort(STOPPED)
     this.#runTurn()
     await this.#callOnStop()
+    if (drain > 0) await this.#linger()
     this.#transport.destroy()
     this.#tlsTransport?.destroy()
     this.wheel.close()
     this.#tasks.clear()
+  }
+
+  /** Peers that are still sending get the time to read their last bytes; see `Poller.close`. */
+  async #linger(): Promise<void> {
+    for (const transport of [this.#transport, this.#tlsTransport]) {
+      while (transport?.poller.expireLingering() === true) await sleep(LINGER_CHECK_MS)
+    }
   }
 
   async #callOnStop(): Promise<void> {

@@ -85,6 +85,10 @@ export function loadNativeAddon(): NativeAddon | string {
   if (loaded !== undefined) return loaded
   if (failure !== undefined) return failure
   if (process.platform !== 'linux') return `the native poller is for Linux, this is ${process.platform}`
+  // Their symbols of libuv may be missing only when they are called: too late to fall back.
+  if (process.versions.bun !== undefined || process.versions.deno !== undefined) {
+    return 'the native poller needs Node’s libuv'
+  }
   const file = findAddon()
   if (file === undefined) {
     failure = 'the native addon has not been built (npm run build:native says why)'

@@ -3,6 +3,7 @@
  * the addon's memory, shared with JavaScript. The loop's thread only, but for `mailbox`, which other threads send to.
  */
 
+import assert from 'node:assert'
 import { unlinkSync } from 'node:fs'
 import { markAsUntransferable } from 'node:worker_threads'
 import { ErrorCode, RingloopError } from '../../errors.js'
@@ -62,45 +63,54 @@ export class NativePoller implements Poller {
     this.outRecords = new Int32Array(created.outRecords)
   }
 
+  /** A record whose handling throws, which no handler's error does, must not cost the others theirs. */
   #handleBatch(count: number): void {
-    const records = this.#records
     const sink = this.#sink
-    const slab = this.#inSlab
+    assert(this.#inSlab.length > 0, 'the memory that sockets are read into was transferred away')
     sink.handleBatchStart()
     for (let at = 0; at < count * STRIDE; at += STRIDE) {
-      const slot = records[at]!
-      const offset = records[at + 1]!
-      const length = records[at + 2]!
-      switch (records[at + 3]) {
-        case Kind.READ:
-          sink.handleRead(slot, slab, offset, offset + length)
-          break
-        case Kind.WRITABLE:
-          sink.handleWritable(slot)
-          break
-        case Kind.END:
-          sink.handleEnd(slot)
-          break
-        case Kind.ERROR:
-          sink.handleError(slot, length)
-          break
-        case Kind.ACCEPT:
-          sink.handleAccept(slot, offset)
-          break
-        case Kind.CONNECT:
-          sink.handleConnect(slot)
-          break
-        case Kind.HANGUP:
-          sink.handleHangup(slot)
-          break
-        case Kind.LOST:
-          sink.handleLost(offset)
-          break
-        default:
-          sink.handleAcceptError(slot, length)
+      try {
+        this.#handleRecord(sink, at)
+      } catch (error) {
+        throwLater(error)
       }
     }
     sink.handleBatchEnd(count)
+  }
+
+  #handleRecord(sink: PollerSink, at: number): void {
+    const records = this.#records
+    const slot = records[at]!
+    const offset = records[at + 1]!
+    const length = records[at + 2]!
+    switch (records[at + 3]) {
+      case Kind.READ:
+        sink.handleRead(slot, this.#inSlab, offset, offset + length)
+        break
+      case Kind.WRITABLE:
+        sink.handleWritable(slot)
+        break
+      case Kind.END:
+        sink.handleEnd(slot)
+        break
+      case Kind.ERROR:
+        sink.handleError(slot, length)
+        break
+      case Kind.ACCEPT:
+        sink.handleAccept(slot, offset)
+        break
+      case Kind.CONNECT:
+        sink.handleConnect(slot)
+        break
+      case Kind.HANGUP:
+        sink.handleHangup(slot)
+        break
+      case Kind.LOST:
+        sink.handleLost(offset)
+        break
+      default:
+        sink.handleAcceptError(slot, length)
+    }
   }
 
   async listen(endpoint: Endpoint, options: ListenOptions): Promise<Listening> {
@@ -175,8 +185,8 @@ export class NativePoller implements Poller {
     return this.#addon.write(this.#poller, slot, bytes, start, end)
   }
 
-  setReading(slot: number, on: boolean): void {
-    this.#addon.setReading(this.#poller, slot, on)
+  setReading(slot: number, on: boolean): number {
+    return this.#addon.setReading(this.#poller, slot, on)
   }
 
   shutdownWrite(slot: number): number {
@@ -216,6 +226,13 @@ export class NativePoller implements Poller {
 export function nativeAvailable(): true | string {
   const addon = loadNativeAddon()
   return typeof addon === 'string' ? addon : true
+}
+
+/** As an uncaught exception, once the batch is done. */
+function throwLater(error: unknown): void {
+  process.nextTick(() => {
+    throw error
+  })
 }
 
 function seconds(ms: number): number {

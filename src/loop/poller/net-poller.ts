@@ -245,10 +245,11 @@ export class NetPoller implements Poller {
     if (this.#slots[slot] === s && !s.failed) this.#batch(() => this.#sink.handleWritable(slot))
   }
 
-  setReading(slot: number, on: boolean): void {
+  setReading(slot: number, on: boolean): number {
     const socket = this.#slots[slot]?.socket
     if (on) socket?.resume()
     else socket?.pause()
+    return 0
   }
 
   shutdownWrite(slot: number): number {

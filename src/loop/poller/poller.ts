@@ -95,7 +95,8 @@ export interface Poller {
   /** Bytes taken, or a negative errno. After a short write (0 included) `handleWritable` follows; offer the same bytes then. */
   write(slot: number, bytes: Uint8Array, start: number, end: number): number
 
-  setReading(slot: number, on: boolean): void
+  /** 0 or a negative errno: then nothing is reported of it any more. */
+  setReading(slot: number, on: boolean): number
   /** 0 or a negative errno. Everything taken before is sent first. */
   shutdownWrite(slot: number): number
   /**

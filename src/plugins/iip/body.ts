@@ -17,8 +17,8 @@ export class IipBody implements AsyncIterable<Buffer> {
   readonly #owner: BodyOwner
   readonly #chunks = new Denque<Buffer>()
   #waiting: ((result: IteratorResult<Buffer>) => void) | undefined = undefined
-  #fail: ((error: Error) => void) | undefined = undefined
-  #error: Error | undefined = undefined
+  #fail: ((error: unknown) => void) | undefined = undefined
+  #error: unknown = undefined
   #ended = false
   #dropped = false
 
@@ -47,11 +47,12 @@ export class IipBody implements AsyncIterable<Buffer> {
     this.#waiting = undefined
   }
 
-  /** The rest never comes. @internal */
-  fail(error: Error): void {
+  /** The rest never comes, and what waits to be read is worth nothing. @internal */
+  fail(error: unknown): void {
     if (this.#ended) return
     this.#ended = true
     this.#error = error
+    this.#clear()
     const reject = this.#waiting === undefined ? undefined : this.#fail
     this.#waiting = undefined
     reject?.(error)
@@ -61,6 +62,10 @@ export class IipBody implements AsyncIterable<Buffer> {
   drop(): void {
     if (this.#dropped) return
     this.#dropped = true
+    this.#clear()
+  }
+
+  #clear(): void {
     let bytes = 0
     for (let chunk = this.#chunks.shift(); chunk !== undefined; chunk = this.#chunks.shift()) {
       bytes += chunk.length

@@ -8,6 +8,8 @@
  *     await new Server(router, { address: ':9090', protocol: new IipProtocol() }).start()
  */
 export { IipBody } from './body.js'
+export { IipChannel, IipClient, type IipClientOptions } from './client.js'
+export type { RequestData, RequestOptions } from './client-call.js'
 export { IipError, IipErrorCode } from './errors.js'
 export { encodePacket, MAX_DATA, MAX_PATH, Status } from './frame.js'
 export { IipProtocol, type IipProtocolOptions } from './protocol.js'

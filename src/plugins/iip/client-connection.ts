@@ -1,0 +1,482 @@
+/**
+ * The client's side of one connection: its channels, and for each the calls that were sent and wait for their answers,
+ * which come in the same order. Its connection is closed by a server that breaks the protocol. The loop's thread only.
+ */
+import Denque from 'denque'
+import {
+  type CloseReason,
+  type Connection,
+  ErrorCode,
+  type Packed,
+  type Protocol,
+  type RingBuffer,
+  RingloopError,
+} from '../../index.js'
+import type { BodyOwner } from './body.js'
+import { Call } from './client-call.js'
+import { IipError, IipErrorCode } from './errors.js'
+import {
+  checkOrder,
+  FIRST,
+  FrameReader,
+  framePath,
+  LAST,
+  MIN_HEADER,
+  ONLY,
+  packets,
+  putHeader,
+  Status,
+} from './frame.js'
+
+const NEW_CHANNEL: Buffer = framePath('/sys/new_channel')
+const DELETE_CHANNEL: Buffer = framePath('/sys/delete_channel')
+const EMPTY_OBJECT: Buffer = Buffer.from('{}')
+const NO_DATA: Buffer = Buffer.alloc(0)
+/** From here on it pays to hand the data to the loop as it is. */
+const COPY_BELOW = 16 * 1024
+
+export interface ClientLimits {
+  readonly maxChannelsPerConn: number
+  readonly maxResponseBytes: number
+  readonly maxUnreadBytes: number
+  readonly channelTimeout: number
+}
+
+/** The pool that a connection belongs to. */
+export interface Pool {
+  /** A channel is idle, a connection takes data again, or something ended. */
+  changed(): void
+  connectionClosed(connection: ClientConnection, reason: CloseReason): void
+}
+
+export class ClientChannel {
+  readonly id: number
+  readonly connection: ClientConnection
+  /** Sent, and not answered; the first one's answer comes next. */
+  readonly pending: Denque<Call> = new Denque()
+  /** For a channel that somebody has for himself: calls that wait until data can be sent. */
+  readonly outbox: Denque<Call> = new Denque()
+  /** Somebody has it for himself. */
+  taken = false
+  /** A call was given up whose answer is still to come: no further calls until it is here. */
+  retired = false
+  closed = false
+  /** A request's chunks are being sent. */
+  sending = false
+  /** An answer has begun and not ended. */
+  answering = false
+
+  constructor(connection: ClientConnection, id: number) {
+    this.connection = connection
+    this.id = id
+  }
+
+  get usable(): boolean {
+    return !(this.closed || this.retired || this.sending || !this.connection.writable)
+  }
+
+  /** Sends what waits for this channel, as far as the connection takes it. */
+  flush(): void {
+    while (this.usable) {
+      const call = this.outbox.shift()
+      if (call === undefined) return
+      if (!call.settled) this.connection.send(this, call)
+    }
+  }
+
+  /** Ends it; the peer is not told. */
+  close(error: (sent: boolean) => Error): void {
+    this.closed = true
+    for (const queue of [this.pending, this.outbox]) {
+      for (let call = queue.shift(); call !== undefined; call = queue.shift()) call.fail(error(call.sent))
+    }
+  }
+}
+
+export class ClientConnection implements BodyOwner {
+  readonly #c: Connection<Call>
+  readonly #limits: ClientLimits
+  readonly #pool: Pool
+  readonly #reader = new FrameReader(Status.RESPONSE_FIRST, this)
+  readonly #channels = new Map<number, ClientChannel>()
+  /** The system channel: asks for others, and serves where there can be none. */
+  readonly #system: ClientChannel
+  /** Those that calls may be sent on. */
+  readonly channels: ClientChannel[] = []
+  /** Channels that were asked for. */
+  opening = 0
+  /** The server gave an answer: it is alive. */
+  useful = false
+  /** No calls are sent on it any more; it closes when the last answer is here. */
+  retiring = false
+  closed = false
+  writable = true
+  #maxChannels: number
+  #filling: ClientChannel | undefined = undefined
+  #missing = 0
+  #fillingKind = 0
+  #deletes = false
+  #unread = 0
+  #paused = false
+
+  constructor(c: Connection<Call>, limits: ClientLimits, pool: Pool) {
+    this.#c = c
+    this.#limits = limits
+    this.#pool = pool
+    this.#maxChannels = limits.maxChannelsPerConn
+    this.#system = new ClientChannel(this, 0)
+    this.#channels.set(0, this.#system)
+  }
+
+  isOpen(channel: number): boolean {
+    return this.#channels.has(channel)
+  }
+
+  /** It can have one more channel. */
+  get hasRoom(): boolean {
+    return (
+      !this.closed &&
+      !this.retiring &&
+      !this.#system.closed &&
+      this.channels.length + this.opening < this.#maxChannels
+    )
+  }
+
+  /** Calls whose answers somebody waits for. */
+  get live(): number {
+    let count = 0
+    for (const channel of this.#channels.values()) {
+      for (let i = 0; i < channel.pending.length; i++) if (!channel.pending.peekAt(i)!.settled) count++
+      count += channel.outbox.length
+    }
+    return count
+  }
+
+  /** Nothing can be sent on it, and nobody waits for anything from it. */
+  get isStuck(): boolean {
+    const usable = this.channels.some((channel) => !channel.retired && !channel.closed)
+    return !this.hasRoom && this.opening === 0 && !usable && this.live === 0
+  }
+
+  /** Asks the server for a channel. Rejects when it refuses or does not answer. */
+  async openChannel(): Promise<ClientChannel> {
+    this.opening++
+    try {
+      const answer = await this.#ask(this.#system, NEW_CHANNEL)
+      return this.#addChannel(answer)
+    } finally {
+      this.opening--
+    }
+  }
+
+  #ask(channel: ClientChannel, path: Buffer): Promise<Buffer> {
+    return new Promise((resolve, reject) => {
+      const call = new Call(path, EMPTY_OBJECT, undefined, resolve, reject)
+      call.watch(this.#c.loop, this.#limits.channelTimeout, undefined)
+      this.send(channel, call)
+    })
+  }
+
+  #addChannel(answer: Buffer): ClientChannel {
+    const id = channelId(answer)
+    if (id === undefined || this.#channels.has(id)) {
+      this.#refused()
+      const message = `the server gave no channel: ${answer.toString('utf8', 0, 200)}`
+      throw new IipError(IipErrorCode.CHANNEL, message, false)
+    }
+    const channel = new ClientChannel(this, id)
+    this.#channels.set(id, channel)
+    this.channels.push(channel)
+    return channel
+  }
+
+  /** It has as many channels as it gets; without any the system channel must do. */
+  #refused(): void {
+    if (this.channels.length === 0) this.channels.push(this.#system)
+    this.#maxChannels = this.channels.length
+  }
+
+  /** Tells the server that the channel is not needed; it does not answer that. Only while nothing is pending. */
+  deleteChannel(channel: ClientChannel): void {
+    const at = this.channels.indexOf(channel)
+    if (at < 0 || channel.pending.length > 0 || channel.sending || this.closed) return
+    this.channels.splice(at, 1)
+    this.#channels.delete(channel.id)
+    channel.closed = true
+    this.#c.sendRaw(packets(Status.REQUEST_FIRST, DELETE_CHANNEL, channel.id, EMPTY_OBJECT))
+  }
+
+  // ---- out ---------------------------------------------------------------------------------------------------------
+
+  send(channel: ClientChannel, call: Call): void {
+    if (this.closed) {
+      call.fail(new IipError(IipErrorCode.CLOSED, 'the connection is closed', false))
+      return
+    }
+    channel.pending.push(call)
+    call.sent = true
+    call.channel = channel.id
+    call.bodyOwner = this
+    call.onAbandon = () => this.#abandon(channel)
+    if (call.data instanceof Uint8Array) {
+      if (!this.#c.send(call)) this.writable = false
+    } else {
+      channel.sending = true
+      void this.#sendChunks(channel, call, call.data)
+    }
+  }
+
+  /** The last chunk is held back until the next one is known: its packet says that it is the last. */
+  async #sendChunks(
+    channel: ClientChannel,
+    call: Call,
+    chunks: AsyncIterable<Uint8Array | string>,
+  ): Promise<void> {
+    let begun = false
+    let last: Uint8Array | undefined
+    try {
+      for await (const given of chunks) {
+        if (call.settled || this.closed) break
+        const chunk = typeof given === 'string' ? Buffer.from(given) : given
+        if (chunk.length === 0) continue
+        if (last !== undefined) {
+          await this.#sendPart(channel, call, last, !begun, false)
+          begun = true
+        }
+        last = chunk
+      }
+      if (last === undefined) throw optionError('a request cannot be empty')
+      if (call.settled && begun) throw new Error('the request was given up half-way')
+      await this.#sendPart(channel, call, last, !begun, true)
+    } catch (error) {
+      call.fail(error)
+      this.#retire()
+    }
+    channel.sending = false
+    channel.flush()
+    this.#pool.changed()
+  }
+
+  async #sendPart(
+    channel: ClientChannel,
+    call: Call,
+    data: Uint8Array,
+    begins: boolean,
+    ends: boolean,
+  ): Promise<void> {
+    const parts = packets(Status.REQUEST_FIRST, call.path, channel.id, data, begins, ends)
+    if (!this.#c.sendRaw(parts)) await this.#c.drained()
+  }
+
+  /** The server waits for the rest of a request that never comes: only the end of the connection tells it. */
+  #retire(): void {
+    this.retiring = true
+    this.#closeIfDone()
+  }
+
+  #closeIfDone(): void {
+    if (this.retiring && this.live === 0) this.#c.close()
+  }
+
+  #abandon(channel: ClientChannel): void {
+    channel.retired = true
+    if (channel === this.#system) this.#refused()
+    this.#closeIfDone()
+    this.#pool.changed()
+  }
+
+  // ---- in ----------------------------------------------------------------------------------------------------------
+
+  read(ring: RingBuffer): void {
+    while (this.#filling === undefined ? this.#readPacket(ring) : this.#fill(this.#filling, ring)) {
+      if (this.closed) return
+    }
+  }
+
+  /** One packet, or its header. `false`: bytes are missing. */
+  #readPacket(ring: RingBuffer): boolean {
+    const reader = this.#reader
+    if (!reader.read(ring)) return false
+    const channel = this.#channels.get(reader.channel)!
+    const { kind, length, size } = reader
+    checkOrder(kind, channel.answering, channel.id)
+    this.useful = true
+    const call = channel.pending.peekFront()
+    this.#deletes = isDelete(ring, reader.pathStart, reader.pathEnd)
+    if (kind === ONLY && call !== undefined && call.body === undefined && ring.length >= size + length) {
+      ring.retrieve(size)
+      if (length <= this.#limits.maxResponseBytes) call.finish(ring.take(length))
+      else this.#drop(call, ring, length)
+      this.#answered(channel)
+      return true
+    }
+    ring.retrieve(size)
+    channel.answering = true
+    this.#filling = channel
+    this.#missing = length
+    this.#fillingKind = kind
+    if (kind === FIRST || kind === ONLY) this.#checkSolicited(channel)
+    return true
+  }
+
+  #drop(call: Call, ring: RingBuffer, length: number): void {
+    ring.retrieve(length)
+    call.fail(tooLarge(this.#limits.maxResponseBytes))
+  }
+
+  /** An answer that nobody has asked for ends its channel, as in Go; the connection goes on. */
+  #checkSolicited(channel: ClientChannel): void {
+    if (channel.pending.length > 0) return
+    this.#remove(channel, () => new IipError(IipErrorCode.CLOSED, 'the server sent an answer too many', true))
+  }
+
+  #fill(channel: ClientChannel, ring: RingBuffer): boolean {
+    const call = channel.pending.peekFront()
+    const count = Math.min(ring.length, this.#missing)
+    this.#missing -= count
+    if (call === undefined || call.settled) ring.retrieve(count)
+    else if (call.body !== undefined) this.#fillBody(call, ring, count)
+    else this.#fillAssembly(call, ring, count)
+    if (this.#missing > 0) return false
+    this.#filling = undefined
+    if (this.#fillingKind === ONLY || this.#fillingKind === LAST) this.#endAnswer(channel, call)
+    return true
+  }
+
+  #fillBody(call: Call, ring: RingBuffer, count: number): void {
+    if (count === 0 || !call.body!.push(ring.take(count))) return
+    this.#unread += count
+    if (this.#unread <= this.#limits.maxUnreadBytes || this.#paused) return
+    this.#paused = true
+    this.#c.pause()
+  }
+
+  #fillAssembly(call: Call, ring: RingBuffer, count: number): void {
+    const { assembly } = call
+    if (assembly.length + count + this.#missing > this.#limits.maxResponseBytes) {
+      this.#drop(call, ring, count)
+    } else if (count > 0) {
+      assembly.append(ring, count, this.#missing, this.#fillingKind === ONLY)
+    }
+  }
+
+  #endAnswer(channel: ClientChannel, call: Call | undefined): void {
+    channel.answering = false
+    if (call === undefined) return
+    if (!call.settled) call.finish(call.body === undefined ? call.assembly.take() : NO_DATA)
+    this.#answered(channel)
+  }
+
+  #answered(channel: ClientChannel): void {
+    channel.pending.shift()
+    if (channel.pending.length === 0) channel.retired = false
+    if (this.#deletes)
+      this.#remove(channel, () => new IipError(IipErrorCode.CLOSED, 'the server deleted the channel', true))
+    channel.flush()
+    this.#closeIfDone()
+    this.#pool.changed()
+  }
+
+  #remove(channel: ClientChannel, error: (sent: boolean) => Error): void {
+    this.#channels.delete(channel.id)
+    const at = this.channels.indexOf(channel)
+    if (at >= 0) this.channels.splice(at, 1)
+    channel.close(error)
+  }
+
+  /** Bytes of a body were read or dropped. */
+  bodyRead(bytes: number): void {
+    this.#unread -= bytes
+    if (!this.#paused || this.#unread > this.#limits.maxUnreadBytes / 2) return
+    this.#paused = false
+    this.#c.resume()
+  }
+
+  // ---- the end -----------------------------------------------------------------------------------------------------
+
+  drained(): void {
+    this.writable = true
+    for (const channel of this.channels) channel.flush()
+    this.#pool.changed()
+  }
+
+  close(): void {
+    this.#c.close()
+  }
+
+  ended(reason: CloseReason): void {
+    this.closed = true
+    const error = (sent: boolean): IipError =>
+      new IipError(IipErrorCode.CLOSED, `the connection ended: ${reason.message}`, sent, reason.error)
+    for (const channel of this.#channels.values()) channel.close(error)
+    this.#pool.connectionClosed(this, reason)
+  }
+}
+
+/** The client's side of the protocol; what it sends are calls. */
+export class ClientProtocol implements Protocol<undefined, Call> {
+  readonly #limits: ClientLimits
+  readonly #pool: Pool
+
+  constructor(limits: ClientLimits, pool: Pool) {
+    this.#limits = limits
+    this.#pool = pool
+  }
+
+  onConnect(c: Connection<Call>): void {
+    c.session = new ClientConnection(c, this.#limits, this.#pool)
+  }
+
+  unPacket(c: Connection<Call>, buffer: RingBuffer): undefined {
+    connectionOf(c).read(buffer)
+  }
+
+  packetInto(_c: Connection<Call>, call: Call, _ctx: undefined, target: Buffer, offset: number): number {
+    const { path } = call
+    const data = call.data as Uint8Array
+    const size = path.length + MIN_HEADER - 1
+    if (data.length > COPY_BELOW || size + data.length > target.length - offset) return -1
+    const at = putHeader(target, offset, Status.REQUEST, path, call.channel, data.length)
+    target.set(data, at)
+    return size + data.length
+  }
+
+  packet(_c: Connection<Call>, call: Call): Packed {
+    return packets(Status.REQUEST_FIRST, call.path, call.channel, call.data as Uint8Array)
+  }
+
+  onDrain(c: Connection<Call>): void {
+    connectionOf(c).drained()
+  }
+
+  onClose(c: Connection<Call>, reason: CloseReason): void {
+    connectionOf(c).ended(reason)
+  }
+}
+
+export function connectionOf(c: Connection<Call>): ClientConnection {
+  return c.session as ClientConnection
+}
+
+function channelId(answer: Buffer): number | undefined {
+  try {
+    const { code, channel_id: id } = JSON.parse(answer.toString()) as { code?: unknown; channel_id?: unknown }
+    const isId = Number.isInteger(id) && (id as number) > 0 && (id as number) <= 0xffffffff
+    return code === 0 && isId ? (id as number) : undefined
+  } catch {
+    return undefined
+  }
+}
+
+function isDelete(ring: RingBuffer, start: number, end: number): boolean {
+  if (end - start !== DELETE_CHANNEL.length - 1) return false
+  return DELETE_CHANNEL.compare(ring.storage, start, end, 0, DELETE_CHANNEL.length - 1) === 0
+}
+
+function tooLarge(limit: number): IipError {
+  return new IipError(IipErrorCode.TOO_LARGE, `the response is longer than ${limit} bytes`, true)
+}
+
+function optionError(message: string): RingloopError {
+  return new RingloopError(ErrorCode.OPTION, message)
+}

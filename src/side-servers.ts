@@ -44,6 +44,10 @@ export class SideServers {
         const { serveMetrics } = await loadMetrics()
         this.metrics = await serveMetrics(observed, this.#metricsSettings)
       }
+      if (this.#consoleSettings !== undefined) {
+        const { serveConsole } = await import('./plugins/console/index.js')
+        this.console = await serveConsole(observed, this.#consoleSettings)
+      }
     } catch (error) {
       await this.stop()
       throw error

@@ -1,0 +1,115 @@
+/**
+ * The server behind the page: one ringloop `Server` with one loop, in the thread of the server that it shows. The same
+ * port answers plain HTTP with the page and WebSockets with a frame each second.
+ */
+import { type Handler, Server, type ServerStats } from '../../index.js'
+import { type HttpAnswer, type UpgradeRequest, WebSocketProtocol } from '../websocket/index.js'
+import { type Frame, frameOf } from './frame.js'
+import { readPage } from './page-files.js'
+
+const INTERVAL_MS = 1000
+/** A page that is opened shows the last two minutes. */
+const MAX_FRAMES = 120
+/** Nobody says anything to the console. */
+const MAX_PAYLOAD = 1024
+const NOT_FOUND: HttpAnswer = { status: 404, body: 'there is one page, at /\n' }
+
+/** The server that is shown. */
+export interface ConsoleSource {
+  readonly address: { toString(): string }
+  stats(): ServerStats
+}
+
+export type ConsoleAt = { readonly host: string; readonly port: number } | { readonly path: string }
+
+export class ConsoleServer {
+  readonly #source: ConsoleSource
+  readonly #server: Server<never, string>
+  readonly #pages: ReadonlyMap<string, HttpAnswer>
+  readonly #started = Date.now()
+  readonly #frames: Frame[] = []
+  #before: ServerStats
+  #beforeAt = performance.now()
+
+  constructor(source: ConsoleSource, address: ConsoleAt, pages: ReadonlyMap<string, HttpAnswer>) {
+    this.#source = source
+    this.#pages = pages
+    this.#before = source.stats()
+    const handler: Handler<never, string> = {
+      onConnect: (c) => void c.send(this.#hello()),
+      onMessage() {},
+    }
+    const protocol = new WebSocketProtocol({
+      maxPayload: MAX_PAYLOAD,
+      perMessageDeflate: true,
+      verify: isSameOrigin,
+      onRequest: (request) => this.#page(request),
+    })
+    this.#server = new Server(handler, { address, protocol: protocol as never, logger: 'error' })
+  }
+
+  /** Rejects as every server's `start` does. */
+  async start(): Promise<ConsoleAt> {
+    await this.#server.start()
+    this.#server.runEvery(INTERVAL_MS, () => this.#tick())
+    const { host, port, path } = this.#server.address
+    return path === undefined ? { host, port } : { path }
+  }
+
+  stop(): Promise<void> {
+    return this.#server.stop()
+  }
+
+  #page(request: UpgradeRequest): HttpAnswer | undefined {
+    if (request.method !== 'GET' && request.method !== 'HEAD') return undefined
+    return this.#pages.get(request.path) ?? NOT_FOUND
+  }
+
+  #tick(): void {
+    const now = this.#source.stats()
+    const at = performance.now()
+    const frame = frameOf(this.#before, now, (at - this.#beforeAt) / 1000, Date.now())
+    this.#before = now
+    this.#beforeAt = at
+    this.#frames.push(frame)
+    if (this.#frames.length > MAX_FRAMES) this.#frames.shift()
+    void this.#server.broadcast(JSON.stringify({ type: 'frame', frame, since: sinceStart(now) }))
+  }
+
+  #hello(): string {
+    return JSON.stringify({
+      type: 'hello',
+      about: {
+        address: String(this.#source.address),
+        node: process.version,
+        started: this.#started,
+        interval: INTERVAL_MS,
+        frames: MAX_FRAMES,
+      },
+      frames: this.#frames,
+      since: sinceStart(this.#before),
+    })
+  }
+}
+
+/** Reads the page's files and serves them. */
+export async function startConsole(
+  source: ConsoleSource,
+  address: ConsoleAt,
+): Promise<{ endpoint: ConsoleAt; stop(): Promise<void> }> {
+  const server = new ConsoleServer(source, address, await readPage())
+  return { endpoint: await server.start(), stop: () => server.stop() }
+}
+
+/** What only makes sense as a number since the start. */
+function sinceStart({ total }: ServerStats): object {
+  const { accepted, rejected, lost, restarts, handlerErrors, protocolErrors, slowConsumerDrops, closed } =
+    total
+  return { accepted, rejected, lost, restarts, handlerErrors, protocolErrors, slowConsumerDrops, closed }
+}
+
+/** Any page in a browser can open a WebSocket to this machine; only ours may. Other clients send no Origin. */
+function isSameOrigin({ origin, headers }: UpgradeRequest): boolean {
+  if (origin === undefined) return true
+  return URL.canParse(origin) && new URL(origin).host === headers.get('host')
+}

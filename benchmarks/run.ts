@@ -14,8 +14,9 @@ import { type Entrant, type Row, runCase } from './harness/round.js'
 import type { Case, Suite } from './harness/suite.js'
 import { echo } from './suites/echo.js'
 import { http } from './suites/http.js'
+import { websocket } from './suites/websocket.js'
 
-const SUITES: readonly Suite[] = [echo, http]
+const SUITES: readonly Suite[] = [echo, http, websocket]
 
 function fail(message: string): never {
   console.error(message)

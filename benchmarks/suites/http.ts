@@ -1,10 +1,6 @@
 /** HTTP/1.1 "Hello World": the HTTP plugin beside node:http, and beside Bun where it is installed. */
-import { spawnSync } from 'node:child_process'
-import { existsSync } from 'node:fs'
-import { join } from 'node:path'
-import { nodeServer } from '../harness/contenders.js'
-import { ROOT, script } from '../harness/paths.js'
-import type { Case, Command, Skip, Suite } from '../harness/suite.js'
+import { bunServer, nodeServer } from '../harness/contenders.js'
+import type { Case, Suite } from '../harness/suite.js'
 
 const REQUEST = Buffer.from(
   'GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: keep-alive\r\nAccept: */*\r\n\r\n',
@@ -16,14 +12,6 @@ const REPLY_BYTES = [
   'Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n',
   'Content-Length: 11\r\n\r\nHello World',
 ].join('').length
-
-function prepareBun(): Command | Skip {
-  const installed = join(ROOT, 'node_modules', '.bin', 'bun')
-  const file = existsSync(installed) ? installed : 'bun'
-  const { error } = spawnSync(file, ['--version'])
-  if (error !== undefined) return { skip: 'there is no bun on the PATH' }
-  return { file, args: [script('servers/http-bun')] }
-}
 
 function hello(connections: number, pipeline: number): Case {
   const piped = pipeline === 1 ? '' : ` x ${pipeline} pipelined`
@@ -37,7 +25,7 @@ export const http: Suite = {
   contenders: [
     nodeServer('ringloop', 'http-ringloop'),
     nodeServer('node:http', 'http-node'),
-    { name: 'Bun', prepare: prepareBun },
+    bunServer('Bun', 'http-bun'),
   ],
   cases: [hello(100, 1), hello(100, 10), hello(1000, 1)],
 }

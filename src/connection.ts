@@ -6,7 +6,14 @@
  *     socket ─▶ slab ─▶ unPacket ─▶ onMessage ─▶ packet ─▶ out slab ─▶ socket
  *                 └▶ #in (unfinished packet)               └▶ #out (what the kernel refused)
  */
-import { type CloseCode, type CloseReason, ErrorCode, ProtocolError, RingloopError } from './errors.js'
+import {
+  type CloseCode,
+  type CloseReason,
+  ErrorCode,
+  ProtocolError,
+  RingloopError,
+  toError,
+} from './errors.js'
 import type { Handler } from './handler.js'
 import type { EventLoop } from './loop/event-loop.js'
 import { CELL } from './loop/stats.js'
@@ -300,7 +307,7 @@ export class Connection<Out = Uint8Array | string> {
     const extra = this.#extras()
     extra.drained ??= []
     const waiting = extra.drained
-    return new Promise((resolve) => waiting.push(() => resolve(this.connected)))
+    return new Promise((resolve) => waiting.push(() => resolve((this.flags & CANNOT_SEND) === 0)))
   }
 
   /**
@@ -324,7 +331,7 @@ export class Connection<Out = Uint8Array | string> {
     if ((this.flags & (NOT_CONNECTED | Flag.ESTABLISHED)) !== 0) return
     this.flags |= Flag.ESTABLISHED
     try {
-      this.service.handler.onConnect?.(this)
+      this.#watch('onConnect', this.service.handler.onConnect?.(this))
     } catch (error) {
       this.#fail('onConnect', error)
     }
@@ -582,7 +589,8 @@ export class Connection<Out = Uint8Array | string> {
   #await(promise: PromiseLike<Out | void>, ctx: unknown): void {
     this.#pending++
     if (this.service.protocol.multiplexed !== true) this.flags |= Flag.BLOCKED
-    promise.then(
+    // A thenable of the user's own might settle twice or throw; a promise does not.
+    Promise.resolve(promise).then(
       (out) => this.#settled(out, ctx),
       (error) => {
         this.#pending--
@@ -651,6 +659,7 @@ export class Connection<Out = Uint8Array | string> {
     if (protocol.packetInto !== undefined && this.#out === undefined && transport.openSegment(this, 1)) {
       const slab = transport.slab
       const wrote = protocol.packetInto(this, out, ctx, slab, transport.slabEnd)
+      if ((this.flags & (Flag.BROKEN | Flag.CLOSED)) !== 0) return
       if (wrote >= 0) {
         transport.slabEnd += wrote
         this.outEnd = transport.slabEnd
@@ -671,7 +680,7 @@ export class Connection<Out = Uint8Array | string> {
 
   #appendBytes(bytes: Uint8Array): void {
     const length = bytes.length
-    if (length === 0) return
+    if (length === 0 || (this.flags & (Flag.BROKEN | Flag.CLOSED)) !== 0) return
     const { transport } = this
     transport.markDirty(this)
     if (length >= LARGE) {
@@ -812,7 +821,9 @@ export class Connection<Out = Uint8Array | string> {
     }
     try {
       this.service.protocol.onDrain?.(this)
-      if ((this.flags & Flag.ESTABLISHED) !== 0) this.service.handler.onDrain?.(this)
+      if ((this.flags & Flag.ESTABLISHED) !== 0) {
+        this.#watch('onDrain', this.service.handler.onDrain?.(this))
+      }
     } catch (error) {
       this.#fail('onDrain', error)
     }
@@ -851,10 +862,17 @@ export class Connection<Out = Uint8Array | string> {
     this.transport.markDirty(this)
   }
 
+  /** An async callback may reject, though nothing waits for it. */
+  #watch(where: string, returned: unknown): void {
+    if (isThenable(returned)) {
+      Promise.resolve(returned).catch((error) => this.#fail(where, error))
+    }
+  }
+
   /** A callback threw or rejected: logged, and this connection is closed. */
   #fail(where: string, error: unknown): void {
     const { loop } = this
-    const cause = error instanceof Error ? error : new Error(String(error))
+    const cause = toError(error)
     if ((this.flags & Flag.CLOSED) !== 0) {
       loop.logger.error(
         { err: cause, peer: this.peerAddr },
@@ -914,7 +932,7 @@ export class Connection<Out = Uint8Array | string> {
     }
     if ((this.flags & Flag.ESTABLISHED) === 0) return
     try {
-      handler.onClose?.(this, reason)
+      this.#watch('onClose', handler.onClose?.(this, reason))
     } catch (error) {
       this.#fail('onClose', error)
     }

@@ -2,6 +2,7 @@
  * Every error that ringloop makes. Three kinds, never mixed: a programmer's mistake throws at once with one of the
  * codes below; what a peer or the network does ends in `onClose` with a {@link CloseReason}; a broken invariant asserts.
  */
+import { inspect } from 'node:util'
 
 /** The stable codes; the sentence beside each says when it is used. */
 export const ErrorCode = {
@@ -77,6 +78,16 @@ export type CloseCode =
   | 'network-error'
   | 'slow-consumer'
   | 'server-stopped'
+
+/** What was thrown or rejected, as an Error: anything can be, even what cannot be printed. @internal */
+export function toError(thrown: unknown): Error {
+  if (thrown instanceof Error) return thrown
+  try {
+    return new Error(typeof thrown === 'string' ? thrown : inspect(thrown))
+  } catch {
+    return new Error('a value that cannot be printed')
+  }
+}
 
 /** The codes in the order of the shared counters of closes by reason. @internal */
 export const CLOSE_CODES: readonly CloseCode[] = [

@@ -10,7 +10,7 @@
 import { randomUUID } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { AnyConnection, AnyService, Connection } from '../connection.js'
-import { type CloseReason, ErrorCode, RingloopError } from '../errors.js'
+import { type CloseReason, ErrorCode, RingloopError, toError } from '../errors.js'
 import { createLogger, type Logger } from '../log.js'
 import {
   type Address,
@@ -242,7 +242,7 @@ export class EventLoop {
     try {
       await service.handler.onStart?.(this)
     } catch (error) {
-      const reason = error instanceof Error ? error.message : String(error)
+      const reason = toError(error).message
       throw new RingloopError(ErrorCode.LOOP_START, `onStart of loop ${this.id} failed: ${reason}`, error)
     }
     this.#handler = service.handler
@@ -393,7 +393,7 @@ function tlsOptions(tls: ConnectOptions['tls'], endpoint: Endpoint): Exclude<Con
 
 function connectError(endpoint: Endpoint, cause: unknown): RingloopError {
   const underneath = cause instanceof RingloopError ? (cause.cause ?? cause) : cause
-  const reason = underneath instanceof Error ? underneath.message : String(underneath)
+  const reason = toError(underneath).message
   return new RingloopError(
     ErrorCode.CONNECT,
     `cannot connect to ${endpointText(endpoint)}: ${reason}`,

@@ -2,7 +2,7 @@
  * The module that a loop imports, because a closure cannot cross into a thread: its default export is the handler, its
  * export `protocol` the protocol; each an object, a class made with `new (loop)`, or a factory called with the loop.
  */
-import { ErrorCode, RingloopError } from '../errors.js'
+import { ErrorCode, RingloopError, toError } from '../errors.js'
 import type { Handler } from '../handler.js'
 import { checkHandler, checkProtocol } from '../options.js'
 import type { Protocol } from '../protocol/protocol.js'
@@ -52,7 +52,7 @@ async function importModule(url: string): Promise<Record<string, unknown>> {
   try {
     return (await import(url)) as Record<string, unknown>
   } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error)
+    const reason = toError(error).message
     throw new RingloopError(
       ErrorCode.MODULE_LOAD,
       `the loop module ${url} cannot be loaded: ${reason}`,
@@ -71,7 +71,7 @@ async function make<T>(
   try {
     return check((await instantiate(exported, loop)) as T)
   } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error)
+    const reason = toError(error).message
     throw new RingloopError(
       ErrorCode.MODULE_EXPORT,
       `the export ${name} of ${url} cannot be used: ${reason}`,

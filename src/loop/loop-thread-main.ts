@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert'
 import { parentPort, workerData } from 'node:worker_threads'
-import { ErrorCode, RingloopError } from '../errors.js'
+import { ErrorCode, RingloopError, toError } from '../errors.js'
 import type { Logger } from '../log.js'
 import { createService, socketSettings } from '../options.js'
 import { DescriptorInbox } from './descriptor-inbox.js'
@@ -102,7 +102,7 @@ function receive(loop: EventLoop, message: ToThread): void {
 
 function fail(error: unknown): void {
   const known = error instanceof RingloopError
-  const message = error instanceof Error ? error.message : String(error)
+  const { message } = toError(error)
   const cause = known ? error.cause : error
   const plain = cause instanceof Error ? { message: cause.message, stack: cause.stack } : undefined
   tell({ type: 'failed', code: known ? error.code : ErrorCode.LOOP_START, message, cause: plain })

@@ -1,6 +1,6 @@
 /** What a loop needs to accept connections by itself: a listener, and the count that all loops share. */
 
-import { ErrorCode, RingloopError } from '../errors.js'
+import { ErrorCode, RingloopError, toError } from '../errors.js'
 import type { EventLoop } from './event-loop.js'
 import type { Endpoint, ListenOptions } from './poller/poller.js'
 import { resolveEndpoint } from './resolve.js'
@@ -73,6 +73,6 @@ function listenError(endpoint: Endpoint, cause: unknown): RingloopError {
         : 'stop the other server or choose another port'
     return new RingloopError(ErrorCode.ADDRESS_IN_USE, `${where} is in use: ${advice}`, cause)
   }
-  const reason = cause instanceof Error ? cause.message : String(cause)
+  const reason = toError(cause).message
   return new RingloopError(ErrorCode.LISTEN, `cannot listen on ${where}: ${reason}`, cause)
 }

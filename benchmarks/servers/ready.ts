@@ -5,12 +5,13 @@
 import { fstatSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 
-const COLLECTIONS = 6
-const PAUSE_MS = 100
+const COLLECTIONS = 12
+const PAUSE_MS = 1000
 
 /**
- * Several collections with pauses: the first ones free objects whose finalizers free more, pages go back
- * later.
+ * Several collections with pauses: the first ones free objects whose finalizers free more. V8 gives the spare pages of
+ * its heap back only after some ten seconds in which little is allocated; before that a burst of connections is charged
+ * for them.
  */
 async function settle(): Promise<void> {
   for (let i = 0; i < COLLECTIONS; i++) {

@@ -231,7 +231,7 @@ describe('short writes', () => {
     const fake = await fakeLoop(echo, { slabBytes: 1024, records: 3, highWaterMark: 1 << 30 })
     const peers = Array.from({ length: 20 }, () => fake.accept())
     for (const [i, { socket }] of peers.entries())
-      socket.room = (offered) => (i % 4 === 0 ? offered >> 1 : offered)
+      socket.room = (offered) => (i % 4 === 0 ? Math.ceil(offered / 2) : offered)
     fake.poller.batch((sink) => {
       for (let round = 0; round < 5; round++) {
         for (const [i, { socket }] of peers.entries()) {

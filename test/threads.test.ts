@@ -1,0 +1,321 @@
+import { Server, type ServerOptions } from 'ringloop'
+import { afterEach, describe, expect, it } from 'vitest'
+import { type Child, fixture, fixtureUrl, startChild } from './support/child.js'
+import { openSockets } from './support/descriptors.js'
+import { type MemoryLogger, memoryLogger } from './support/memory-logger.js'
+import { connectRaw, type RawClient } from './support/raw-client.js'
+import { until, within } from './support/wait.js'
+
+// biome-ignore lint/suspicious/noExplicitAny: the handlers are in modules
+type Options = ServerOptions<any, any>
+
+const COMMANDS = fixtureUrl('commands.mjs')
+const POLLERS = ['native', 'net'] as const
+
+const servers: Server[] = []
+const clients: RawClient[] = []
+const children: Child[] = []
+
+afterEach(async () => {
+  for (const client of clients.splice(0)) client.destroy()
+  for (const child of children.splice(0)) child.kill()
+  await Promise.all(servers.splice(0).map((server) => within('a server’s stop', server.stop())))
+})
+
+async function startServer(options: Options): Promise<{ server: Server; logger: MemoryLogger }> {
+  const logger = memoryLogger()
+  const server = new Server(COMMANDS, { address: '127.0.0.1:0', logger, ...options })
+  servers.push(server)
+  await within('the start', server.start())
+  return { server, logger }
+}
+
+async function connect(port: number): Promise<RawClient> {
+  const client = await connectRaw({ port })
+  clients.push(client)
+  return client
+}
+
+async function ask(client: RawClient, question: string): Promise<string> {
+  const from = client.length
+  client.write(question)
+  await client.bytes(from + 1)
+  return client.received.subarray(from).toString()
+}
+
+/** A new connection gets through although a loop may just be dying. */
+async function echoes(port: number, text: string): Promise<boolean> {
+  try {
+    const client = await connect(port)
+    const answer = await client.echo(text)
+    client.destroy()
+    return String(answer) === text
+  } catch {
+    return false
+  }
+}
+
+describe('a loop that dies', () => {
+  const kinds: [string, Options][] = [
+    ['native, 2 loops', { poller: 'native', numLoops: 2 }],
+    ['native, 1 loop', { poller: 'native', numLoops: 1 }],
+    ['native, reusePort, 2 loops', { poller: 'native', numLoops: 2, reusePort: true }],
+    ['net, 2 loops', { poller: 'net', numLoops: 2 }],
+    ['net, 1 loop', { poller: 'net', numLoops: 1 }],
+  ]
+  for (const [name, options] of kinds) {
+    for (const how of ['crash', 'exit'] as const) {
+      it(`${name}, by ${how}: it is reported and replaced, and the port goes on being served`, async () => {
+        const { server, logger } = await startServer(options)
+        const { port } = server.address
+        for (const id of Array.from({ length: options.numLoops ?? 1 }, (_, i) => String(i))) {
+          let victim: RawClient | undefined
+          await until(`a connection is on loop ${id}`, async () => {
+            const client = await connect(port)
+            if ((await ask(client, 'loop')) !== id) return false
+            victim = client
+            return true
+          })
+          const before = logger.find('error', 'died').length
+          victim!.write(how)
+          await victim!.whenClosed().catch(() => victim!.destroy())
+          await until('it is reported', () => logger.find('error', 'died').length === before + 1)
+          await until(`loop ${id} serves again on the port of server.address`, async () => {
+            const client = await connect(port).catch(() => undefined)
+            if (client === undefined) return false
+            const answer = await ask(client, 'loop').catch(() => '')
+            client.destroy()
+            return answer === id
+          })
+        }
+        expect(server.address.port).toBe(port)
+        for (const client of clients.splice(0)) client.destroy()
+        await until('no connection is counted', () => server.stats().total.connections === 0)
+      })
+    }
+  }
+
+  it('takes no other loop’s connections with it', async () => {
+    const { server } = await startServer({ poller: 'native', numLoops: 2 })
+    const [a, b] = [await connect(server.address.port), await connect(server.address.port)]
+    const [loopA, loopB] = [await ask(a, 'loop'), await ask(b, 'loop')]
+    expect(loopA).not.toBe(loopB)
+    a.write('crash')
+    await a.whenClosed().catch(() => {})
+    expect(String(await b.echo('alive'))).toBe('alive')
+    expect(server.stats().total.connections).toBe(1)
+  })
+
+  it('connections that come while no loop is alive are served once one is', async () => {
+    const { server, logger } = await startServer({ poller: 'native', numLoops: 1 })
+    const victim = await connect(server.address.port)
+    victim.write('crash')
+    await until('it died', () => logger.find('error', 'died').length === 1)
+    const waiting = await Promise.all([1, 2, 3].map(() => connect(server.address.port)))
+    for (const client of waiting) expect(String(await client.echo('late'))).toBe('late')
+    expect(server.stats().total.connections).toBe(3)
+  })
+
+  it('does not hold up a stop', async () => {
+    const { server, logger } = await startServer({ poller: 'native', numLoops: 2 })
+    const victim = await connect(server.address.port)
+    victim.write('crash')
+    await until('it died', () => logger.find('error', 'died').length === 1)
+    await within('stop', server.stop({ drain: 100 }))
+  })
+
+  it('a busy loop does not keep stop from ending', async () => {
+    const { server } = await startServer({ poller: 'native', numLoops: 2 })
+    const client = await connect(server.address.port)
+    client.write('spin 300')
+    await within('stop', server.stop())
+  })
+})
+
+describe('stop with drain over threads', () => {
+  for (const poller of POLLERS) {
+    it(`${poller}: pending answers are sent, then everything is closed`, async () => {
+      const { server } = await startServer({ poller, numLoops: 2 })
+      const list = await Promise.all([1, 2, 3, 4].map(() => connect(server.address.port)))
+      for (const client of list) await client.echo('x')
+      for (const client of list) client.write('slow 200')
+      await until('all have asked', () => server.stats().total.messagesIn === 8)
+      const started = performance.now()
+      await within('stop', server.stop({ drain: 5000 }))
+      expect(performance.now() - started).toBeLessThan(4000)
+      for (const client of list) {
+        await client.whenEnded()
+        expect(client.text).toBe('xafter 200')
+      }
+    })
+
+    it(`${poller}: an answer that never comes ends with the drain time`, async () => {
+      const { server } = await startServer({ poller, numLoops: 2 })
+      const client = await connect(server.address.port)
+      client.write('slow 60000')
+      await until('it has asked', () => server.stats().total.messagesIn === 1)
+      await within('stop', server.stop({ drain: 200 }), 3000)
+      await client.whenEnded()
+    })
+  }
+})
+
+describe('workers under load', () => {
+  for (const [poller, total] of [
+    ['native', 30],
+    ['net', 10],
+  ] as const) {
+    it(`${poller}: ${total} rounds of start, traffic and stop leave no socket behind`, async () => {
+      const before = openSockets()
+      for (let round = 0; round < total; round++) {
+        const server = new Server(COMMANDS, { address: '127.0.0.1:0', poller, numLoops: 2, logger: false })
+        await within('the start', server.start())
+        const list = await Promise.all(
+          Array.from({ length: 6 }, () => connectRaw({ port: server.address.port })),
+        )
+        for (const client of list) client.write(Buffer.alloc(20_000))
+        if (round % 2 === 0) await list[0]!.bytes(1)
+        await within('stop', server.stop())
+        for (const client of list) client.destroy()
+      }
+      await until('every socket is closed', () => openSockets() <= before)
+    })
+  }
+
+  it('100 rounds of Worker.terminate() under load: no abort, no leak', async () => {
+    const child = startChild(fixture('terminate-rounds.mjs'), { args: ['100'] })
+    children.push(child)
+    const sockets = await child.line('sockets', 60_000)
+    expect(await child.exit()).toEqual({ code: 0, signal: null })
+    const [before, after] = sockets.split(' ').map(Number)
+    expect(after).toBeLessThanOrEqual(before!)
+  })
+})
+
+describe('the end of the process', () => {
+  for (const poller of POLLERS) {
+    for (const args of [['--here'], ['--loops', '1'], ['--loops', '3']]) {
+      it(`process.exit() with open sockets, ${poller} ${args.join(' ')}: that exit code, no abort`, async () => {
+        const child = startChild(fixture('idle-server.mjs'), { args: ['--poller', poller, ...args] })
+        children.push(child)
+        const port = Number(await child.line('listening'))
+        const list = await Promise.all(Array.from({ length: 8 }, () => connect(port)))
+        for (const client of list) await client.echo('x')
+        for (const client of list) client.write(Buffer.alloc(100_000))
+        child.say('exit')
+        expect(await child.exit()).toEqual({ code: 7, signal: null })
+        expect(child.stderr).toBe('')
+      })
+
+      it(`a stopped server lets the process end, ${poller} ${args.join(' ')}`, async () => {
+        const child = startChild(fixture('idle-server.mjs'), { args: ['--poller', poller, ...args] })
+        children.push(child)
+        const port = Number(await child.line('listening'))
+        const client = await connect(port)
+        await client.echo('x')
+        child.say('stop')
+        expect(await child.exit()).toEqual({ code: 0, signal: null })
+      })
+    }
+  }
+
+  it('threads start under node --input-type=module -e', async () => {
+    const script = `
+      import { Server } from 'ringloop'
+      const server = new Server(${JSON.stringify(COMMANDS.pathname)}, { address: '127.0.0.1:0', numLoops: 2, logger: false })
+      await server.start()
+      console.log('listening ' + server.address.port)
+      await server.stop()`
+    const child = startChild(script, { execArgv: ['--input-type=module', '-e'] })
+    children.push(child)
+    expect(Number(await child.line('listening'))).toBeGreaterThan(0)
+    expect(await child.exit()).toEqual({ code: 0, signal: null })
+  })
+})
+
+describe('EMFILE', () => {
+  for (const [poller, args] of [
+    ['native', ['--here']],
+    ['native', ['--loops', '2']],
+    ['net', ['--here']],
+    ['net', ['--loops', '2']],
+  ] as const) {
+    it(`${poller} ${args.join(' ')}: accepting pauses without spinning, and goes on when there is room`, async () => {
+      const child = startChild(fixture('idle-server.mjs'), {
+        args: ['--poller', poller, ...args],
+        maxFiles: 60,
+      })
+      children.push(child)
+      const port = Number(await child.line('listening'))
+      const list = await Promise.all(Array.from({ length: 80 }, () => connect(port)))
+      const served = new Set<RawClient>()
+      for (const client of list) {
+        client.write('hello')
+        client.socket.once('data', () => served.add(client))
+      }
+      await until('some are served', () => served.size >= 5)
+      child.say('cpu')
+      const [before] = (await child.line('cpu')).split(' ').map(Number)
+      await new Promise((resolve) => setTimeout(resolve, 1000))
+      child.stdout = ''
+      child.say('cpu')
+      const [after] = (await child.line('cpu')).split(' ').map(Number)
+      expect(after! - before!, 'ms of CPU in about a second').toBeLessThan(500)
+      expect(child.exited).toBe(false)
+      for (const client of served) client.destroy()
+      await until('a new connection is served', () => echoes(port, 'room again'), 15_000)
+      expect(child.exited).toBe(false)
+    })
+  }
+})
+
+describe('a peer that sends and never reads', () => {
+  for (const [poller, args] of [
+    ['native', ['--here']],
+    ['net', ['--here']],
+    ['native', ['--loops', '1']],
+  ] as const) {
+    it(`${poller} ${args.join(' ')}: CPU near zero, memory bounded, others are served`, async () => {
+      const child = startChild(fixture('idle-server.mjs'), { args: ['--poller', poller, ...args] })
+      children.push(child)
+      const port = Number(await child.line('listening'))
+      const flood = Buffer.alloc(256 * 1024)
+      const list = await Promise.all(
+        Array.from({ length: 5 }, async () => {
+          const client = await connectRaw({ port }, { paused: true })
+          clients.push(client)
+          const more = (): void => {
+            if (!client.socket.destroyed) client.socket.write(flood, more)
+          }
+          more()
+          return client
+        }),
+      )
+      const sent = (): number =>
+        list.reduce((sum, client) => sum + client.socket.bytesWritten - client.socket.writableLength, 0)
+      let last = -1
+      await until(
+        'nobody takes any more',
+        async () => {
+          const now = sent()
+          await new Promise((resolve) => setTimeout(resolve, 300))
+          const stuck = now === last
+          last = now
+          return stuck
+        },
+        30_000,
+      )
+      const sample = async (): Promise<number[]> => {
+        child.stdout = ''
+        child.say('cpu')
+        return (await child.line('cpu')).split(' ').map(Number)
+      }
+      const [cpuBefore] = await sample()
+      await new Promise((resolve) => setTimeout(resolve, 1000))
+      const [cpuAfter, rss] = await sample()
+      expect(cpuAfter! - cpuBefore!, 'ms of CPU in about a second').toBeLessThan(250)
+      expect(rss! / 1024, 'MiB').toBeLessThan(200)
+      expect(await echoes(port, 'served meanwhile')).toBe(true)
+    })
+  }
+})

@@ -27,6 +27,8 @@ import { type BodyPart, endIterator, type HttpOutput, type Plan, planResponse } 
 import { HttpSession } from './session.js'
 
 const EMPTY = Buffer.alloc(0)
+/** The stream of a request without a body. */
+const NO_STREAM: AsyncIterable<Buffer> = { async *[Symbol.asyncIterator]() {} }
 const CRLF = Buffer.from('\r\n')
 const LAST_CHUNK = Buffer.from('0\r\n\r\n')
 /** Requests that wait for their turn may take so many bytes until the client is held back. */
@@ -187,7 +189,7 @@ export class HttpProtocol implements Protocol<HttpRequest, HttpOutput> {
     const { length } = framing
     const { maxBodyBytes, streamBody } = this.#settings
     if (length === 0 || (!streamBody && length > 0 && length <= buffer.length)) {
-      s.request = new HttpRequest(head, framing)
+      s.request = new HttpRequest(head, framing, streamBody ? NO_STREAM : undefined)
       if (length > 0) s.request.body = buffer.take(length)
       return this.#handOver(s.request)
     }

@@ -13,7 +13,7 @@ export interface HttpResponse {
   /** 200 to 599. Default 200. */
   readonly status?: number
   /**
-   * A list makes one line for each. `Content-Length`, `Date` and `Connection` are filled in; `connection: 'close'` ends the
+   * A list makes one line for each. `Content-Length`, `Content-Type`, `Date` and `Connection` are filled in; `connection: 'close'` ends the
    * connection, `content-length` is for a stream whose length is known and for answers to HEAD.
    */
   readonly headers?: Readonly<Record<string, HeaderValue>>
@@ -35,8 +35,8 @@ export interface Plan {
   readonly close: boolean
 }
 
-const TEXT_TYPE = 'text/plain;charset=utf-8'
-const BYTES_TYPE = 'application/octet-stream'
+const TEXT_TYPE = 'Content-Type: text/plain;charset=utf-8\r\n'
+const BYTES_TYPE = 'Content-Type: application/octet-stream\r\n'
 const TOKEN = /^[\w!#$%&'*+\-.^`|~]+$/
 const VALUE = /^[\t\x20-\x7e\x80-\xff]*$/
 const UNKNOWN = -1
@@ -64,6 +64,7 @@ export function planResponse(
   const close = mustClose || fields.close || !request.framing.keepAlive || untilClose
   let head = `HTTP/1.1 ${status} ${STATUS_CODES[status] ?? ''}\r\n${fields.lines}`
   if (!fields.hasDate) head += clock.date
+  if (!fields.hasType && !bodyless) head += contentType(response.body)
   if (chunked) head += 'Transfer-Encoding: chunked\r\n'
   else if (length !== UNKNOWN && !bodyless) head += `Content-Length: ${length}\r\n`
   if (close) head += 'Connection: close\r\n'
@@ -84,10 +85,14 @@ export function endIterator(iterator: AsyncIterator<unknown> | undefined): void 
 }
 
 function asResponse(out: HttpOutput): HttpResponse {
-  if (typeof out === 'string') return { headers: { 'content-type': TEXT_TYPE }, body: out }
-  if (out instanceof Uint8Array) return { headers: { 'content-type': BYTES_TYPE }, body: out }
-  if (typeof out !== 'object' || out === null) throw invalid('what the handler returned')
+  if (typeof out === 'string' || out instanceof Uint8Array) return { body: out }
+  if (typeof out !== 'object' || out === null) throw invalid(`a ${typeof out}`)
   return isStream(out) ? { body: out } : out
+}
+
+function contentType(body: HttpResponse['body']): string {
+  if (typeof body === 'string') return TEXT_TYPE
+  return body instanceof Uint8Array ? BYTES_TYPE : ''
 }
 
 function isStream(value: object | string): value is AsyncIterable<BodyPart> {
@@ -108,6 +113,7 @@ class Fields {
   length = UNKNOWN
   close = false
   hasDate = false
+  hasType = false
 
   constructor({ headers }: HttpResponse) {
     if (headers === undefined) return
@@ -126,6 +132,9 @@ class Fields {
       case 'connection':
         if (String(value).toLowerCase() === 'close') this.close = true
         return
+      case 'content-type':
+        this.hasType = true
+        break
       case 'date':
         this.hasDate = true
     }

@@ -3,8 +3,7 @@
  * WebSocket has this object and the text of its opening request, nothing else. The loop's thread only.
  */
 import { type Connection, ErrorCode, RingloopError } from '../../index.js'
-import { type HeaderMap, HeadParser } from '../../protocol/http-head.js'
-import { RingBuffer } from '../../ringbuffer/ring-buffer.js'
+import type { HeaderMap, HeadParser } from '../../protocol/http-head.js'
 import type { ClientHandshake } from './client-handshake.js'
 import type { Deflater, Inflater } from './deflate.js'
 import { CloseStatus, isValidCloseCode, MAX_CONTROL_PAYLOAD, Opcode } from './frame.js'
@@ -45,20 +44,25 @@ export interface DeflateState {
   outboxBytes: number
 }
 
+/** The outcome of the opening handshake; the same object for all clients whose requests say the same. */
+export interface Agreed {
+  /** The opening request as a text, in which headers are looked up when they are asked for. */
+  readonly head: string
+  readonly protocol: string | undefined
+}
+
 interface Ending {
   readonly code: number
   readonly reason: string
 }
 
+const NOTHING_AGREED: Agreed = { head: '', protocol: undefined }
 const NOT_CLOSED: Ending = { code: CloseStatus.ABNORMAL, reason: '' }
-const NO_LIMITS = { maxHeaderBytes: Number.POSITIVE_INFINITY, maxHeaders: Number.POSITIVE_INFINITY }
 const MAX_REASON = MAX_CONTROL_PAYLOAD - 2
 
 export class WebSocketSession {
   /** @internal */
   readonly connection: Connection<WebSocketOut>
-  /** @internal */
-  readonly owner: WebSocketProtocol
   /** One of {@link State}. @internal */
   state: number = State.HANDSHAKE
   /** One of {@link Liveness}. @internal */
@@ -71,17 +75,19 @@ export class WebSocketSession {
   deflate: DeflateState | undefined = undefined
   /** @internal */
   timer: SessionTimer | undefined = undefined
-  /** The opening request as it came: headers are looked up in it when asked for. @internal */
-  head = ''
-  /** The subprotocol that both sides speak. */
-  protocol: string | undefined = undefined
+  /** @internal */
+  agreed: Agreed = NOTHING_AGREED
   /** @internal */
   ending: Ending = NOT_CLOSED
 
   /** @internal */
-  constructor(connection: Connection<WebSocketOut>, owner: WebSocketProtocol) {
+  constructor(connection: Connection<WebSocketOut>) {
     this.connection = connection
-    this.owner = owner
+  }
+
+  /** @internal */
+  get owner(): WebSocketProtocol {
+    return this.connection.service.protocol as unknown as WebSocketProtocol
   }
 
   /** `true` from `onConnect` until one side closes: messages can be sent. */
@@ -90,14 +96,13 @@ export class WebSocketSession {
   }
 
   /**
-   * The opening request, parsed anew each time it is asked for. Of a connection in the client role there is none:
+   * The opening request, parsed anew each time it is asked for, without the headers that only the handshake needed. Of a connection in the client role there is none:
    * throws `ERR_RINGLOOP_STATE`.
    */
   get request(): UpgradeRequest {
-    if (this.head === '') throw new RingloopError(ErrorCode.STATE, 'there is no request on this connection')
-    const buffer = new RingBuffer(0)
-    buffer.withData(Buffer.from(this.head, 'latin1'))
-    return new UpgradeRequest(new HeadParser(NO_LIMITS).parse(buffer)!)
+    const { head } = this.agreed
+    if (head === '') throw new RingloopError(ErrorCode.STATE, 'there is no request on this connection')
+    return UpgradeRequest.from(head)
   }
 
   /** The path that the client asked for, percent-encoded as sent. */
@@ -117,6 +122,11 @@ export class WebSocketSession {
   /** The page that a browser speaks for; other clients may send what they like. */
   get origin(): string | undefined {
     return this.request.origin
+  }
+
+  /** The subprotocol that both sides speak. */
+  get protocol(): string | undefined {
+    return this.agreed.protocol
   }
 
   /** Whether `permessage-deflate` was agreed on. */

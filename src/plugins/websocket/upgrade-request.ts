@@ -1,5 +1,10 @@
 /** A request as hooks and handlers see it. It holds text only and may be kept. */
-import type { HeaderMap, RequestHead } from '../../protocol/http-head.js'
+import { type HeaderMap, HeadParser, type RequestHead } from '../../protocol/http-head.js'
+import { RingBuffer } from '../../ringbuffer/ring-buffer.js'
+
+/** Of no use once the WebSocket is open. */
+const SPENT = new Set(['connection', 'sec-websocket-key', 'sec-websocket-version', 'upgrade'])
+const NO_LIMITS = { maxHeaderBytes: Number.POSITIVE_INFINITY, maxHeaders: Number.POSITIVE_INFINITY }
 
 /** The opening request of a WebSocket, or a plain HTTP request that came instead. */
 export class UpgradeRequest {
@@ -8,6 +13,21 @@ export class UpgradeRequest {
   /** @internal */
   constructor(head: RequestHead) {
     this.#head = head
+  }
+
+  /** Reads what {@link compact} has written. @internal */
+  static from(text: string): UpgradeRequest {
+    const buffer = new RingBuffer(0)
+    buffer.withData(Buffer.from(text, 'latin1'))
+    return new UpgradeRequest(new HeadParser(NO_LIMITS).parse(buffer)!)
+  }
+
+  /** The request as one text, a fraction of the size of this object, without what only the handshake needs. @internal */
+  compact(): string {
+    const { method, target, headers } = this.#head
+    let text = `${method} ${target} HTTP/1.1\r\n`
+    for (const [name, value] of headers) if (!SPENT.has(name)) text += `${name}: ${value}\r\n`
+    return Buffer.from(`${text}\r\n`, 'latin1').toString('latin1') // in one piece: slices would keep the whole head
   }
 
   get method(): string {

@@ -21,7 +21,7 @@ import {
   switchingProtocols,
   type Upgrade,
 } from './server-handshake.js'
-import { Liveness, State, WebSocketSession } from './session.js'
+import { type Agreed, Liveness, State, WebSocketSession } from './session.js'
 import { SessionTimer } from './session-timer.js'
 import { UpgradeRequest } from './upgrade-request.js'
 
@@ -37,6 +37,10 @@ const STATUS_OF: Readonly<Partial<Record<CloseReason['code'], number>>> = {
   'read-buffer-full': CloseStatus.TOO_BIG,
 }
 
+/** How many outcomes of handshakes are kept to be shared, and how long a request may be for that. */
+const SHARED_HEADS = 256
+const SHARED_LENGTH = 2048
+
 const NO_BYTES: Buffer = Buffer.alloc(0)
 
 export class WebSocketProtocol implements Protocol<WebSocketContext, WebSocketOut> {
@@ -46,6 +50,7 @@ export class WebSocketProtocol implements Protocol<WebSocketContext, WebSocketOu
   readonly #settings: WebSocketSettings
   readonly #receiver: Receiver
   readonly #zlib: ZlibQueue
+  readonly #shared = new Map<string, Agreed>()
 
   /** Throws `ERR_RINGLOOP_OPTION`. */
   constructor(options: WebSocketOptions = {}) {
@@ -56,7 +61,7 @@ export class WebSocketProtocol implements Protocol<WebSocketContext, WebSocketOu
   }
 
   onConnect(c: WebSocketConnection): void {
-    const session = new WebSocketSession(c, this)
+    const session = new WebSocketSession(c)
     c.session = session
     this.#startTimer(session, this.#settings.handshakeTimeout)
     if (this.#settings.client === undefined) {
@@ -131,8 +136,6 @@ export class WebSocketProtocol implements Protocol<WebSocketContext, WebSocketOu
     parser: HeadParser,
     buffer: RingBuffer,
   ): void {
-    buffer.linearize()
-    const { storage, start, length } = buffer
     let head: RequestHead | undefined
     try {
       head = parser.parse(buffer)
@@ -143,7 +146,6 @@ export class WebSocketProtocol implements Protocol<WebSocketContext, WebSocketOu
     }
     if (head === undefined) return
     session.opening = undefined
-    session.head = storage.toString('latin1', start, start + length - buffer.length)
     this.#handleRequest(c, session, head)
   }
 
@@ -219,10 +221,11 @@ export class WebSocketProtocol implements Protocol<WebSocketContext, WebSocketOu
     upgrade: Upgrade,
   ): void {
     if (session.state !== State.DECIDING) return
-    session.protocol = this.#chooseProtocol(request)
+    const protocol = this.#chooseProtocol(request)
     const { deflate } = this.#settings
     const agreed = deflate === undefined ? undefined : acceptOffer(upgrade.extensions, deflate)
-    c.sendRaw(switchingProtocols(upgrade.key, session.protocol, agreed?.header ?? ''))
+    c.sendRaw(switchingProtocols(upgrade.key, protocol, agreed?.header ?? ''))
+    session.agreed = this.#share(request.compact(), protocol)
     this.#open(session, agreed?.params)
   }
 
@@ -236,10 +239,22 @@ export class WebSocketProtocol implements Protocol<WebSocketContext, WebSocketOu
     throw new TypeError(`protocols() chose '${chosen}', which the client did not offer`)
   }
 
+  /** Clients of one kind often say the same: then they share one text. */
+  #share(head: string, protocol: string | undefined): Agreed {
+    const known = this.#shared.get(head)
+    if (known !== undefined && known.protocol === protocol) return known
+    const agreed = { head, protocol }
+    if (head.length <= SHARED_LENGTH) {
+      if (this.#shared.size >= SHARED_HEADS) this.#shared.clear()
+      this.#shared.set(head, agreed)
+    }
+    return agreed
+  }
+
   #readAnswer(session: WebSocketSession, client: ClientHandshake, buffer: RingBuffer): void {
     const agreement = client.read(buffer)
     if (agreement === undefined) return
-    session.protocol = agreement.protocol
+    session.agreed = { head: '', protocol: agreement.protocol }
     this.#open(session, agreement.deflate)
   }
 

@@ -26,6 +26,23 @@ const Kind = {
 /** Numbers per record: slot, offset, length or -errno, kind. */
 const STRIDE = 4
 
+/**
+ * From Node 24 on the mark also forbids Node itself to detach the memory, which it does at the end of a thread: it aborts
+ * (seen in 24.21 and 26.10). The memory stays unmarked there; should it be transferred away, the addon keeps it alive.
+ */
+const CAN_MARK = markLeavesDetachable()
+
+function markLeavesDetachable(): boolean {
+  const probe: ArrayBuffer & { transfer?: () => ArrayBuffer } = new ArrayBuffer(1)
+  markAsUntransferable(probe)
+  try {
+    probe.transfer?.()
+    return true
+  } catch {
+    return false
+  }
+}
+
 export class NativePoller implements Poller {
   readonly kind = 'native'
   readonly outSlab: Buffer
@@ -50,8 +67,10 @@ export class NativePoller implements Poller {
       const error = systemError(created.poller, 'epoll')
       throw new RingloopError(ErrorCode.POLLER, `the native poller cannot be made: ${error.message}`, error)
     }
-    for (const memory of [created.inSlab, created.inRecords, created.outSlab, created.outRecords]) {
-      markAsUntransferable(memory)
+    if (CAN_MARK) {
+      for (const memory of [created.inSlab, created.inRecords, created.outSlab, created.outRecords]) {
+        markAsUntransferable(memory)
+      }
     }
     this.#addon = addon
     this.#poller = created.poller

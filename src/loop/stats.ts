@@ -129,8 +129,8 @@ export class Scale {
   }
 }
 
-/** 0.5 µs to 1 s. */
-const HANDLER_TIME = new Scale(CLOSED_CELL + CLOSE_CODES.length, 0.0005, 1, 22)
+/** 0.125 µs, about what reading the clock takes, to 1 s. */
+const HANDLER_TIME = new Scale(CLOSED_CELL + CLOSE_CODES.length, 0.000125, 1, 24)
 /** 4 µs to 1 s. */
 const BATCH_TIME = new Scale(HANDLER_TIME.end, 0.004, 2, 10)
 /** 1 to 1024 records. */

@@ -262,7 +262,7 @@ class PanelView {
       const d = this.panel.stacked ? this.band(rows, i, max) : this.line(rows, i, max)
       shapes.push(shape('path', { class: `${this.panel.stacked ? 'band' : 'line'} ${className}`, d }))
     }
-    return shapes
+    return shapes.reverse()
   }
 
   point(at, value, max) {

@@ -1,0 +1,155 @@
+import { describe, expect, it } from 'vitest'
+import { AcceptOnlySink } from '../src/loop/poller/accept-only-sink.js'
+import { loadNativeAddon, type NativeAddon } from '../src/loop/poller/native-addon.js'
+import { NativePoller } from '../src/loop/poller/native-poller.js'
+import { testPoller } from './poller.case.js'
+import { connectRaw } from './support/raw-client.js'
+import { until } from './support/wait.js'
+
+testPoller('native', (sink) => new NativePoller(sink))
+
+class Accepts extends AcceptOnlySink {
+  readonly slots: number[] = []
+  lost = 0
+  handleAccept(slot: number): void {
+    this.slots.push(slot)
+  }
+  handleAcceptError(): void {}
+  handleLost(): void {
+    this.lost++
+  }
+}
+
+const LISTEN = { noDelay: true, keepAlive: 0, backlog: 128, reusePort: false, park: true }
+
+describe('native: hand-off between pollers', () => {
+  async function parked(): Promise<{
+    sink: Accepts
+    poller: NativePoller
+    slot: number
+    client: Awaited<ReturnType<typeof connectRaw>>
+  }> {
+    const sink = new Accepts()
+    const poller = new NativePoller(sink)
+    const { endpoint } = await poller.listen({ host: '127.0.0.1', port: 0 }, LISTEN)
+    const client = await connectRaw(endpoint as { port: number })
+    await until('it is accepted', () => sink.slots.length === 1)
+    return { sink, poller, slot: sink.slots[0]!, client }
+  }
+
+  it('gives a parked socket to another poller, with its peer’s address, and can do it once', async () => {
+    const from = await parked()
+    const to = new Accepts()
+    const target = new NativePoller(to)
+    target.parkMailbox()
+    const peer = from.poller.peerAddr(from.slot)
+    expect(from.poller.handOff(from.slot, target.mailbox)).toBe(0)
+    expect(from.poller.handOff(from.slot, target.mailbox)).toBeLessThan(0)
+    await until('it has arrived', () => to.slots.length === 1)
+    expect(target.peerAddr(to.slots[0]!)).toBe(peer)
+    expect(peer).toBe(`127.0.0.1:${from.client.socket.localPort}`)
+    target.destroy()
+    await from.client.whenEnded()
+    from.poller.destroy()
+    from.client.destroy()
+  })
+
+  it('keeps the socket when there is no such mailbox, or it is gone', async () => {
+    const from = await parked()
+    const gone = new NativePoller(new Accepts())
+    gone.destroy()
+    for (const mailbox of [-1, 0, 1 << 30, gone.mailbox]) {
+      expect(from.poller.handOff(from.slot, mailbox)).toBeLessThan(0)
+    }
+    expect(from.poller.peerAddr(from.slot)).not.toBe('')
+    from.poller.destroy()
+    await from.client.whenEnded()
+    from.client.destroy()
+  })
+
+  it('closes what waits in a mailbox when its poller is destroyed', async () => {
+    const from = await parked()
+    const target = new NativePoller(new Accepts())
+    expect(from.poller.handOff(from.slot, target.mailbox)).toBe(0)
+    target.destroy()
+    await from.client.whenEnded()
+    from.poller.destroy()
+    from.client.destroy()
+  })
+})
+
+describe('the addon', () => {
+  const addon = loadNativeAddon() as NativeAddon
+  // biome-ignore lint/suspicious/noExplicitAny: wrong arguments are what is tested
+  const any = addon as any
+
+  it('refuses wrong arguments with a TypeError and pollers that are none with a negative number', () => {
+    for (const [name, method] of Object.entries(any) as [string, (...args: unknown[]) => unknown][]) {
+      for (const args of [
+        [],
+        ['x'],
+        [{}, {}],
+        [Symbol(), 1, 2],
+        [null, null, null, null, null, null, null, null],
+      ]) {
+        expect(() => method(...args), name).toThrow(TypeError)
+      }
+    }
+    for (const poller of [-1, 0x7fffffff, 12345]) {
+      expect(any.write(poller, 0, Buffer.alloc(4), 0, 4)).toBeLessThan(0)
+      expect(any.close(poller, 0, false)).toBeLessThan(0)
+      expect(any.listenTcp(poller, '127.0.0.1', 0, 1, true, 0, false, false)).toBeLessThan(0)
+      any.destroy(poller)
+      any.setRef(poller, true)
+    }
+  })
+
+  it('checks every range of a write', () => {
+    const { poller } = addon.create(() => {})
+    for (const [start, end] of [
+      [-1, 2],
+      [0, 5],
+      [3, 2],
+      [0, Number.MAX_SAFE_INTEGER],
+      [Number.MAX_SAFE_INTEGER, Number.MAX_SAFE_INTEGER],
+    ]) {
+      expect(() => any.write(poller, 0, Buffer.alloc(4), start, end)).toThrow(TypeError)
+    }
+    expect(() => any.write(poller, 0, 'text', 0, 1)).toThrow(TypeError)
+    expect(() => any.write(poller, 0, new ArrayBuffer(4), 0, 1)).toThrow(TypeError)
+    addon.destroy(poller)
+  })
+
+  it('trusts nothing in the shared tables', async () => {
+    const sink = new Accepts()
+    const poller = new NativePoller(sink)
+    const { endpoint } = await poller.listen({ host: '127.0.0.1', port: 0 }, { ...LISTEN, park: false })
+    const client = await connectRaw(endpoint as { port: number })
+    await until('it is accepted', () => sink.slots.length === 1)
+    const slot = sink.slots[0]!
+    const wild = [-1, 2 ** 31 - 1, -(2 ** 31), 256 * 1024, 256 * 1024 + 1]
+    for (const offset of wild) {
+      for (const length of wild) {
+        poller.outRecords.set([slot, offset, length])
+        poller.flush(1)
+      }
+    }
+    for (const count of [-1, 4097, 2 ** 31 - 1]) expect(() => poller.flush(count)).not.toThrow()
+    poller.destroy()
+    client.destroy()
+  })
+
+  it('lends a typed array of any kind only its own bytes', async () => {
+    const sink = new Accepts()
+    const poller = new NativePoller(sink)
+    const { endpoint } = await poller.listen({ host: '127.0.0.1', port: 0 }, { ...LISTEN, park: false })
+    const client = await connectRaw(endpoint as { port: number })
+    await until('it is accepted', () => sink.slots.length === 1)
+    const bytes = Buffer.from('0123456789').subarray(2, 6)
+    expect(poller.write(sink.slots[0]!, bytes, 1, 4)).toBe(3)
+    await client.bytes(3)
+    expect(client.text).toBe('345')
+    poller.destroy()
+    client.destroy()
+  })
+})

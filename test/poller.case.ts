@@ -1,0 +1,700 @@
+/**
+ * What every poller must do: one suite, called with each of them. It uses the interface alone; the peers are sockets of
+ * `node:net`, in this process.
+ */
+import { once } from 'node:events'
+import { mkdtemp, rm } from 'node:fs/promises'
+import net from 'node:net'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
+import fc from 'fast-check'
+import { afterEach, describe, expect, it } from 'vitest'
+import {
+  type Endpoint,
+  type ListenOptions,
+  OUT_STRIDE,
+  type Poller,
+  type PollerSink,
+} from '../src/loop/poller/poller.js'
+import { openSockets } from './support/descriptors.js'
+import { connectRaw, RawClient } from './support/raw-client.js'
+import { rounds, until } from './support/wait.js'
+
+const LISTEN: ListenOptions = { noDelay: true, keepAlive: 0, backlog: 128, reusePort: false, park: false }
+const CONNECT = { noDelay: true, keepAlive: 0 }
+const LOCAL: Endpoint = { host: '127.0.0.1', port: 0 }
+const EBADF = -9
+
+/** A sink that keeps what it is told, by slot. */
+class Recorder implements PollerSink {
+  poller!: Poller
+  readonly log: string[] = []
+  readonly accepted: number[] = []
+  readonly data = new Map<number, Buffer[]>()
+  batches = 0
+  inBatch = false
+  onAccept: (slot: number) => void = () => {}
+  onRead: (slot: number, bytes: Buffer) => void = () => {}
+
+  #note(text: string): void {
+    expect(this.inBatch, `${text} is reported inside a batch`).toBe(true)
+    this.log.push(text)
+  }
+  handleBatchStart(): void {
+    expect(this.inBatch).toBe(false)
+    this.inBatch = true
+    this.batches++
+  }
+  handleBatchEnd(): void {
+    expect(this.inBatch).toBe(true)
+    this.inBatch = false
+  }
+  handleAccept(slot: number, listener: number): void {
+    this.#note(`accept ${slot} ${listener}`)
+    this.accepted.push(slot)
+    this.data.set(slot, [])
+    this.onAccept(slot)
+  }
+  handleLost(): void {
+    this.#note('lost')
+  }
+  handleConnect(slot: number): void {
+    this.#note(`connect ${slot}`)
+    this.data.set(slot, [])
+  }
+  handleRead(slot: number, storage: Buffer, start: number, end: number): void {
+    this.#note(`read ${slot}`)
+    const bytes = Buffer.from(storage.subarray(start, end))
+    this.data.get(slot)?.push(bytes)
+    this.onRead(slot, bytes)
+  }
+  handleEnd(slot: number): void {
+    this.#note(`end ${slot}`)
+  }
+  handleError(slot: number, errno: number): void {
+    this.#note(`error ${slot} ${errno}`)
+  }
+  handleHangup(slot: number): void {
+    this.#note(`hangup ${slot}`)
+  }
+  handleWritable(slot: number): void {
+    this.#note(`writable ${slot}`)
+  }
+  handleAcceptError(listener: number, errno: number): void {
+    this.#note(`acceptError ${listener} ${errno}`)
+  }
+
+  bytes(slot: number): Buffer {
+    return Buffer.concat(this.data.get(slot) ?? [])
+  }
+  count(text: string): number {
+    return this.log.filter((line) => line.startsWith(text)).length
+  }
+  has(text: string): boolean {
+    return this.count(text) > 0
+  }
+}
+
+export function testPoller(name: string, create: (sink: PollerSink) => Poller): void {
+  const pollers: Poller[] = []
+  const peers: RawClient[] = []
+  const closers: (() => Promise<unknown>)[] = []
+
+  afterEach(async () => {
+    for (const peer of peers.splice(0)) peer.destroy()
+    for (const poller of pollers.splice(0)) poller.destroy()
+    for (const close of closers.splice(0)) await close()
+  })
+
+  function makePoller(): { poller: Poller; sink: Recorder } {
+    const sink = new Recorder()
+    const poller = create(sink)
+    sink.poller = poller
+    pollers.push(poller)
+    return { poller, sink }
+  }
+
+  async function listening(
+    endpoint: Endpoint = LOCAL,
+  ): Promise<{ poller: Poller; sink: Recorder; endpoint: Endpoint; listener: number }> {
+    const made = makePoller()
+    const { endpoint: bound, listener } = await made.poller.listen(endpoint, LISTEN)
+    return { ...made, endpoint: bound, listener }
+  }
+
+  /** A peer that is connected, and the poller's side of it. */
+  async function pair(
+    paused = false,
+  ): Promise<{ poller: Poller; sink: Recorder; peer: RawClient; slot: number }> {
+    const { poller, sink, endpoint } = await listening()
+    const peer = await connectRaw(endpoint as net.NetConnectOpts as { port: number }, { paused })
+    peers.push(peer)
+    await until('it is accepted', () => sink.accepted.length === 1)
+    return { poller, sink, peer, slot: sink.accepted[0]! }
+  }
+
+  /** Writes all of `bytes` by the contract: after a short write, the rest when there is room. */
+  async function writeAll(poller: Poller, sink: Recorder, slot: number, bytes: Buffer): Promise<number> {
+    let at = 0
+    let shorts = 0
+    while (at < bytes.length) {
+      const before = sink.count(`writable ${slot}`)
+      const taken = poller.write(slot, bytes, at, bytes.length)
+      expect(taken).toBeGreaterThanOrEqual(0)
+      at += taken
+      if (at === bytes.length) break
+      shorts++
+      await until('there is room again', () => sink.count(`writable ${slot}`) > before)
+    }
+    return shorts
+  }
+
+  /** A server of node:net to connect to. */
+  async function netServer(
+    options: net.ListenOptions = { host: '127.0.0.1', port: 0 },
+  ): Promise<{ endpoint: Endpoint; sockets: RawClient[] }> {
+    const sockets: RawClient[] = []
+    const server = net.createServer({ allowHalfOpen: true }, (socket) => {
+      const client = new RawClient(socket)
+      sockets.push(client)
+      peers.push(client)
+    })
+    server.listen(options)
+    await once(server, 'listening')
+    closers.push(async () => new Promise((resolve) => server.close(resolve)))
+    const address = server.address()
+    if (typeof address === 'string') return { endpoint: { path: address }, sockets }
+    return { endpoint: { host: address!.address, port: address!.port }, sockets }
+  }
+
+  async function tempFolder(): Promise<string> {
+    const folder = await mkdtemp(path.join(tmpdir(), 'ringloop-'))
+    closers.push(() => rm(folder, { recursive: true }))
+    return folder
+  }
+
+  describe(`${name}: listening and connecting`, () => {
+    it('accepts over IPv4, with both addresses', async () => {
+      const { poller, sink, peer, slot } = await pair()
+      expect(poller.peerAddr(slot)).toBe(`127.0.0.1:${peer.socket.localPort}`)
+      expect(poller.localAddr(slot)).toBe(`127.0.0.1:${peer.socket.remotePort}`)
+      peer.write('hello')
+      await until('it is read', () => sink.bytes(slot).length === 5)
+      expect(String(sink.bytes(slot))).toBe('hello')
+    })
+
+    it('accepts over IPv6, with both addresses', async () => {
+      const { poller, sink, endpoint } = await listening({ host: '::1', port: 0 })
+      const peer = await connectRaw(endpoint as { port: number })
+      peers.push(peer)
+      await until('it is accepted', () => sink.accepted.length === 1)
+      expect(poller.peerAddr(0)).toBe(`[::1]:${peer.socket.localPort}`)
+      expect(poller.localAddr(0)).toBe(`[::1]:${peer.socket.remotePort}`)
+    })
+
+    it('accepts on ::, and writes an IPv4 peer as IPv4', async () => {
+      const { poller, sink, endpoint } = await listening({ host: '::', port: 0 })
+      const peer = await connectRaw({ host: '127.0.0.1', port: (endpoint as { port: number }).port })
+      peers.push(peer)
+      await until('it is accepted', () => sink.accepted.length === 1)
+      expect(poller.peerAddr(0)).toBe(`127.0.0.1:${peer.socket.localPort}`)
+      expect(poller.localAddr(0)).toMatch(/^127\.0\.0\.1:/)
+    })
+
+    it('accepts on a unix socket, without addresses', async () => {
+      const file = path.join(await tempFolder(), 'p.sock')
+      const { poller, sink } = await listening({ path: file })
+      const peer = await connectRaw({ path: file })
+      peers.push(peer)
+      await until('it is accepted', () => sink.accepted.length === 1)
+      peer.write('x')
+      await until('it is read', () => sink.bytes(0).length === 1)
+      expect(poller.peerAddr(0)).toBe('')
+    })
+
+    it('refuses an address in use, and one that is not of this machine', async () => {
+      const { endpoint } = await listening()
+      const { poller } = makePoller()
+      await expect(poller.listen(endpoint, LISTEN)).rejects.toMatchObject({ code: 'EADDRINUSE' })
+      await expect(poller.listen({ host: '192.0.2.1', port: 0 }, LISTEN)).rejects.toMatchObject({
+        code: 'EADDRNOTAVAIL',
+      })
+      await expect(poller.listen({ path: '/nowhere/p.sock' }, LISTEN)).rejects.toMatchObject({
+        code: expect.stringMatching(/^E/),
+      })
+    })
+
+    it('listens several times at once, each listener with its own number', async () => {
+      const { poller, sink } = makePoller()
+      const both = await Promise.all([poller.listen(LOCAL, LISTEN), poller.listen(LOCAL, LISTEN)])
+      expect(both[0].listener).not.toBe(both[1].listener)
+      for (const { endpoint } of both) peers.push(await connectRaw(endpoint as { port: number }))
+      await until('both are accepted', () => sink.accepted.length === 2)
+      expect(
+        sink.log
+          .filter((line) => line.startsWith('accept'))
+          .map((line) => Number(line.split(' ')[2]))
+          .sort(),
+      ).toEqual(both.map((each) => each.listener).sort())
+    })
+
+    it('accepts no more after closeListener, and what is open goes on', async () => {
+      const { poller, sink, endpoint, listener } = await listening()
+      const peer = await connectRaw(endpoint as { port: number })
+      peers.push(peer)
+      await until('it is accepted', () => sink.accepted.length === 1)
+      poller.closeListener(listener)
+      poller.closeListener(listener)
+      await rounds(2)
+      await expect(connectRaw(endpoint as { port: number })).rejects.toThrow('ECONNREFUSED')
+      peer.write('x')
+      await until('it is read', () => sink.bytes(0).length === 1)
+    })
+
+    for (const [where, host] of [
+      ['IPv4', '127.0.0.1'],
+      ['IPv6', '::1'],
+    ] as const) {
+      it(`connects over ${where}`, async () => {
+        const { endpoint, sockets } = await netServer({ host, port: 0 })
+        const { poller, sink } = makePoller()
+        const slot = poller.connect(endpoint, CONNECT)
+        expect(slot).toBeGreaterThanOrEqual(0)
+        await until('it is through', () => sink.has(`connect ${slot}`))
+        poller.write(slot, Buffer.from('hi'), 0, 2)
+        await until('the server has it', () => sockets[0]?.length === 2)
+        sockets[0]!.write('back')
+        await until('it is read', () => sink.bytes(slot).length === 4)
+        const port = (endpoint as { port: number }).port
+        expect(poller.peerAddr(slot)).toBe(host === '::1' ? `[::1]:${port}` : `127.0.0.1:${port}`)
+        expect(poller.localAddr(slot)).toMatch(/:\d+$/)
+      })
+    }
+
+    it('connects to a unix socket', async () => {
+      const { endpoint, sockets } = await netServer({ path: path.join(await tempFolder(), 'q.sock') })
+      const { poller, sink } = makePoller()
+      const slot = poller.connect(endpoint, CONNECT)
+      await until('it is through', () => sink.has(`connect ${slot}`))
+      poller.write(slot, Buffer.from('hi'), 0, 2)
+      await until('the server has it', () => sockets[0]?.length === 2)
+    })
+
+    it('knows the peer’s address of a connect that takes its time', async () => {
+      // A full backlog makes the kernel drop the first SYN: the connect is through about a second later.
+      const full = net.createServer()
+      full.listen({ host: '127.0.0.1', port: 0, backlog: 1 })
+      await once(full, 'listening')
+      const parked = await listening()
+      void parked
+      const { port } = full.address() as net.AddressInfo
+      closers.push(async () => new Promise((resolve) => full.close(resolve)))
+      const { poller, sink } = makePoller()
+      const slot = poller.connect({ host: '127.0.0.1', port }, CONNECT)
+      expect(poller.peerAddr(slot)).toBe(`127.0.0.1:${port}`)
+      await until('it is through', () => sink.has(`connect ${slot}`))
+      poller.close(slot, false)
+      const { poller: other } = makePoller()
+      const unreachable = other.connect({ host: '192.0.2.1', port: 9 }, CONNECT)
+      if (unreachable >= 0) expect(other.peerAddr(unreachable)).toBe('192.0.2.1:9')
+    })
+
+    it('reports a refused connect, now or as an error of the slot', async () => {
+      const { endpoint, sockets } = await netServer()
+      void sockets
+      await closers.pop()!()
+      const { poller, sink } = makePoller()
+      const slot = poller.connect(endpoint, CONNECT)
+      if (slot >= 0) {
+        await until('it has failed', () => sink.has(`error ${slot}`))
+        expect(sink.log).toEqual([`error ${slot} -111`])
+        poller.close(slot, false)
+      } else {
+        expect(slot).toBe(-111)
+      }
+    })
+  })
+
+  describe(`${name}: reading and writing`, () => {
+    it('reads what many peers send at once, each in its order', async () => {
+      const { sink, endpoint } = await listening()
+      const list = await Promise.all(
+        Array.from({ length: 30 }, () => connectRaw(endpoint as { port: number })),
+      )
+      peers.push(...list)
+      for (const [i, peer] of list.entries()) {
+        for (let k = 0; k < 20; k++) peer.write(Buffer.alloc(5000, i * 20 + k))
+      }
+      await until(
+        'all is read',
+        () =>
+          [...sink.data.values()].every(
+            (chunks) => chunks.reduce((n, chunk) => n + chunk.length, 0) === 100_000,
+          ) && sink.accepted.length === 30,
+      )
+      const seen = new Set<number>()
+      for (const slot of sink.accepted) {
+        const bytes = sink.bytes(slot)
+        const i = Math.floor(bytes[0]! / 20) | 0
+        void i
+        const expected = Buffer.concat(
+          Array.from({ length: 20 }, (_, k) => Buffer.alloc(5000, bytes[0]! + k)),
+        )
+        expect(bytes.equals(expected)).toBe(true)
+        seen.add(slot)
+      }
+      expect(seen.size).toBe(30)
+    })
+
+    it('takes short writes, says when there is room, and loses nothing', async () => {
+      const { poller, sink, peer, slot } = await pair(true)
+      const bytes = Buffer.alloc(12_000_000)
+      for (let i = 0; i < bytes.length; i += 4) bytes.writeUInt32LE(i, i)
+      setTimeout(() => peer.socket.resume(), 100)
+      const shorts = await writeAll(poller, sink, slot, bytes)
+      expect(shorts).toBeGreaterThan(0)
+      await peer.bytes(bytes.length)
+      expect(peer.received.equals(bytes)).toBe(true)
+    })
+
+    it('says writable only after a short write', async () => {
+      const { poller, sink, peer, slot } = await pair()
+      expect(poller.write(slot, Buffer.from('abc'), 1, 2)).toBe(1)
+      await peer.bytes(1)
+      await rounds(10)
+      expect(peer.text).toBe('b')
+      expect(sink.has('writable')).toBe(false)
+    })
+
+    it('flush writes records of several slots and puts what was taken in their place', async () => {
+      const { poller, sink, endpoint } = await listening()
+      for (let i = 0; i < 3; i++) peers.push(await connectRaw(endpoint as { port: number }))
+      await until('all are accepted', () => sink.accepted.length === 3)
+      poller.outSlab.write('onetwothree')
+      const records = [sink.accepted[0]!, 0, 3, sink.accepted[1]!, 3, 3, 12345, 0, 3, sink.accepted[2]!, 6, 5]
+      records.forEach((value, i) => {
+        poller.outRecords[i] = value
+      })
+      expect(poller.flush(4)).toBe(1)
+      expect([2, 5, 8, 11].map((i) => poller.outRecords[i])).toEqual([3, 3, EBADF, 5])
+      await until('all have theirs', () => peers.every((peer) => peer.length >= 3))
+      expect(peers.map((peer) => peer.text).sort()).toEqual(['one', 'three', 'two'])
+      expect(OUT_STRIDE).toBe(3)
+    })
+
+    it('reads nothing while reading is off, and all of it afterwards', async () => {
+      const { poller, sink, peer, slot } = await pair()
+      poller.setReading(slot, false)
+      peer.write(Buffer.alloc(200_000, 'x'))
+      await new Promise((resolve) => setTimeout(resolve, 50))
+      const { batches } = sink
+      await new Promise((resolve) => setTimeout(resolve, 100))
+      expect(sink.bytes(slot).length).toBe(0)
+      expect(sink.batches - batches).toBeLessThan(3)
+      poller.setReading(slot, true)
+      await until('all is read', () => sink.bytes(slot).length === 200_000)
+    })
+
+    it('reading can be turned off from within a read, in the middle of a batch', async () => {
+      const { poller, sink, peer, slot } = await pair()
+      sink.onRead = () => poller.setReading(slot, false)
+      for (let i = 0; i < 50; i++) peer.write(Buffer.alloc(64 * 1024))
+      await until('something is read', () => sink.bytes(slot).length > 0)
+      const { length } = sink.bytes(slot)
+      await new Promise((resolve) => setTimeout(resolve, 50))
+      expect(sink.bytes(slot).length).toBe(length)
+      sink.onRead = () => {}
+      poller.setReading(slot, true)
+      await until('the rest is read', () => sink.bytes(slot).length === 50 * 64 * 1024)
+    })
+  })
+
+  describe(`${name}: the ends`, () => {
+    it('reports the peer’s end once, after its bytes; writing goes on', async () => {
+      const { poller, sink, peer, slot } = await pair()
+      peer.socket.end('last')
+      await until('the end is seen', () => sink.has(`end ${slot}`))
+      await rounds(10)
+      expect(String(sink.bytes(slot))).toBe('last')
+      expect(sink.count('end')).toBe(1)
+      expect(sink.log.at(-1)).toBe(`end ${slot}`)
+      expect(poller.write(slot, Buffer.from('answer'), 0, 6)).toBe(6)
+      await peer.bytes(6)
+    })
+
+    it('shutdownWrite ends our side after what was taken; reading goes on', async () => {
+      const { poller, sink, peer, slot } = await pair()
+      const bytes = Buffer.alloc(3_000_000, 'q')
+      await writeAll(poller, sink, slot, bytes)
+      expect(poller.shutdownWrite(slot)).toBe(0)
+      await until('the peer sees the end', () => peer.ended)
+      expect(peer.length).toBe(bytes.length)
+      expect(poller.write(slot, bytes, 0, 10)).toBeLessThan(0)
+      peer.write('still')
+      await until('it is read', () => String(sink.bytes(slot)) === 'still')
+      peer.socket.end()
+      await until('the end is seen', () => sink.has(`end ${slot}`))
+    })
+
+    it('close with linger delivers everything to a peer that is still sending', async () => {
+      const { poller, sink, peer, slot } = await pair()
+      const bytes = Buffer.alloc(1_500_000, 'w')
+      let sending = true
+      const chatter = setInterval(() => sending && peer.write(Buffer.alloc(20_000)), 2)
+      try {
+        await until('it is chatting', () => sink.bytes(slot).length > 50_000)
+        poller.setReading(slot, false)
+        peer.socket.pause()
+        await new Promise((resolve) => setTimeout(resolve, 30))
+        poller.write(slot, bytes, 0, 200_000)
+        poller.close(slot, true)
+        await new Promise((resolve) => setTimeout(resolve, 100))
+        peer.socket.resume()
+        await until('the peer sees the end', () => peer.ended || peer.closed)
+      } finally {
+        sending = false
+        clearInterval(chatter)
+      }
+      expect(peer.error).toBeUndefined()
+      expect(peer.length).toBe(200_000)
+      const { log } = sink
+      const events = log.length
+      peer.socket.end()
+      await until('the peer is closed', () => peer.closed)
+      expect(log.length).toBe(events)
+    })
+
+    it('close without linger and with unread bytes is over at once', async () => {
+      const { poller, peer, slot } = await pair()
+      poller.setReading(slot, false)
+      peer.write(Buffer.alloc(100_000))
+      await new Promise((resolve) => setTimeout(resolve, 30))
+      poller.close(slot, false)
+      await until('the peer sees the end', () => peer.ended || peer.closed)
+    })
+
+    it('reports a reset as an error, once', async () => {
+      const { sink, peer, slot } = await pair()
+      peer.reset()
+      await until('the error is seen', () => sink.has('error'))
+      await rounds(10)
+      expect(sink.log.filter((line) => /error|end|hangup/.test(line))).toEqual([`error ${slot} -104`])
+    })
+
+    it('a reset while reading is off is reported at most twice and does not spin; later reading finds it', async () => {
+      const { poller, sink, peer, slot } = await pair()
+      poller.setReading(slot, false)
+      await rounds(2)
+      peer.reset()
+      await new Promise((resolve) => setTimeout(resolve, 100))
+      const { batches } = sink
+      await new Promise((resolve) => setTimeout(resolve, 150))
+      expect(sink.batches - batches).toBeLessThan(2)
+      expect(sink.count('hangup') + sink.count('error')).toBeLessThanOrEqual(2)
+      poller.setReading(slot, true)
+      await until('the error is seen', () => sink.has('error'))
+    })
+
+    it('bytes that came before a reset’s hangup can still be had, or the error comes', async () => {
+      const { poller, sink, peer, slot } = await pair()
+      poller.setReading(slot, false)
+      peer.write('before')
+      await new Promise((resolve) => setTimeout(resolve, 30))
+      peer.socket.end()
+      await new Promise((resolve) => setTimeout(resolve, 30))
+      poller.setReading(slot, true)
+      await until('the end is seen', () => sink.has('end') || sink.has('error'))
+      expect(String(sink.bytes(slot))).toBe('before')
+    })
+
+    it('a write to a peer that is gone gives an error in the end and never throws', async () => {
+      const { poller, sink, peer, slot } = await pair()
+      peer.reset()
+      await until('it is gone', () => peer.closed)
+      let last = 0
+      for (let i = 0; i < 200 && last >= 0; i++) {
+        last = poller.write(slot, Buffer.alloc(1000), 0, 1000)
+        await rounds(1)
+      }
+      expect(last < 0 || sink.has('error')).toBe(true)
+    })
+
+    it('closing inside handleAccept and handleRead is safe, also when the slot is used again', async () => {
+      const { poller, sink, endpoint } = await listening()
+      let closed = 0
+      sink.onAccept = (slot) => {
+        if (slot % 2 === 0 && closed < 10) {
+          closed++
+          poller.close(slot, false)
+        }
+      }
+      sink.onRead = (slot) => poller.close(slot, true)
+      const list = await Promise.all(
+        Array.from({ length: 30 }, () => connectRaw(endpoint as { port: number })),
+      )
+      peers.push(...list)
+      for (const peer of list) peer.socket.write('x')
+      await until('all have ended', () => list.every((peer) => peer.ended || peer.closed))
+      expect(sink.accepted).toHaveLength(30)
+    })
+
+    it('destroy inside a batch closes everything, and nothing more is reported', async () => {
+      const { poller, sink, endpoint } = await listening()
+      const list = await Promise.all(
+        Array.from({ length: 10 }, () => connectRaw(endpoint as { port: number })),
+      )
+      peers.push(...list)
+      await until('all are accepted', () => sink.accepted.length === 10)
+      let after = 0
+      sink.onRead = () => {
+        if (after++ === 0) poller.destroy()
+      }
+      for (const peer of list) peer.socket.write('x')
+      await until('all have ended', () => list.every((peer) => peer.ended || peer.closed))
+      await rounds(5)
+      const events = sink.log.length
+      await rounds(5)
+      expect(sink.log.length).toBe(events)
+    })
+
+    it('after destroy every method does nothing', async () => {
+      const before = openSockets()
+      const { poller, sink, peer, slot } = await pair()
+      const { endpoint } = await netServer()
+      poller.destroy()
+      poller.destroy()
+      const events = sink.log.length
+      expect(poller.write(slot, Buffer.from('x'), 0, 1)).toBeLessThan(0)
+      expect(poller.shutdownWrite(slot)).toBeLessThan(0)
+      expect(poller.connect(endpoint, CONNECT)).toBeLessThan(0)
+      await expect(poller.listen(LOCAL, LISTEN)).rejects.toBeInstanceOf(Error)
+      poller.setReading(slot, true)
+      poller.close(slot, true)
+      poller.adopt(slot)
+      poller.setAccepting(0, true)
+      poller.closeListener(0)
+      poller.setRef(true)
+      poller.setRef(false)
+      expect(poller.peerAddr(slot)).toBe('')
+      expect(poller.localAddr(slot)).toBe('')
+      expect(poller.expireLingering()).toBe(false)
+      expect(poller.flush(0)).toBe(0)
+      await rounds(5)
+      expect(sink.log.length).toBe(events)
+      peer.destroy()
+      for (const close of closers.splice(0)) await close()
+      await until('no socket is left', () => openSockets() <= before)
+    })
+  })
+
+  describe(`${name}: calls in any order`, () => {
+    const slotOf = fc.oneof(
+      fc.integer({ min: -2, max: 12 }),
+      fc.constantFrom(2 ** 31 - 1, -(2 ** 31), 1 << 20),
+    )
+    const call = fc.tuple(
+      fc.constantFrom(
+        'write',
+        'read on',
+        'read off',
+        'shutdown',
+        'close',
+        'linger',
+        'adopt',
+        'flush',
+        'connect',
+        'peer',
+        'end',
+        'reset',
+        'new peer',
+        'accept off',
+        'accept on',
+        'addr',
+        'expire',
+        'wait',
+      ),
+      slotOf,
+    )
+
+    it('never crash, never report outside of batches, and leak no descriptor', async () => {
+      const before = openSockets()
+      const run = async (calls: [string, number][]): Promise<void> => {
+        const { poller, sink, endpoint, listener } = await listening()
+        const list: RawClient[] = []
+        const port = (endpoint as { port: number }).port
+        const pick = (n: number): RawClient | undefined => list[Math.abs(n) % Math.max(1, list.length)]
+        for (const [what, slot] of calls) {
+          switch (what) {
+            case 'write':
+              poller.write(slot, Buffer.alloc(3000), 10, 2000)
+              break
+            case 'read on':
+              poller.setReading(slot, true)
+              break
+            case 'read off':
+              poller.setReading(slot, false)
+              break
+            case 'shutdown':
+              poller.shutdownWrite(slot)
+              break
+            case 'close':
+              poller.close(slot, false)
+              break
+            case 'linger':
+              poller.close(slot, true)
+              break
+            case 'adopt':
+              poller.adopt(slot)
+              break
+            case 'flush':
+              poller.outRecords.set([slot, 0, 10, slot + 1, 5, 5])
+              poller.flush(2)
+              break
+            case 'connect':
+              poller.connect(endpoint, CONNECT)
+              break
+            case 'peer':
+              pick(slot)?.socket.write('hello')
+              break
+            case 'end':
+              pick(slot)?.socket.end()
+              break
+            case 'reset':
+              pick(slot)?.reset()
+              break
+            case 'new peer': {
+              const socket = net.connect({ host: '127.0.0.1', port, allowHalfOpen: true })
+              list.push(new RawClient(socket))
+              break
+            }
+            case 'accept off':
+              poller.setAccepting(slot % 2 === 0 ? listener : slot, false)
+              break
+            case 'accept on':
+              poller.setAccepting(listener, true)
+              break
+            case 'addr':
+              poller.peerAddr(slot)
+              poller.localAddr(slot)
+              break
+            case 'expire':
+              poller.expireLingering()
+              break
+            default:
+              await rounds(2)
+          }
+        }
+        await rounds(1)
+        expect(sink.inBatch).toBe(false)
+        poller.destroy()
+        pollers.splice(0)
+        for (const peer of list) peer.destroy()
+        await rounds(2)
+      }
+      await fc.assert(fc.asyncProperty(fc.array(call, { minLength: 5, maxLength: 60 }), run), {
+        numRuns: 120,
+      })
+      await until('no socket is left', () => openSockets() <= before)
+    })
+  })
+}

@@ -7,11 +7,22 @@
  *     const router = new IipRouter().handle('/echo', ({ data }) => data)
  *     await new Server(router, { address: ':9090', protocol: new IipProtocol() }).start()
  */
+export {
+  type BackendStatus,
+  type BadEntry,
+  type BalancedOptions,
+  type BalancedRequest,
+  type BalanceStrategy,
+  type HealthProbe,
+  IipBalancer,
+  type IipBalancerOptions,
+} from './balancer.js'
 export { IipBody } from './body.js'
 export { IipChannel, IipClient, type IipClientOptions } from './client.js'
 export type { RequestData, RequestOptions } from './client-call.js'
 export { IipError, IipErrorCode } from './errors.js'
 export { encodePacket, MAX_DATA, MAX_PATH, Status } from './frame.js'
+export { type HttpRoute, httpHeaders, IipHttpAdapter, type IipHttpAdapterOptions } from './http-adapter.js'
 export { IipProtocol, type IipProtocolOptions } from './protocol.js'
 export { type IipConnection, type IipOut, IipRequest } from './request.js'
 export {

@@ -1,0 +1,449 @@
+/**
+ * A client of several servers that do the same. It chooses one for each request, leaves out those that fail, and asks
+ * them again after a pause. All methods are to be called on the thread that made it.
+ */
+import { ErrorCode, EventLoop, type Logger, RingloopError, type Timer } from '../../index.js'
+import type { IipBody } from './body.js'
+import { IipClient, type IipClientOptions } from './client.js'
+import type { RequestData, RequestOptions } from './client-call.js'
+import { IipError, IipErrorCode } from './errors.js'
+import { parsePath, parseQuery } from './path.js'
+import { wholeNumber } from './whole-number.js'
+
+/** What a strategy of one's own may look at. */
+export interface BalancedRequest {
+  readonly path: string
+  readonly clientIp: string
+  /** Parsed anew each time. */
+  readonly query: URLSearchParams
+}
+
+/** One server, as the balancer sees it now. */
+export interface BackendStatus {
+  readonly address: string
+  readonly weight: number
+  /** It has failed, and is not asked unless there is no other. */
+  readonly paused: boolean
+  /** Failures since the last success. */
+  readonly failures: number
+  /** Requests that wait for their answers. */
+  readonly pending: number
+  readonly connections: number
+}
+
+/**
+ * `min-pending`: the fewest pending requests for its weight · `round-robin`, `random`: in turn, or by chance, as often as
+ * its weight says · `ip-hash`, `uri-param`: by the FNV-1 hash of `clientIp` or of a parameter of the query, as in Go · a
+ * function: returns the address of the server; `undefined` leaves the choice to `min-pending`.
+ */
+export type BalanceStrategy =
+  | 'min-pending'
+  | 'round-robin'
+  | 'random'
+  | 'ip-hash'
+  | 'uri-param'
+  | ((request: BalancedRequest, backends: readonly BackendStatus[]) => string | undefined)
+
+/** Asks each server regularly, whether there are requests or not. */
+export interface HealthProbe {
+  readonly path: string
+  readonly data?: Uint8Array | string
+  /** Default 5 s. */
+  readonly interval?: number
+  /** Default 1 s. */
+  readonly timeout?: number
+  /** Default: any answer is healthy. */
+  readonly check?: (answer: Buffer) => boolean
+}
+
+export interface IipBalancerOptions extends Omit<IipClientOptions, 'address'> {
+  /** `'host:port#weight,host:port#weight'`, weights from 1 to 100. Bad entries are left out; see {@link IipBalancer.badEntries}. */
+  readonly servers: string
+  /** Default `min-pending`. */
+  readonly strategy?: BalanceStrategy
+  /** For `uri-param`: which parameter. */
+  readonly paramKey?: string
+  /** So many failures one after another pause a server. Default 5. */
+  readonly maxFailures?: number
+  /** Milliseconds until a paused server is given a request again. Default 5 s. */
+  readonly pause?: number
+  /** Says whether an answer, or a failure, counts as a success. Default: an answer does. */
+  readonly isHealthy?: (error: unknown, answer: Buffer | undefined) => boolean
+  readonly probe?: HealthProbe
+}
+
+export interface BalancedOptions extends RequestOptions {
+  /** For `ip-hash`, and strategies of one's own. */
+  readonly clientIp?: string
+  /**
+   * It does no harm if it is done twice: after a failure it is tried on another server. Default `false`: it is tried
+   * again only if nothing of it was sent.
+   */
+  readonly safe?: boolean
+}
+
+/** An entry of a server list that cannot be used. */
+export interface BadEntry {
+  readonly entry: string
+  readonly reason: string
+}
+
+interface Entry {
+  readonly address: string
+  readonly weight: number
+}
+
+const MAX_WEIGHT = 100
+const STRATEGIES: readonly unknown[] = ['min-pending', 'round-robin', 'random', 'ip-hash', 'uri-param']
+const ADDRESS = /^(?:\[[^\]]+\]|[^:[\]\s]*):(\d+)$/
+
+/** One server and its client. */
+class Backend {
+  readonly address: string
+  readonly weight: number
+  readonly client: IipClient
+  failures = 0
+  /** Not asked before this time, in ms of `performance.now()`. */
+  pausedUntil = 0
+
+  constructor({ address, weight }: Entry, client: IipClient) {
+    this.address = address
+    this.weight = weight
+    this.client = client
+  }
+
+  get status(): BackendStatus {
+    const { address, weight, failures, client } = this
+    const paused = this.pausedUntil > performance.now()
+    return { address, weight, paused, failures, pending: client.pending, connections: client.connections }
+  }
+}
+
+export class IipBalancer {
+  /** What of `servers` could not be used, and why. */
+  readonly badEntries: readonly BadEntry[]
+  readonly #options: IipBalancerOptions
+  readonly #strategy: BalanceStrategy
+  readonly #maxFailures: number
+  readonly #pause: number
+  readonly #timeout: number
+  readonly #loop: EventLoop
+  readonly #ownsLoop: boolean
+  readonly #logger: Logger
+  #backends: Backend[] = []
+  /** Each backend as often as its weight says, evenly mixed. */
+  #turns: Backend[] = []
+  #turn = -1
+  readonly #probes: Timer | undefined
+  #closed = false
+
+  /** Throws `ERR_RINGLOOP_OPTION`, also where no entry of `servers` can be used. */
+  constructor(options: IipBalancerOptions) {
+    const { strategy = 'min-pending', paramKey, probe } = options
+    if (typeof strategy !== 'function' && !STRATEGIES.includes(strategy)) {
+      throw optionError(`strategy must be one of ${STRATEGIES.join(', ')} or a function, not '${strategy}'`)
+    }
+    if (strategy === 'uri-param' && paramKey === undefined) throw optionError('uri-param needs a paramKey')
+    const { entries, bad } = parseServers(options.servers)
+    if (entries.length === 0) throw optionError(`no entry of servers can be used: ${badText(bad)}`)
+    this.#options = options
+    this.#strategy = strategy
+    this.#maxFailures = wholeNumber('maxFailures', options.maxFailures, 5, 1)
+    this.#pause = wholeNumber('pause', options.pause, 5000, 0)
+    this.#timeout = wholeNumber('timeout', options.timeout, 30_000, 0)
+    this.badEntries = bad
+    this.#ownsLoop = options.loop === undefined
+    this.#loop = options.loop ?? new EventLoop(loopOptions(options))
+    this.#logger = this.#loop.logger
+    if (bad.length > 0) this.#logger.warn({ bad }, `entries of the server list are left out: ${badText(bad)}`)
+    for (const entry of entries) this.#add(entry)
+    if (probe === undefined) return
+    this.#probes = this.#loop.runEvery(wholeNumber('interval', probe.interval, 5000, 1), () =>
+      this.#probeAll(probe),
+    )
+    this.#probes.unref()
+  }
+
+  /** The servers as they are now. */
+  get backends(): readonly BackendStatus[] {
+    return this.#backends.map((backend) => backend.status)
+  }
+
+  /** Adds `host:port#weight`; one that is there already gets the new weight. Throws `ERR_RINGLOOP_OPTION`. */
+  addBackend(entry: string): void {
+    const { entries, bad } = parseServers(entry)
+    if (bad.length > 0 || entries.length !== 1) throw optionError(`not one server: ${badText(bad) || entry}`)
+    this.#checkOpen()
+    this.#add(entries[0]!)
+  }
+
+  /** Takes a server out; requests that it has are still answered. `false`: there is none with this address. */
+  removeBackend(address: string): boolean {
+    const backend = this.#backends.find((each) => each.address === address)
+    if (backend === undefined) return false
+    this.#set(this.#backends.filter((each) => each !== backend))
+    void closeWhenDone(backend.client, this.#loop)
+    return true
+  }
+
+  #add(entry: Entry): void {
+    const { servers: _, ...options } = this.#options
+    const known = this.#backends.find(({ address }) => address === entry.address)
+    const client = known?.client ?? new IipClient({ ...options, address: entry.address, loop: this.#loop })
+    const backend = new Backend(entry, client)
+    this.#set([...this.#backends.filter((each) => each !== known), backend])
+  }
+
+  #set(backends: Backend[]): void {
+    this.#backends = backends
+    this.#turns = interleave(backends)
+  }
+
+  /**
+   * Resolves with the answer of one of the servers. Rejects as `IipClient.request` does, with the error of the last server
+   * that was tried, and with `ERR_IIP_NO_BACKEND` where there is none.
+   */
+  async request(path: string, data?: RequestData, options: BalancedOptions = {}): Promise<Buffer> {
+    const timeout = wholeNumber('timeout', options.timeout, this.#timeout, 0)
+    const deadline = timeout === 0 ? Number.POSITIVE_INFINITY : performance.now() + timeout
+    const tried = new Set<Backend>()
+    let failure: unknown
+    for (;;) {
+      const backend = this.#choose(path, options.clientIp ?? '', tried)
+      const left = Math.ceil(deadline - performance.now())
+      if (backend === undefined || left <= 0) throw failure ?? this.#noBackend()
+      tried.add(backend)
+      try {
+        return await this.#try(backend, path, data, { ...options, timeout: timeout === 0 ? 0 : left })
+      } catch (error) {
+        failure = error
+        if (!mayRepeat(error, data, options)) throw error
+      }
+    }
+  }
+
+  async #try(
+    backend: Backend,
+    path: string,
+    data: RequestData | undefined,
+    options: RequestOptions,
+  ): Promise<Buffer> {
+    try {
+      const answer = await backend.client.request(path, data, options)
+      this.#count(backend, undefined, answer)
+      return answer
+    } catch (error) {
+      if (options.signal?.aborted !== true && !(error instanceof RingloopError))
+        this.#count(backend, error, undefined)
+      throw error
+    }
+  }
+
+  /** The answer of one server as it comes; never tried again. */
+  stream(path: string, data?: RequestData, options: BalancedOptions = {}): IipBody {
+    const backend = this.#choose(path, options.clientIp ?? '', new Set())
+    if (backend === undefined) throw this.#noBackend()
+    return backend.client.stream(path, data, options)
+  }
+
+  #noBackend(): IipError {
+    const message = this.#closed ? 'the balancer is closed' : 'there is no backend to ask'
+    return new IipError(IipErrorCode.NO_BACKEND, message, false)
+  }
+
+  // ---- health ------------------------------------------------------------------------------------------------------
+
+  #count(backend: Backend, error: unknown, answer: Buffer | undefined): void {
+    const { isHealthy } = this.#options
+    const healthy = isHealthy === undefined ? error === undefined : isHealthy(error, answer)
+    if (healthy) {
+      backend.failures = 0
+      backend.pausedUntil = 0
+      return
+    }
+    backend.failures++
+    if (backend.failures < this.#maxFailures) return
+    backend.pausedUntil = performance.now() + this.#pause
+    this.#logger.warn({ err: error, backend: backend.address }, 'an IIP backend fails and is paused')
+  }
+
+  #probeAll(probe: HealthProbe): void {
+    for (const backend of this.#backends) void this.#probe(backend, probe)
+  }
+
+  async #probe(backend: Backend, { path, data, timeout = 1000, check }: HealthProbe): Promise<void> {
+    try {
+      const answer = await backend.client.request(path, data, { timeout })
+      if (check?.(answer) === false) throw new Error('the probe’s answer is not a healthy one')
+      this.#count(backend, undefined, answer)
+    } catch (error) {
+      if (this.#closed) return
+      backend.failures = Math.max(backend.failures, this.#maxFailures - 1)
+      this.#count(backend, error, undefined)
+    }
+  }
+
+  // ---- choosing ----------------------------------------------------------------------------------------------------
+
+  /** A backend that was not tried; one that is paused only where there is no other. */
+  #choose(path: string, clientIp: string, tried: ReadonlySet<Backend>): Backend | undefined {
+    const now = performance.now()
+    const may = (backend: Backend): boolean => !tried.has(backend) && backend.pausedUntil <= now
+    const chosen = this.#choosePreferred(path, clientIp, may)
+    if (chosen !== undefined || tried.size > 0) return chosen
+    return this.#choosePreferred(path, clientIp, (backend) => !tried.has(backend))
+  }
+
+  #choosePreferred(path: string, clientIp: string, may: (backend: Backend) => boolean): Backend | undefined {
+    const strategy = this.#strategy
+    if (this.#turns.length === 0) return undefined
+    if (typeof strategy === 'function') return this.#chooseByFunction(strategy, path, clientIp, may)
+    switch (strategy) {
+      case 'round-robin':
+        return this.#inTurn(may)
+      case 'random':
+        return this.#from(Math.floor(Math.random() * this.#turns.length), may)
+      case 'ip-hash':
+        return this.#from(fnv1(clientIp) % this.#turns.length, may)
+      case 'uri-param':
+        return this.#from(fnv1(queryOf(path).get(this.#options.paramKey!) ?? '') % this.#turns.length, may)
+      default:
+        return this.#fewestPending(may)
+    }
+  }
+
+  #chooseByFunction(
+    strategy: Exclude<BalanceStrategy, string>,
+    path: string,
+    clientIp: string,
+    may: (backend: Backend) => boolean,
+  ): Backend | undefined {
+    const request: BalancedRequest = {
+      path,
+      clientIp,
+      get query() {
+        return queryOf(path)
+      },
+    }
+    const address = strategy(request, this.backends)
+    const wanted = this.#backends.find((backend) => backend.address === address)
+    if (address !== undefined && wanted === undefined)
+      throw optionError(`the strategy chose '${address}', which is no backend`)
+    return wanted !== undefined && may(wanted) ? wanted : this.#fewestPending(may)
+  }
+
+  #inTurn(may: (backend: Backend) => boolean): Backend | undefined {
+    this.#turn = (this.#turn + 1) % this.#turns.length
+    return this.#from(this.#turn, may)
+  }
+
+  /** The first that may be taken, beginning at a turn. */
+  #from(start: number, may: (backend: Backend) => boolean): Backend | undefined {
+    for (let i = 0; i < this.#turns.length; i++) {
+      const backend = this.#turns[(start + i) % this.#turns.length]!
+      if (may(backend)) return backend
+    }
+    return undefined
+  }
+
+  /** Where several have equally few they take turns. */
+  #fewestPending(may: (backend: Backend) => boolean): Backend | undefined {
+    let best: Backend | undefined
+    let fewest = Number.POSITIVE_INFINITY
+    this.#turn = (this.#turn + 1) % this.#turns.length
+    for (let i = 0; i < this.#turns.length; i++) {
+      const backend = this.#turns[(this.#turn + i) % this.#turns.length]!
+      const load = (backend.client.pending + backend.failures) / backend.weight
+      if (load >= fewest || !may(backend)) continue
+      best = backend
+      fewest = load
+    }
+    return best
+  }
+
+  #checkOpen(): void {
+    if (this.#closed) throw new RingloopError(ErrorCode.STATE, 'the balancer is closed')
+  }
+
+  /** Closes every client; what is pending rejects. */
+  async close(): Promise<void> {
+    this.#closed = true
+    this.#probes?.stop()
+    const backends = this.#backends
+    this.#set([])
+    await Promise.all(backends.map(({ client }) => client.close()))
+    if (this.#ownsLoop) await this.#loop.stop()
+  }
+}
+
+function mayRepeat(error: unknown, data: RequestData | undefined, options: BalancedOptions): boolean {
+  if (!(error instanceof IipError) || options.signal?.aborted === true) return false
+  if (data !== undefined && typeof data !== 'string' && !(data instanceof Uint8Array)) return false
+  if (error.code === IipErrorCode.TOO_LARGE) return false
+  return !error.sent || options.safe === true
+}
+
+/** Its pending requests may still be answered. */
+async function closeWhenDone(client: IipClient, loop: EventLoop): Promise<void> {
+  while (client.pending > 0) await new Promise<void>((resolve) => loop.runAfter(50, resolve))
+  await client.close()
+}
+
+/** Reads `host:port#weight,…`; an address that comes twice counts once, with the sum of its weights. */
+export function parseServers(list: string): {
+  readonly entries: readonly Entry[]
+  readonly bad: readonly BadEntry[]
+} {
+  const weights = new Map<string, number>()
+  const bad: BadEntry[] = []
+  for (const part of list.split(',')) {
+    const entry = part.trim()
+    const [address = '', weightText = '', ...more] = entry.split('#').map((text) => text.trim())
+    const reason = entry === '' ? 'it is empty' : badReason(address, weightText, more.length)
+    if (reason !== undefined) bad.push({ entry, reason })
+    else weights.set(address, Math.min(MAX_WEIGHT, (weights.get(address) ?? 0) + Number(weightText)))
+  }
+  return { entries: [...weights].map(([address, weight]) => ({ address, weight })), bad }
+}
+
+function badReason(address: string, weight: string, more: number): string | undefined {
+  if (more > 0 || weight === '') return 'it must have one # and a weight behind it'
+  const port = Number(ADDRESS.exec(address)?.[1] ?? -1)
+  if (port < 1 || port > 65_535) return 'its address must be host:port'
+  if (!/^\d+$/.test(weight) || Number(weight) < 1 || Number(weight) > MAX_WEIGHT) {
+    return `its weight must be a whole number from 1 to ${MAX_WEIGHT}`
+  }
+  return undefined
+}
+
+function badText(bad: readonly BadEntry[]): string {
+  return bad.map(({ entry, reason }) => `'${entry}': ${reason}`).join('; ')
+}
+
+/** Weights 3, 1, 2 of a, b, c give a b c a c a. */
+function interleave(backends: readonly Backend[]): Backend[] {
+  const turns: Backend[] = []
+  for (let round = 0; backends.some(({ weight }) => weight > round); round++) {
+    turns.push(...backends.filter(({ weight }) => weight > round))
+  }
+  return turns
+}
+
+/** FNV-1 with 32 bits, not FNV-1a. */
+export function fnv1(text: string): number {
+  let hash = 0x811c9dc5
+  for (const byte of Buffer.from(text)) hash = Math.imul(hash, 0x01000193) ^ byte
+  return hash >>> 0
+}
+
+function queryOf(path: string): URLSearchParams {
+  return new URLSearchParams(parseQuery(parsePath(Buffer.from(path).toString('latin1')).query))
+}
+
+function loopOptions({ poller, logger }: IipBalancerOptions): ConstructorParameters<typeof EventLoop>[0] {
+  return { ...(poller !== undefined && { poller }), ...(logger !== undefined && { logger }) }
+}
+
+function optionError(message: string): RingloopError {
+  return new RingloopError(ErrorCode.OPTION, message)
+}

@@ -1,0 +1,255 @@
+/**
+ * An HTTP/1.1 server in front of IIP backends: each HTTP request becomes an IIP request and each answer an HTTP response.
+ * `node:http` does the HTTP. It belongs to the thread that made it.
+ */
+import { once } from 'node:events'
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { ErrorCode, RingloopError } from '../../index.js'
+import { IipBalancer, type IipBalancerOptions } from './balancer.js'
+import { goJson, IipError, IipErrorCode, NO_HANDLER, NO_RESPONSE } from './errors.js'
+import { MAX_PATH } from './frame.js'
+import { parseQuery } from './path.js'
+import type { IipRequest } from './request.js'
+import { wholeNumber } from './whole-number.js'
+
+const HEADER_PARAM = '__http_hdr__'
+const MIB = 1024 * 1024
+const FAIL_PREFIX: Buffer = Buffer.from('{"code":-1,"message":"handler fail:')
+const EMPTY_OBJECT = '{}'
+
+/** Names the backend for a request; `undefined` leaves it to the patterns. `host` has no port. */
+export type HttpRoute = (host: string, uri: string, request: IncomingMessage) => string | undefined
+
+export interface IipHttpAdapterOptions {
+  /** Asked first for every request. */
+  readonly route?: HttpRoute
+  /** Bytes of a request's body; a longer one is answered with 413. Default 10 MiB. */
+  readonly maxBodyBytes?: number
+  /** Milliseconds for a request, from its body on; then it is answered with 504. Default 10 s. */
+  readonly timeout?: number
+  /**
+   * The HTTP status for an answer. Default: 404 for the answer that there is no handler, 500 for the other error answers,
+   * else 200. `() => 200` is what the Go implementation does.
+   */
+  readonly status?: (answer: Buffer) => number
+}
+
+interface Pattern {
+  readonly host: string
+  readonly pattern: RegExp
+  readonly backend: string
+}
+
+export class IipHttpAdapter {
+  readonly #options: IipHttpAdapterOptions
+  readonly #maxBodyBytes: number
+  readonly #timeout: number
+  readonly #backends = new Map<string, IipBalancer>()
+  readonly #patterns: Pattern[] = []
+  #server: Server | undefined
+
+  constructor(options: IipHttpAdapterOptions = {}) {
+    this.#options = options
+    this.#maxBodyBytes = wholeNumber('maxBodyBytes', options.maxBodyBytes, 10 * MIB, 0)
+    this.#timeout = wholeNumber('timeout', options.timeout, 10_000, 1)
+  }
+
+  /** Adds the servers that `alias` stands for, or replaces them. */
+  backend(alias: string, options: IipBalancerOptions): this {
+    const before = this.#backends.get(alias)
+    this.#backends.set(alias, new IipBalancer(options))
+    void before?.close()
+    return this
+  }
+
+  /** Closes the connections to the servers of `alias`. `false`: there are none. */
+  removeBackend(alias: string): boolean {
+    const backend = this.#backends.get(alias)
+    void backend?.close()
+    return this.#backends.delete(alias)
+  }
+
+  /**
+   * Sends requests for a host (no port; an IPv6 address without brackets) to a backend where `pattern` matches the URI,
+   * query included. A pattern that matches all of the URI is preferred to one that matches a part; else the earlier.
+   */
+  route(host: string, pattern: RegExp, backend: string): this {
+    this.#patterns.push({
+      host: host.toLowerCase(),
+      pattern: new RegExp(pattern, pattern.flags.replace(/[gy]/g, '')),
+      backend,
+    })
+    return this
+  }
+
+  /** Takes back every {@link route} of the host with this pattern. `false`: there is none. */
+  removeRoute(host: string, pattern: RegExp): boolean {
+    const rest = this.#patterns.filter(
+      (each) => each.host !== host.toLowerCase() || each.pattern.source !== pattern.source,
+    )
+    const removed = rest.length < this.#patterns.length
+    this.#patterns.splice(0, this.#patterns.length, ...rest)
+    return removed
+  }
+
+  /** Listens; for a server of one's own, HTTPS for example, pass {@link handle} to it instead. Resolves with the address. */
+  async listen(port: number, host?: string): Promise<AddressInfo> {
+    if (this.#server !== undefined) throw new RingloopError(ErrorCode.STATE, 'the adapter listens already')
+    const server = createServer(this.handle)
+    this.#server = server
+    server.listen(port, host)
+    await once(server, 'listening')
+    return server.address() as AddressInfo
+  }
+
+  /** Stops listening, lets requests that have begun end, and closes the backends. */
+  async close(): Promise<void> {
+    const server = this.#server
+    if (server?.listening === true) {
+      const closed = once(server, 'close')
+      server.close()
+      server.closeIdleConnections()
+      await closed
+    }
+    await Promise.all([...this.#backends.values()].map((backend) => backend.close()))
+  }
+
+  /** Answers one HTTP request. */
+  readonly handle = (request: IncomingMessage, response: ServerResponse): void => {
+    this.#answer(request, response).catch((error) => {
+      if (!response.headersSent && !response.destroyed) end(response, statusOf(error), '')
+      else response.destroy()
+    })
+  }
+
+  async #answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const uri = request.url ?? '/'
+    const alias = this.#find(hostOf(request), uri, request)
+    const backend = alias === undefined ? undefined : this.#backends.get(alias)
+    if (backend === undefined) return end(response, 501, 'no route')
+    const path = withHeaders(uri, request)
+    if (path.length > MAX_PATH) return end(response, 431, 'the URI and the headers are too long for IIP')
+    const body = await readBody(request, this.#maxBodyBytes)
+    if (body === undefined) return refuseBody(request, response)
+    const gone = new AbortController()
+    response.once('close', () => gone.abort())
+    const answer = await backend.request(path, body.length === 0 ? EMPTY_OBJECT : body, {
+      timeout: this.#timeout,
+      signal: gone.signal,
+      clientIp: request.socket.remoteAddress ?? '',
+      safe: request.method === 'GET' || request.method === 'HEAD',
+    })
+    end(response, this.#options.status?.(answer) ?? defaultStatus(answer), answer)
+  }
+
+  #find(host: string, uri: string, request: IncomingMessage): string | undefined {
+    const chosen = this.#options.route?.(host, uri, request)
+    if (chosen !== undefined) return chosen
+    let partly: string | undefined
+    for (const each of this.#patterns) {
+      const match = each.host === host ? each.pattern.exec(uri)?.[0] : undefined
+      if (match === uri) return each.backend
+      if (match !== undefined) partly ??= each.backend
+    }
+    return partly
+  }
+}
+
+function end(response: ServerResponse, status: number, body: Buffer | string): void {
+  if (response.destroyed) return
+  response.writeHead(status, {
+    'Content-Type': contentType(body),
+    'Content-Length': Buffer.byteLength(body),
+    'X-Content-Type-Options': 'nosniff',
+  })
+  response.end(body)
+}
+
+/** Never HTML: what a backend sends back may have come from anybody. */
+function contentType(body: Buffer | string): string {
+  const text = body.toString()
+  if (typeof body !== 'string' && !Buffer.from(text).equals(body)) return 'application/octet-stream'
+  return /^\s*[[{]/.test(text) ? 'application/json' : 'text/plain; charset=utf-8'
+}
+
+/** The rest of the body is not read: the connection cannot be used for another request. */
+function refuseBody(request: IncomingMessage, response: ServerResponse): void {
+  response.setHeader('Connection', 'close')
+  end(response, 413, 'the body is too long')
+}
+
+function statusOf(error: unknown): number {
+  if (error instanceof RingloopError) return 400
+  if (!(error instanceof IipError)) return 500
+  return error.code === IipErrorCode.TIMEOUT ? 504 : 502
+}
+
+function defaultStatus(answer: Buffer): number {
+  if (answer.equals(NO_HANDLER)) return 404
+  const failed = answer.equals(NO_RESPONSE) || answer.subarray(0, FAIL_PREFIX.length).equals(FAIL_PREFIX)
+  return failed ? 500 : 200
+}
+
+function hostOf(request: IncomingMessage): string {
+  const host = (request.headers.host ?? '').toLowerCase()
+  return host.startsWith('[') ? host.slice(1, host.indexOf(']')) : host.replace(/:\d*$/, '')
+}
+
+/** `undefined`: it is longer than `limit`. Rejects when the peer leaves. */
+async function readBody(request: IncomingMessage, limit: number): Promise<Buffer | undefined> {
+  if (Number(request.headers['content-length'] ?? 0) > limit) return undefined
+  const chunks: Buffer[] = []
+  let length = 0
+  for await (const chunk of request.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
+    length += chunk.length
+    if (length > limit) return undefined
+    chunks.push(chunk)
+  }
+  return Buffer.concat(chunks, length)
+}
+
+/** The URI with the headers behind it. A parameter of that name that the peer made up is taken out. */
+function withHeaders(uri: string, request: IncomingMessage): string {
+  const clean = withoutParam(uri)
+  const header = Buffer.from(goJson(headersOf(request)))
+    .toString('base64')
+    .replaceAll('+', '-')
+    .replaceAll('/', '_')
+  return `${clean}${clean.includes('?') ? '&' : '?'}${HEADER_PARAM}=${header}`
+}
+
+function withoutParam(uri: string): string {
+  const at = uri.indexOf('?')
+  if (at < 0) return uri
+  const isOurs = (part: string): boolean => parseQuery(part)[0]?.[0] === HEADER_PARAM
+  const parts = uri.slice(at + 1).split('&')
+  return parts.some(isOurs) ? `${uri.slice(0, at)}?${parts.filter((part) => !isOurs(part)).join('&')}` : uri
+}
+
+/** With Go's spelling and in Go's order; the host is not among them. */
+function headersOf(request: IncomingMessage): Record<string, readonly string[]> {
+  const entries = Object.entries(request.headersDistinct)
+    .filter(([name]) => name !== 'host')
+    .map(([name, values]) => [canonical(name), values ?? []] as const)
+    .sort(([a], [b]) => (a < b ? -1 : 1))
+  return Object.fromEntries(entries)
+}
+
+function canonical(name: string): string {
+  return name.replace(/(^|-)([a-z])/g, (_, before: string, letter: string) => before + letter.toUpperCase())
+}
+
+/**
+ * In a handler behind an adapter: the HTTP request's headers by their canonical names, `X-Request-Id`. `undefined` where
+ * there are none. They are as trustworthy as whoever may connect to this server.
+ */
+export function httpHeaders(request: IipRequest): Record<string, readonly string[]> | undefined {
+  const text = request.query.get(HEADER_PARAM)
+  if (text === null) return undefined
+  try {
+    return JSON.parse(Buffer.from(text, 'base64url').toString()) as Record<string, readonly string[]>
+  } catch {
+    return undefined
+  }
+}

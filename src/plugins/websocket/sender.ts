@@ -3,6 +3,7 @@
  * slab where it can be; large messages that are to be compressed wait in the session's outbox, and all behind them.
  */
 import type { Connection, Packed } from '../../index.js'
+import { smallSlab } from '../../ringbuffer/slab.js'
 import { compress } from './deflate.js'
 import { closePayload, FIN, headerLength, MASK_LENGTH, MASKED, Opcode, RSV1, writeHeader } from './frame.js'
 import { copyMasked, maskInPlace, randomKey } from './mask.js'
@@ -15,7 +16,7 @@ type WebSocketConnection = Connection<WebSocketOut>
 /** The most bytes that a UTF-16 unit becomes. */
 const MAX_UTF8_BYTES = 3
 /** Payloads up to this length are copied by a loop; a native call costs more. */
-const LOOP_COPY_UP_TO = 64
+const LOOP_COPY_UP_TO = 96
 /** A broadcast up to this length is compressed, at once: some 3 milliseconds. */
 const BROADCAST_DEFLATE_UP_TO = 256 * 1024
 /** When more waits to be compressed on one connection, all of it goes out plain, so that back-pressure is felt. */
@@ -24,6 +25,8 @@ const MAX_OUTBOX = 1024 * 1024
 const TEXT_FRAME = FIN | Opcode.TEXT
 const BINARY_FRAME = FIN | Opcode.BINARY
 const NOTHING: Packed = []
+const NO_TARGET: Buffer = Buffer.alloc(0)
+const NO_WINDOW: DataView = new DataView(NO_TARGET.buffer)
 
 export class Sender {
   readonly #settings: WebSocketSettings
@@ -32,6 +35,9 @@ export class Sender {
   /** A header and a payload, reused: the loop is done with them before the next frame is made. */
   readonly #headers: readonly Buffer[]
   readonly #pair: Uint8Array[]
+  /** For writes by the word; the target is the loop's out slab. */
+  #window = NO_WINDOW
+  #windowed = NO_TARGET
 
   constructor(settings: WebSocketSettings) {
     this.#settings = settings
@@ -66,10 +72,28 @@ export class Sender {
     if (length + headerLength(length) + MASK_LENGTH > target.length - offset) return -1
     let at = writeHeader(target, offset, first, length, this.#maskBit)
     if (this.#masks) at += MASK_LENGTH
-    if (length <= LOOP_COPY_UP_TO) for (let i = 0; i < length; i++) target[at + i] = bytes[i]!
-    else target.set(bytes, at)
+    if (length > LOOP_COPY_UP_TO) target.set(bytes, at)
+    else if (bytes.buffer === smallSlab.memory) this.#copyWords(bytes, target, at)
+    else for (let i = 0; i < length; i++) target[at + i] = bytes[i]!
     if (this.#masks) maskBehindKey(target, at, at + length)
     return at + length - offset
+  }
+
+  /** For what the receiver has cut from its slab not long ago: an echo. */
+  #copyWords(bytes: Uint8Array, target: Buffer, at: number): void {
+    if (this.#windowed !== target) {
+      this.#windowed = target
+      this.#window = new DataView(target.buffer, target.byteOffset, target.length)
+    }
+    const from = smallSlab.window
+    const to = this.#window
+    const start = bytes.byteOffset
+    const end = start + bytes.length
+    const words = end - 3
+    let i = start
+    let j = at
+    for (; i < words; i += 4, j += 4) to.setInt32(j, from.getInt32(i))
+    for (; i < end; i++, j++) to.setUint8(j, from.getUint8(i))
   }
 
   /** The length of the header is guessed from that of the text; where that was wrong, the payload moves. */

@@ -388,7 +388,9 @@ export class Connection<Out = Uint8Array | string> {
 
   /** The peer ended its side: what has come is still answered, then it is closed. @internal */
   handleEnd(): void {
+    const isFirst = (this.flags & (Flag.ENDED | Flag.CLOSING | Flag.CLOSED)) === 0
     this.flags = (this.flags | Flag.ENDED) & ~Flag.READING
+    if (isFirst && this.service.protocol.onEnd !== undefined) this.#callOnEnd()
     this.#closeIfDone()
   }
 
@@ -913,6 +915,14 @@ export class Connection<Out = Uint8Array | string> {
         reason.error,
       ),
     )
+  }
+
+  #callOnEnd(): void {
+    try {
+      this.service.protocol.onEnd!(this)
+    } catch (error) {
+      this.#fail('the protocol’s onEnd', error)
+    }
   }
 
   #callOnClosing(reason: CloseReason): void {

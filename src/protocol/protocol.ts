@@ -59,6 +59,9 @@ export interface Protocol<Ctx = undefined, Out = Uint8Array | string> {
   /** The write buffer fell below the low-water mark after it was above the high one; called before the handler's. */
   onDrain?(c: Connection<Out>): void
 
+  /** The peer ended its side, or is gone: no more bytes will come. It is closed once what has come is answered. */
+  onEnd?(c: Connection<Out>): void
+
   /**
    * This side is about to end the connection, by `close`, after an error, or because the server stops: a last word can
    * go out with `c.sendRaw`. Not a place to call `c.close`.

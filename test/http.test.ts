@@ -155,6 +155,34 @@ describe.each(POLLERS)('HTTP on the %s poller', (poller) => {
       )
     })
 
+    it('answers once where the handler sends by itself, and refuses a second answer', async () => {
+      let error: unknown
+      const { talk } = await start(poller, (_request, c) => {
+        c.send('first')
+        try {
+          c.send('second')
+        } catch (thrown) {
+          error = thrown
+        }
+      })
+      const text = await talk(GET + LAST_GET)
+      expect(text.match(/first/g)).toHaveLength(2)
+      expect(text).not.toContain('second')
+      expect(statuses(text)).toEqual(['200', '200'])
+      expect(error).toMatchObject({ code: 'ERR_RINGLOOP_PACKET' })
+    })
+
+    it('sends a stream that the handler sends by itself', async () => {
+      const { talk } = await start(poller, (_request, c) => {
+        c.send(
+          (async function* parts() {
+            yield 'abc'
+          })(),
+        )
+      })
+      expect(await talk(GET + LAST_GET)).toMatch(/3\r\nabc\r\n0\r\n\r\nHTTP[\s\S]*3\r\nabc\r\n0\r\n\r\n$/)
+    })
+
     it('sends no body to HEAD, with 204 and with 304, and the length only to HEAD', async () => {
       const { talk } = await start(poller, (request) =>
         request.path === '/head' ? 'hello' : { status: Number(request.path.slice(1)), body: 'gone' },
@@ -475,11 +503,12 @@ describe.each(POLLERS)('HTTP on the %s poller', (poller) => {
     })
 
     it('breaks off without a last chunk where the stream fails', async () => {
-      const { talk } = await start(poller, async function* () {
+      const { talk, logger } = await start(poller, async function* () {
         yield 'abc'
         throw new Error('broken')
       } as Answer)
       const text = await talk(GET)
+      expect(logger.find('error', 'broken')).toHaveLength(1)
       expect(statuses(text)).toEqual(['200'])
       expect(bodyOf(text)).toBe('3\r\nabc\r\n')
     })
@@ -603,6 +632,15 @@ describe.each(POLLERS)('HTTP on the %s poller', (poller) => {
       client.write(LAST_GET)
       await client.whenEnded()
       expect(statuses(client.text)).toEqual(['200', '200'])
+    })
+
+    it('says nothing more where the body turns out bad after the answer', async () => {
+      const { talk, reasons } = await start(poller, () => 'no thanks', streaming)
+      expect(statuses(await talk(post('Transfer-Encoding: chunked\r\n', '3\r\nabc\r\nxx\r\n')))).toEqual([
+        '200',
+      ])
+      await until('it is closed', () => reasons.length === 1)
+      expect(reasons[0]!.code).toBe('protocol-error')
     })
 
     it('sends 100 Continue when the handler begins to read, and closes where it never does', async () => {

@@ -109,6 +109,10 @@ export class HttpProtocol implements Protocol<HttpRequest, HttpOutput> {
     this.#sendStream(c, s, s.outgoing, plan).then(
       () => c.release(),
       (error) => {
+        c.loop.logger.error(
+          { err: error, peer: c.peerAddr },
+          'the body of an answer failed; its connection is closed',
+        )
         c.close({ code: 'handler-error', message: `the body of an answer failed: ${error}`, error })
         c.release()
       },
@@ -136,7 +140,8 @@ export class HttpProtocol implements Protocol<HttpRequest, HttpOutput> {
   }
 
   unanswered(c: Client): void {
-    if ((c.session as HttpSession).request !== undefined) c.send({ status: 204 })
+    const s = c.session as HttpSession
+    if (s.request !== undefined && s.outgoing === undefined) c.send({ status: 204 })
   }
 
   /** Nobody: an answer needs a question. */
@@ -147,7 +152,8 @@ export class HttpProtocol implements Protocol<HttpRequest, HttpOutput> {
   /** An error that ends the connection is the answer to the request under way, unless that has begun. */
   onClosing(c: Client, { code, error }: CloseReason): void {
     const s = c.session as HttpSession
-    if (s.outgoing !== undefined) return
+    const isAnswered = s.outgoing !== undefined || (s.reader !== undefined && s.request === undefined)
+    if (isAnswered) return
     const withoutBody = s.request?.method === 'HEAD'
     if (error instanceof HttpError) {
       c.sendRaw(errorResponse(error.status, withoutBody ? '' : error.message))

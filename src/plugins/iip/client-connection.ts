@@ -32,6 +32,8 @@ const NEW_CHANNEL: Buffer = framePath('/sys/new_channel')
 const DELETE_CHANNEL: Buffer = framePath('/sys/delete_channel')
 const EMPTY_OBJECT: Buffer = Buffer.from('{}')
 const NO_DATA: Buffer = Buffer.alloc(0)
+/** Above so many unsent bytes nothing more is sent until all of them are out. */
+const MAX_UNSENT = 1024 * 1024
 /** From here on it pays to hand the data to the loop as it is. */
 const COPY_BELOW = 16 * 1024
 
@@ -111,6 +113,7 @@ export class ClientConnection implements BodyOwner {
   retiring = false
   closed = false
   writable = true
+  readonly #awaitRoom: (() => void)[] = []
   #maxChannels: number
   #filling: ClientChannel | undefined = undefined
   #missing = 0
@@ -219,7 +222,8 @@ export class ClientConnection implements BodyOwner {
     call.bodyOwner = this
     call.onAbandon = () => this.#abandon(channel)
     if (call.data instanceof Uint8Array) {
-      if (!this.#c.send(call)) this.writable = false
+      this.#c.send(call)
+      this.#checkRoom()
     } else {
       channel.sending = true
       void this.#sendChunks(channel, call, call.data)
@@ -265,7 +269,27 @@ export class ClientConnection implements BodyOwner {
     ends: boolean,
   ): Promise<void> {
     const parts = packets(Status.REQUEST_FIRST, call.path, channel.id, data, begins, ends)
-    if (!this.#c.sendRaw(parts)) await this.#c.drained()
+    this.#c.sendRaw(parts)
+    this.#checkRoom()
+    if (!this.writable) await new Promise<void>((resolve) => this.#awaitRoom.push(resolve))
+  }
+
+  /**
+   * The loop's own back-pressure would stop reading as well: two sides that wait for each other to read would do so for
+   * ever. A client reads always.
+   */
+  #checkRoom(): void {
+    if (!this.writable || this.#c.writeBufferLength <= MAX_UNSENT) return
+    this.writable = false
+    this.#c.sendRaw(NO_DATA, () => this.#hasRoom())
+  }
+
+  #hasRoom(): void {
+    this.writable = true
+    for (const resolve of this.#awaitRoom.splice(0)) resolve()
+    if (this.closed) return
+    for (const channel of this.channels) channel.flush()
+    this.#pool.changed()
   }
 
   /** The server waits for the rest of a request that never comes: only the end of the connection tells it. */
@@ -394,12 +418,6 @@ export class ClientConnection implements BodyOwner {
 
   // ---- the end -----------------------------------------------------------------------------------------------------
 
-  drained(): void {
-    this.writable = true
-    for (const channel of this.channels) channel.flush()
-    this.#pool.changed()
-  }
-
   close(): void {
     this.#c.close()
   }
@@ -443,10 +461,6 @@ export class ClientProtocol implements Protocol<undefined, Call> {
 
   packet(_c: Connection<Call>, call: Call): Packed {
     return packets(Status.REQUEST_FIRST, call.path, call.channel, call.data as Uint8Array)
-  }
-
-  onDrain(c: Connection<Call>): void {
-    connectionOf(c).drained()
   }
 
   onClose(c: Connection<Call>, reason: CloseReason): void {

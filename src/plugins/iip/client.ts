@@ -319,6 +319,7 @@ export class IipClient {
       const c: Connection<Call> = await this.#loop.connect<undefined, Call>(address, {
         handler: { onMessage() {} },
         protocol: this.#protocol,
+        highWaterMark: Number.POSITIVE_INFINITY,
         timeout: connectTimeout ?? this.#settings.channelTimeout,
         ...(tls !== undefined && { tls }),
       })

@@ -131,7 +131,7 @@ export class IipHttpAdapter {
     const path = withHeaders(uri, request)
     if (path.length > MAX_PATH) return end(response, 431, 'the URI and the headers are too long for IIP')
     const body = await readBody(request, this.#maxBodyBytes)
-    if (body === undefined) return refuseBody(request, response)
+    if (body === undefined) return refuseBody(response)
     const gone = new AbortController()
     response.once('close', () => gone.abort())
     const answer = await backend.request(path, body.length === 0 ? EMPTY_OBJECT : body, {
@@ -174,7 +174,7 @@ function contentType(body: Buffer | string): string {
 }
 
 /** The rest of the body is not read: the connection cannot be used for another request. */
-function refuseBody(request: IncomingMessage, response: ServerResponse): void {
+function refuseBody(response: ServerResponse): void {
   response.setHeader('Connection', 'close')
   end(response, 413, 'the body is too long')
 }

@@ -62,6 +62,10 @@ export class IipProtocol implements Protocol<IipRequest, IipOut> {
     c.session = new ServerSession(c, this.#limits, this.#paths)
   }
 
+  onEnd(c: IipConnection): void {
+    sessionOf(c).end()
+  }
+
   onClose(c: IipConnection, reason: CloseReason): void {
     sessionOf(c).close(new RingloopError(ErrorCode.CLOSED, reason.message, reason.error))
   }

@@ -415,6 +415,12 @@ export class ServerSession implements BodyOwner {
       this.#watch()
   }
 
+  /** The peer sends no more: what is unfinished stays so. */
+  end(): void {
+    for (const { body } of this.#unfinished)
+      body?.fail(new ProtocolError('the peer ended before its request did'))
+  }
+
   /** The connection ended: who reads a body is told. */
   close(error: Error): void {
     this.#timer?.stop()

@@ -1,0 +1,427 @@
+/** The server's side of IIP: order, independence of channels, limits, streams, middleware. */
+import { setTimeout as sleep } from 'node:timers/promises'
+import fc from 'fast-check'
+import { afterEach, describe, expect, it } from 'vitest'
+import { IipFailure, IipRouter } from '../src/plugins/iip/index.js'
+import {
+  endAll,
+  FramePeer,
+  frame,
+  type IipHandler,
+  iipClient,
+  Lines,
+  parseFrames,
+  serveIip,
+  until,
+} from './iip-support.js'
+
+afterEach(endAll)
+
+const MIB = 1024 * 1024
+const ECHO: IipHandler = { onMessage: (_c, _ctx, data) => data }
+const quiet = { statistics: 'off' } as const
+
+/** A promise and what settles it. */
+function gate(): { open: () => void; passed: Promise<void> } {
+  let open!: () => void
+  const passed = new Promise<void>((resolve) => {
+    open = resolve
+  })
+  return { open, passed }
+}
+
+describe('a plain handler under the protocol', () => {
+  it('echoes, and finds path, query and channel in ctx', async () => {
+    const seen: unknown[] = []
+    const handler: IipHandler = {
+      onMessage: (c, ctx, data) => {
+        seen.push([ctx.path, ctx.query.getAll('a'), ctx.channel, ctx.connection === c, ctx.rawPath])
+        return data
+      },
+    }
+    const peer = await FramePeer.connect(await serveIip(handler), 2)
+    await peer.send(1, '/%65cho/ä?a=1&a=2', 2, 'x')
+    const [, , answer] = await peer.frames(3)
+    expect(answer).toMatchObject({ status: 5, path: '/echo/ä', channel: 2 })
+    expect(answer!.data.toString()).toBe('x')
+    expect(seen).toEqual([['/echo/ä', ['1', '2'], 2, true, '/%65cho/ä?a=1&a=2']])
+  })
+
+  it('answers a channel in order and one at a time, while a slow one holds up no other', async () => {
+    const slow = gate()
+    let running = 0
+    const handler: IipHandler = {
+      onMessage: async (_c, ctx, data) => {
+        if (ctx.channel === 1) {
+          expect(++running).toBe(1)
+          if (data.toString() === 'first') await slow.passed
+          else await sleep(1)
+          running--
+        }
+        return data
+      },
+    }
+    const peer = await FramePeer.connect(await serveIip(handler), 2)
+    for (const data of ['first', 'second', 'third']) await peer.send(1, '/p', 1, data)
+    for (const data of ['a', 'b']) await peer.send(1, '/p', 2, data)
+    const early = await peer.frames(4)
+    expect(early.slice(2).map(({ channel, data }) => `${channel} ${data}`)).toEqual(['2 a', '2 b'])
+    slow.open()
+    const all = await peer.frames(7)
+    expect(all.slice(4).map(({ channel, data }) => `${channel} ${data}`)).toEqual([
+      '1 first',
+      '1 second',
+      '1 third',
+    ])
+  })
+
+  it('answers for a handler that returns nothing, at once or later, or no bytes', async () => {
+    const handler: IipHandler = {
+      onMessage: (_c, ctx) => (ctx.path === '/now' ? undefined : ctx.path === '/later' ? sleep(1) : ''),
+    }
+    const peer = await FramePeer.connect(await serveIip(handler), 1)
+    for (const path of ['/now', '/later', '/empty']) await peer.send(1, path, 1, 'x')
+    const answers = (await peer.frames(4)).slice(1).map(({ data }) => data.toString())
+    expect(answers).toEqual(Array(3).fill('{"code":101,"message":"handle no response"}'))
+  })
+
+  it('refuses to send what nobody asked for', async () => {
+    let thrown: unknown
+    const handler: IipHandler = {
+      onMessage: (c, _ctx, data) => {
+        try {
+          c.send('unasked')
+        } catch (error) {
+          thrown = error
+        }
+        return data
+      },
+    }
+    const peer = await FramePeer.connect(await serveIip(handler), 1)
+    await peer.send(1, '/p', 1, 'x')
+    expect((await peer.frames(2))[1]!.data.toString()).toBe('x')
+    expect(thrown).toMatchObject({ code: 'ERR_RINGLOOP_STATE' })
+  })
+
+  it('answers everything before a half-closed connection ends, also what waits for its turn', async () => {
+    const handler: IipHandler = {
+      onMessage: async (_c, _ctx, data) => {
+        await sleep(1)
+        return data
+      },
+    }
+    const peer = await FramePeer.connect(await serveIip(handler), 1)
+    const requests = Array.from({ length: 50 }, (_, i) => frame(1, '/p', 1, `${i}`))
+    peer.peer.socket.end(Buffer.concat(requests))
+    const frames = parseFrames(await peer.peer.ended)
+    expect(frames.slice(1).map(({ data }) => Number(data))).toEqual(requests.map((_, i) => i))
+  })
+})
+
+describe('whatever the stream looks like', () => {
+  const message = fc.record({
+    channel: fc.integer({ min: 0, max: 4 }),
+    sizes: fc.array(fc.oneof(fc.integer({ min: 1, max: 200 }), fc.integer({ min: 1, max: 90_000 })), {
+      minLength: 1,
+      maxLength: 4,
+    }),
+    slow: fc.boolean(),
+  })
+
+  it('any interleaving of channels and any cut of the stream gives the same answers', async () => {
+    const router = new IipRouter(quiet)
+      .handle('/now', ({ data }) => data)
+      .handle('/slow', async ({ data }) => {
+        await sleep(1)
+        return data
+      })
+    const port = await serveIip(router)
+    await fc.assert(
+      fc.asyncProperty(
+        fc.array(message, { minLength: 1, maxLength: 12 }),
+        fc.array(fc.integer({ min: 1, max: 40_000 }), { maxLength: 20 }),
+        fc.array(fc.nat(), { minLength: 1, maxLength: 30 }),
+        async (messages, cuts, choices) => {
+          const peer = await FramePeer.connect(port, 4)
+          const wanted = Array.from({ length: 5 }, () => [] as string[])
+          const queues = Array.from({ length: 5 }, () => [] as Buffer[])
+          messages.forEach(({ channel, sizes, slow }, i) => {
+            const parts = sizes.map((size) => Buffer.alloc(size, `${i}:${size};`))
+            wanted[channel]!.push(Buffer.concat(parts).toString())
+            parts.forEach((part, at) => {
+              const last = at === parts.length - 1
+              const status = at === 0 ? (last ? 1 : 0) : last ? 3 : 2
+              queues[channel]!.push(frame(status, slow ? '/slow' : '/now', channel, part))
+            })
+          })
+          const stream: Buffer[] = []
+          for (let turn = 0; queues.some((queue) => queue.length > 0); turn++) {
+            const open = queues.filter((queue) => queue.length > 0)
+            stream.push(open[choices[turn % choices.length]! % open.length]!.shift()!)
+          }
+          let rest = Buffer.concat(stream)
+          for (const cut of cuts) {
+            await peer.peer.write(rest.subarray(0, cut))
+            rest = rest.subarray(cut)
+          }
+          await peer.peer.write(rest)
+          const answers = (await peer.frames(4 + messages.length)).slice(4)
+          for (let channel = 0; channel < 5; channel++) {
+            const got = answers.filter((each) => each.channel === channel).map(({ data }) => data.toString())
+            expect(got).toEqual(wanted[channel])
+          }
+          peer.peer.socket.destroy()
+        },
+      ),
+      { numRuns: 40 },
+    )
+  })
+
+  it('takes and sends 40 MiB in packets of 16 MiB', async () => {
+    const port = await serveIip(new IipRouter(quiet).handle('/echo', ({ data }) => data))
+    const data = Buffer.alloc(40 * MIB)
+    for (let at = 0; at < data.length; at += 4096) data.writeUInt32BE(at, at)
+    const answer = await iipClient(port).request('/echo', data)
+    expect(answer.equals(data)).toBe(true)
+  })
+})
+
+describe('limits', () => {
+  it('refuse a path of 2049 bytes before its end has come', async () => {
+    const peer = await FramePeer.connect(await serveIip(ECHO), 1)
+    await peer.peer.write(Buffer.concat([Buffer.of(1), Buffer.alloc(2049, 'a')]))
+    expect(parseFrames(await peer.peer.ended).length).toBe(1)
+  })
+
+  it('close on a request that is too long, in one packet or many, and say why', async () => {
+    const log = new Lines()
+    const port = await serveIip(ECHO, { maxRequestBytes: 100_000 }, { logger: log.logger })
+    const one = await FramePeer.connect(port, 1)
+    await one.peer.write(frame(1, '/p', 1, Buffer.alloc(100_001)).subarray(0, 50))
+    await one.peer.ended
+    const many = await FramePeer.connect(port, 1)
+    await many.send(0, '/p', 1, Buffer.alloc(60_000))
+    await many.send(2, '/p', 1, Buffer.alloc(60_000))
+    await many.peer.ended
+    expect(log.text.match(/a request is longer than 100000 bytes/g)!.length).toBe(2)
+  })
+
+  it('refuse one channel too many with error 106, and the connection goes on', async () => {
+    const peer = await FramePeer.connect(await serveIip(ECHO, { maxChannelsPerConn: 2 }), 3)
+    expect(parseFrames(peer.peer.bytes)[2]!.data.toString()).toBe(
+      '{"code":106,"message":"channel create limited"}',
+    )
+    await peer.send(1, '/sys/delete_channel', 1, '{}')
+    await peer.send(1, '/sys/new_channel', 0, '{}')
+    expect((await peer.frames(4))[3]!.data.toString()).toBe('{"code":0,"channel_id":1}')
+  })
+
+  it('reserve nothing for a length that is only claimed', async () => {
+    const port = await serveIip(ECHO)
+    const before = process.memoryUsage().arrayBuffers
+    const peers = await Promise.all(Array.from({ length: 20 }, () => FramePeer.connect(port, 1)))
+    const header = frame(1, '/p', 1, Buffer.alloc(16 * MIB)).subarray(0, 20)
+    await Promise.all(peers.map((peer) => peer.peer.write(header)))
+    await sleep(50)
+    expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(40 * MIB)
+  })
+
+  it('close a connection whose unfinished requests take too much', async () => {
+    const log = new Lines()
+    const port = await serveIip(ECHO, { maxRequestBytes: MIB, maxHeldBytes: 2 * MIB }, { logger: log.logger })
+    const peer = await FramePeer.connect(port, 4)
+    for (let channel = 1; channel <= 4; channel++) await peer.send(0, '/p', channel, Buffer.alloc(MIB))
+    await peer.peer.ended
+    expect(log.text).toMatch(/unfinished requests take more than 2097152 bytes/)
+  })
+
+  it('close a connection whose request stands still, and no other', async () => {
+    const log = new Lines()
+    const port = await serveIip(ECHO, { requestTimeout: 100 }, { logger: log.logger })
+    const [silent, header, unfinished] = [
+      await FramePeer.connect(port, 1),
+      await FramePeer.connect(port, 1),
+      await FramePeer.connect(port, 2),
+    ]
+    await header.peer.write('\x01/half')
+    await unfinished.send(0, '/p', 1, 'begun')
+    const ticking = setInterval(() => void unfinished.send(1, '/p', 2, 'alive'), 20)
+    await Promise.all([header.peer.ended, unfinished.peer.ended])
+    clearInterval(ticking)
+    await silent.send(1, '/p', 1, 'still here')
+    expect((await silent.frames(2))[1]!.data.toString()).toBe('still here')
+  })
+
+  it('stop reading while requests that wait take too much, and answer all of them in the end', async () => {
+    const hold = gate()
+    let most = 0
+    let running = 0
+    const handler: IipHandler = {
+      onMessage: async (c, _ctx, data) => {
+        running++
+        most = Math.max(most, c.readBufferLength)
+        await hold.passed
+        return data.subarray(0, 8)
+      },
+    }
+    const peer = await FramePeer.connect(
+      await serveIip(handler, { maxRequestBytes: 65_536, maxHeldBytes: 131_072 }),
+      2,
+    )
+    const requests = Array.from({ length: 400 }, (_, i) =>
+      frame(1, '/p', 1 + (i % 2), Buffer.alloc(20_000, `${i}`.padStart(8, '0'))),
+    )
+    void peer.peer.write(Buffer.concat(requests))
+    await until(() => running === 2)
+    await sleep(50)
+    expect(running).toBe(2)
+    hold.open()
+    const answers = (await peer.frames(402)).slice(2)
+    for (const channel of [1, 2]) {
+      const got = answers.filter((each) => each.channel === channel).map(({ data }) => Number(data))
+      expect(got).toEqual(Array.from({ length: 200 }, (_, i) => 2 * i + channel - 1))
+    }
+    expect(most).toBeLessThan(MIB)
+  })
+})
+
+describe('a router', () => {
+  it('turns what a handler throws into error -1, and only a fault of the handler into a log line', async () => {
+    const log = new Lines()
+    const router = new IipRouter(quiet)
+      .handle('/expected', () => {
+        throw new IipFailure('no <such> thing')
+      })
+      .handle('/fault', () => Promise.reject(new TypeError('oh')))
+    const client = iipClient(await serveIip(router, {}, { logger: log.logger }))
+    const expected = (await client.request('/expected')).toString()
+    expect(expected).toBe('{"code":-1,"message":"handler fail:no \\u003csuch\\u003e thing"}')
+    expect(log.worth).toEqual([])
+    expect((await client.request('/fault')).toString()).toBe('{"code":-1,"message":"handler fail:oh"}')
+    expect(log.worth.map(({ message }) => message)).toEqual(['an IIP handler failed'])
+  })
+
+  it('runs middleware around handlers, outermost first, with values of the request', async () => {
+    const order: string[] = []
+    const router = new IipRouter(quiet)
+      .use(async (request, next) => {
+        order.push('in 1')
+        request.set('user', 'ada')
+        const answer = await next()
+        order.push('out 1')
+        return `[${answer}]`
+      })
+      .use((request, next) => {
+        order.push('in 2')
+        return request.path === '/closed' ? 'not you' : next()
+      })
+      .handle('/who', (request) => `${request.get('user')}`)
+      .handle('/closed', () => 'never')
+    const client = iipClient(await serveIip(router))
+    expect((await client.request('/who')).toString()).toBe('[ada]')
+    expect(order).toEqual(['in 1', 'in 2', 'out 1'])
+    expect((await client.request('/closed')).toString()).toBe('[not you]')
+  })
+
+  it('adds, replaces and removes handlers while it runs', async () => {
+    const router = new IipRouter(quiet).handle('/a', () => '1')
+    const client = iipClient(await serveIip(router))
+    expect((await client.request('/a')).toString()).toBe('1')
+    router.handle('/a', () => '2')
+    expect((await client.request('/a')).toString()).toBe('2')
+    expect([router.remove('/a'), router.remove('/a')]).toEqual([true, false])
+    expect((await client.request('/a')).toString()).toBe('{"code":102,"message":"handle error"}')
+  })
+
+  it('refuses the paths of the protocol itself', () => {
+    expect(() => new IipRouter().handle('/sys/new_channel', () => '')).toThrow(/no handler for the path/)
+  })
+})
+
+describe('a streaming handler', () => {
+  it('gets chunks before the request is whole, and sends chunks before it ends', async () => {
+    const router = new IipRouter(quiet).stream('/upper', async function* ({ body }) {
+      yield 'begun '
+      for await (const chunk of body) yield chunk.toString().toUpperCase()
+      yield ' ended'
+    })
+    const peer = await FramePeer.connect(await serveIip(router), 1)
+    await peer.send(0, '/upper', 1, 'one ')
+    expect((await peer.frames(2))[1]).toMatchObject({ status: 4, path: '/upper', channel: 1 })
+    await peer.send(2, '/upper', 1, 'two ')
+    await peer.send(3, '/upper', 1, 'three')
+    await until(() => parseFrames(peer.peer.bytes).at(-1)!.status === 7)
+    const frames = parseFrames(peer.peer.bytes).slice(1)
+    expect(frames.map(({ data }) => data.toString()).join('')).toBe('begun ONE TWO THREE ended')
+    expect(frames.slice(1, -1).every(({ status }) => status === 6)).toBe(true)
+  })
+
+  it('may answer without having read all of it; the next request on the channel is not disturbed', async () => {
+    const router = new IipRouter(quiet)
+      .stream('/first', async ({ body }) => {
+        for await (const chunk of body) return `got ${chunk.length > 0}`
+        return 'nothing'
+      })
+      .handle('/next', () => 'next')
+    const client = iipClient(await serveIip(router), { maxConnections: 1, maxChannelsPerConn: 1 })
+    const answers = await Promise.all([
+      client.request('/first', Buffer.alloc(30 * MIB)),
+      client.request('/next'),
+    ])
+    expect(answers.map(String)).toEqual(['got true', 'next'])
+  })
+
+  it('passes 100 MiB through while little of it is in memory', async () => {
+    const router = new IipRouter(quiet).stream('/echo', async function* ({ body }) {
+      yield* body
+    })
+    const client = iipClient(await serveIip(router))
+    async function* source(): AsyncGenerator<Buffer> {
+      for (let i = 0; i < 400; i++) yield Buffer.alloc(MIB / 4, i)
+    }
+    let length = 0
+    let peak = 0
+    for await (const chunk of client.stream('/echo', source())) {
+      expect(chunk[0]).toBe(Math.floor(length / (MIB / 4)) & 0xff)
+      length += chunk.length
+      peak = Math.max(peak, process.memoryUsage().arrayBuffers)
+    }
+    expect(length).toBe(100 * MIB)
+    expect(peak).toBeLessThan(90 * MIB)
+  })
+
+  it('closes the connection when it fails after its first chunk', async () => {
+    const router = new IipRouter(quiet).stream('/fails', async function* () {
+      yield 'one'
+      yield 'two'
+      throw new Error('no more')
+    })
+    const client = iipClient(await serveIip(router))
+    await expect(client.request('/fails')).rejects.toMatchObject({ code: 'ERR_IIP_CLOSED' })
+  })
+
+  it('learns that the connection ended before the request', async () => {
+    const failed = gate()
+    const router = new IipRouter(quiet).stream('/in', async ({ body }) => {
+      try {
+        await body.bytes()
+      } catch {
+        failed.open()
+      }
+    })
+    const peer = await FramePeer.connect(await serveIip(router), 1)
+    await peer.send(0, '/in', 1, 'one')
+    await sleep(10)
+    peer.peer.socket.destroy()
+    await failed.passed
+  })
+
+  it('is held to its own limit', async () => {
+    const router = new IipRouter(quiet).stream('/in', async ({ body }) => `${(await body.bytes()).length}`, {
+      maxBytes: 1000,
+    })
+    const client = iipClient(await serveIip(router))
+    expect((await client.request('/in', Buffer.alloc(1000))).toString()).toBe('1000')
+    await expect(client.request('/in', Buffer.alloc(1001))).rejects.toMatchObject({ code: 'ERR_IIP_CLOSED' })
+  })
+})

@@ -8,6 +8,7 @@ import { WebSocket } from 'undici'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { CELL, LoopCounters, SharedStats } from '../src/loop/stats.js'
 import { frameOf, quantile } from '../src/plugins/console/frame.js'
+import { endExamples, startExample } from './example-process.js'
 import { connectRaw, type RawClient } from './support/raw-client.js'
 import { until } from './support/wait.js'
 
@@ -18,6 +19,7 @@ const clients: RawClient[] = []
 
 afterEach(async () => {
   for (const client of clients.splice(0)) client.destroy()
+  await endExamples()
   await Promise.all(servers.splice(0).map((server) => server.stop()))
 })
 
@@ -375,6 +377,18 @@ describe.skipIf(!hasBrowser)('the page', () => {
     )
     await page.close()
   })
+})
+
+it('the example serves its page beside the echo, and ends with code 0 under its own load', async () => {
+  const example = await startExample('console', '--console', '0', '--loops', '2', '--load', '20')
+  const [, url] = await example.printed('stdout', /^console at (http:\S+)\n/m)
+  expect(await (await fetch(url!)).text()).toContain('ringloop console')
+  const message = Buffer.alloc(64, 'x')
+  const peer = await example.connect()
+  await peer.write(message)
+  expect((await peer.received(64)).equals(message)).toBe(true)
+  const { code, stderr } = await example.stop()
+  expect([code, stderr]).toEqual([0, ''])
 })
 
 it('has its page where the package is published', async () => {

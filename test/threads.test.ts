@@ -265,7 +265,7 @@ describe('EMFILE', () => {
       await new Promise((resolve) => setTimeout(resolve, 1000))
       expect((await measure(child, 'cpu')) - before, 'ms of CPU in about a second').toBeLessThan(500)
       expect(child.exited).toBe(false)
-      for (const client of served) client.destroy()
+      for (const client of list) client.destroy()
       await until('a new connection is served', () => echoes(port, 'room again'), 15_000)
       expect(child.exited).toBe(false)
     })

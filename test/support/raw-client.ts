@@ -79,8 +79,10 @@ export class RawClient {
     return (await this.bytes(from + length)).subarray(from, from + length)
   }
 
+  /** Ends with a reset. A socket that is shutting down cannot be reset in Node (its handle would leak): it is destroyed. */
   reset(): void {
-    this.socket.resetAndDestroy()
+    if (this.socket.connecting || this.socket.writableEnded) this.socket.destroy()
+    else this.socket.resetAndDestroy()
   }
 
   destroy(): void {

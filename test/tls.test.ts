@@ -1,0 +1,196 @@
+import { execFileSync } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import net from 'node:net'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
+import tls from 'node:tls'
+import { ErrorCode, EventLoop, Server, type ServerOptions } from 'ringloop'
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
+import { fixtureUrl } from './support/child.js'
+import { memoryLogger } from './support/memory-logger.js'
+import { connectRaw, RawClient } from './support/raw-client.js'
+import { until, within } from './support/wait.js'
+
+const echo = { onMessage: (_c: unknown, _ctx: unknown, data: Buffer): Buffer => data }
+let folder = ''
+let key = ''
+let cert = ''
+const servers: Server[] = []
+const loops: EventLoop[] = []
+const sockets: net.Socket[] = []
+
+beforeAll(() => {
+  folder = mkdtempSync(path.join(tmpdir(), 'ringloop-tls-'))
+  const [keyFile, certFile] = [path.join(folder, 'key.pem'), path.join(folder, 'cert.pem')]
+  execFileSync(
+    'openssl',
+    [
+      'req',
+      '-x509',
+      '-newkey',
+      'ec',
+      '-pkeyopt',
+      'ec_paramgen_curve:prime256v1',
+      '-nodes',
+      '-days',
+      '36500',
+      '-keyout',
+      keyFile,
+      '-out',
+      certFile,
+      '-subj',
+      '/CN=localhost',
+      '-addext',
+      'subjectAltName=DNS:localhost,IP:127.0.0.1',
+    ],
+    { stdio: 'pipe' },
+  )
+  key = readFileSync(keyFile, 'utf8')
+  cert = readFileSync(certFile, 'utf8')
+})
+
+afterAll(() => rmSync(folder, { recursive: true }))
+
+afterEach(async () => {
+  for (const socket of sockets.splice(0)) socket.destroy()
+  await Promise.all(loops.splice(0).map((loop) => loop.stop()))
+  await Promise.all(servers.splice(0).map((server) => within('stop', server.stop())))
+})
+
+async function startServer(source: typeof echo | URL, options: ServerOptions = {}): Promise<Server> {
+  const server = new Server(source as URL, {
+    address: '127.0.0.1:0',
+    logger: false,
+    tls: { key, cert },
+    ...options,
+  })
+  servers.push(server)
+  await within('start', server.start())
+  return server
+}
+
+async function connectTls(port: number): Promise<RawClient> {
+  const socket = tls.connect({ host: '127.0.0.1', port, ca: cert, servername: 'localhost' })
+  sockets.push(socket)
+  await within('the handshake', once(socket, 'secureConnect'))
+  return new RawClient(socket)
+}
+
+function makeLoop(): EventLoop {
+  const loop = new EventLoop({ logger: false })
+  loops.push(loop)
+  return loop
+}
+
+describe('a TLS server', () => {
+  for (const [name, numLoops] of [
+    ['here', undefined],
+    ['1 thread', 1],
+    ['3 threads', 3],
+  ] as const) {
+    it(`${name}: echoes a megabyte to several clients`, async () => {
+      const server = await startServer(
+        numLoops === undefined ? echo : fixtureUrl('echo.mjs'),
+        numLoops === undefined ? {} : { numLoops },
+      )
+      const list = await Promise.all(Array.from({ length: 4 }, () => connectTls(server.address.port)))
+      const message = Buffer.alloc(1_000_000, 'tls!')
+      for (const client of list) client.write(message)
+      for (const client of list) expect((await client.bytes(message.length)).equals(message)).toBe(true)
+      expect(server.stats().total).toMatchObject({ connections: 4, bytesIn: 4_000_000, bytesOut: 4_000_000 })
+      list[0]!.socket.end()
+      await until('one is closed', () => server.stats().total.connections === 3)
+      await server.stop()
+      for (const client of list) await client.whenEnded()
+      expect(server.stats().total.connections).toBe(0)
+    })
+
+    it(`${name}: a peer that speaks no TLS, or leaves in the handshake, costs nothing`, async () => {
+      const logger = memoryLogger()
+      const server = await startServer(numLoops === undefined ? echo : fixtureUrl('echo.mjs'), {
+        ...(numLoops !== undefined && { numLoops }),
+        logger,
+        maxConnections: 2,
+      })
+      for (let i = 0; i < 6; i++) {
+        const plain = await connectRaw({ port: server.address.port })
+        sockets.push(plain.socket)
+        plain.write(i % 2 === 0 ? 'GET / HTTP/1.1\r\n\r\n' : '\x16\x03\x01')
+        if (i % 3 === 0) plain.reset()
+        else if (i % 2 === 1) plain.destroy()
+        else await plain.whenEnded()
+      }
+      await until('none is counted', () => server.stats().total.connections === 0)
+      expect(String(await (await connectTls(server.address.port)).echo('fine'))).toBe('fine')
+    })
+  }
+
+  it('refuses a key and a certificate that are none', async () => {
+    const server = new Server(echo as never, {
+      address: '127.0.0.1:0',
+      logger: false,
+      tls: { key: 'x', cert: 'y' },
+    })
+    await expect(server.start()).rejects.toMatchObject({ code: ErrorCode.OPTION })
+  })
+})
+
+describe('a TLS connect', () => {
+  it('verifies the certificate by default', async () => {
+    const server = await startServer(echo)
+    const connecting = makeLoop().connect(`localhost:${server.address.port}`, {
+      handler: { onMessage() {} },
+      tls: true,
+    })
+    await expect(within('connect', connecting)).rejects.toMatchObject({ code: ErrorCode.CONNECT })
+  })
+
+  it('works with the right ca, on a loop with the native poller too, and carries bytes both ways', async () => {
+    const server = await startServer(echo)
+    const got: Buffer[] = []
+    const closes: string[] = []
+    const loop = makeLoop()
+    const c = await within(
+      'connect',
+      loop.connect(`localhost:${server.address.port}`, {
+        handler: {
+          onMessage: (_c, _ctx, data) => void got.push(data),
+          onClose: (_c, reason) => void closes.push(reason.code),
+        },
+        tls: { ca: cert },
+      }),
+    )
+    const message = Buffer.alloc(500_000, 'abc')
+    c.send(message)
+    await until('it is back', () => got.reduce((n, each) => n + each.length, 0) === message.length)
+    expect(Buffer.concat(got).equals(message)).toBe(true)
+    expect([...loop.connections]).toHaveLength(1)
+    c.close()
+    await until('it is closed', () => closes.length === 1)
+    expect(closes).toEqual(['closed'])
+    expect([...loop.connections]).toHaveLength(0)
+  })
+
+  it('refuses a certificate of another name', async () => {
+    const server = await startServer(echo)
+    const connecting = makeLoop().connect(`localhost:${server.address.port}`, {
+      handler: { onMessage() {} },
+      tls: { ca: cert, servername: 'example.org' },
+    })
+    await expect(within('connect', connecting)).rejects.toMatchObject({ code: ErrorCode.CONNECT })
+  })
+
+  it('ends with its timeout when the server never answers the handshake', async () => {
+    const silent = net.createServer((socket) => sockets.push(socket)).listen(0, '127.0.0.1')
+    await once(silent, 'listening')
+    const { port } = silent.address() as net.AddressInfo
+    const connecting = makeLoop().connect(`127.0.0.1:${port}`, {
+      handler: { onMessage() {} },
+      tls: true,
+      timeout: 200,
+    })
+    await expect(within('connect', connecting)).rejects.toMatchObject({ code: ErrorCode.CONNECT })
+    silent.close()
+  })
+})

@@ -53,8 +53,13 @@ export interface NativeAddon {
 
 const NAME = 'ringloop.node'
 
-/** Built from source, or else a prebuilt one; for that the C library matters on Linux. */
+/**
+ * Built from source, or else a prebuilt one; for that the C library matters on Linux. The variable
+ * RINGLOOP_NATIVE_ADDON names another file, for instance one built under a sanitizer.
+ */
 function findAddon(): string | undefined {
+  const given = process.env.RINGLOOP_NATIVE_ADDON
+  if (given !== undefined && given !== '') return given
   const native = path.join(packageRoot(), 'native')
   const built = path.join(native, 'build', 'Release', NAME)
   if (existsSync(built)) return built

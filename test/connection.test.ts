@@ -1117,6 +1117,8 @@ describe('water marks', () => {
     const drained = c.drained()
     socket.reset()
     await settle()
+    socket.readError()
+    await settle()
     expect(await drained).toBe(false)
     expect(await c.drained()).toBe(false)
     expectClean(fake)

@@ -106,7 +106,7 @@ export class Server<Ctx = undefined, Out = Uint8Array | string> {
       : await this.#startHere(this.#source, settings, logger, sides.wanted)
     const { address } = running
     try {
-      await sides.start({ address, stats: () => this.stats() })
+      await sides.start({ address, logger, stats: () => this.stats() })
     } catch (error) {
       await running.stop(0)
       throw error

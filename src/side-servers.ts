@@ -3,6 +3,7 @@
  * given, and know no more of the server than {@link Observed}. The server's thread only.
  */
 import { ErrorCode, RingloopError } from './errors.js'
+import type { Logger } from './log.js'
 import type { Endpoint } from './loop/poller/poller.js'
 import type { ServerStats } from './loop/stats.js'
 import { consoleSettings, metricsSettings, type ServerOptions } from './options.js'
@@ -12,6 +13,7 @@ export interface Observed {
   /** Where the loops listen. */
   readonly address: { toString(): string }
   stats(): ServerStats
+  readonly logger: Logger
 }
 
 /** One of them, serving. */

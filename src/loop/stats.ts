@@ -47,7 +47,7 @@ export interface LoopStats {
   readonly lost: number
   /**
    * Milliseconds in `onMessage` until it returned; of a promise that is the part before it. Estimated from a sample: about
-   * one message in {@link SAMPLE_MEAN} is timed and stands for those since the one before it.
+   * one message in 128 is timed and stands for those since the one before it.
    */
   readonly handlerTime: Histogram
   /** Milliseconds from the begin of a batch to the end of its flush: every batch. */

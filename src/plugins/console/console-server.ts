@@ -2,7 +2,7 @@
  * The server behind the page: one ringloop `Server` with one loop, in the thread of the server that it shows. The same
  * port answers plain HTTP with the page and WebSockets with a frame each second.
  */
-import { type Handler, Server, type ServerStats } from '../../index.js'
+import { type Handler, type Logger, Server, type ServerStats } from '../../index.js'
 import { type HttpAnswer, type UpgradeRequest, WebSocketProtocol } from '../websocket/index.js'
 import { type Frame, frameOf } from './frame.js'
 import { readPage } from './page-files.js'
@@ -17,12 +17,13 @@ const NOT_FOUND: HttpAnswer = { status: 404, body: 'there is one page, at /\n' }
 /** The server that is shown. */
 export interface ConsoleSource {
   readonly address: { toString(): string }
+  readonly logger: Logger
   stats(): ServerStats
 }
 
 export type ConsoleAt = { readonly host: string; readonly port: number } | { readonly path: string }
 
-export class ConsoleServer {
+class ConsoleServer {
   readonly #source: ConsoleSource
   readonly #server: Server<never, string>
   readonly #pages: ReadonlyMap<string, HttpAnswer>
@@ -45,7 +46,9 @@ export class ConsoleServer {
       verify: isSameOrigin,
       onRequest: (request) => this.#page(request),
     })
-    this.#server = new Server(handler, { address, protocol: protocol as never, logger: 'error' })
+    const { logger } = source
+    // The net poller is good enough, and does not warn a second time where there is no addon.
+    this.#server = new Server(handler, { address, protocol: protocol as never, logger, poller: 'net' })
   }
 
   /** Rejects as every server's `start` does. */
@@ -81,7 +84,6 @@ export class ConsoleServer {
       type: 'hello',
       about: {
         address: String(this.#source.address),
-        node: process.version,
         started: this.#started,
         interval: INTERVAL_MS,
         frames: MAX_FRAMES,

@@ -2,7 +2,7 @@
 import type { Histogram, LoopStats, ServerStats } from '../../index.js'
 
 /** One loop, or all together, over the time since the frame before. */
-export interface LoopFrame {
+interface LoopFrame {
   readonly connections: number
   /** Per second, as are the next three. */
   readonly messagesIn: number

@@ -7,13 +7,13 @@ interface Described {
 }
 
 /** One number per loop. */
-export interface PlainMetric extends Described {
+interface PlainMetric extends Described {
   readonly type: 'counter' | 'gauge'
   readonly value: (loop: LoopStats) => number
 }
 
 /** A counter per loop and reason. */
-export interface ReasonMetric extends Described {
+interface ReasonMetric extends Described {
   readonly type: 'counter'
   readonly byReason: (loop: LoopStats) => Readonly<Record<string, number>>
 }

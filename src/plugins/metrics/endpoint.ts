@@ -2,7 +2,7 @@
 import { once } from 'node:events'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { ErrorCode, RingloopError } from '../../index.js'
+import { ErrorCode, type Logger, RingloopError } from '../../index.js'
 
 /** Where it listens: an address, or the path of a unix socket. */
 export type MetricsAt = { readonly host: string; readonly port: number } | { readonly path: string }
@@ -17,11 +17,13 @@ export class MetricsEndpoint {
   readonly #text: MetricsText
   readonly #path: string
   readonly #server: Server
+  readonly #logger: Logger
 
   /** `path` is the only one that is answered, with or without a query. */
-  constructor(text: MetricsText, path: string) {
+  constructor(text: MetricsText, path: string, logger: Logger) {
     this.#text = text
     this.#path = path
+    this.#logger = logger
     this.#server = createServer((request, response) => this.#answer(request, response))
   }
 
@@ -34,6 +36,7 @@ export class MetricsEndpoint {
     } catch (error) {
       throw listenError(at, error as NodeJS.ErrnoException)
     }
+    server.on('error', (err) => this.#logger.warn({ err }, `the metrics cannot be asked for: ${err.message}`))
     if ('path' in at) return at
     const { address, port } = server.address() as AddressInfo
     return { host: address, port }

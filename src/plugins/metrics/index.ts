@@ -6,6 +6,7 @@
  * Whoever has a registry and an endpoint already adds the metrics to it with `registerMetrics(server, registry)`.
  */
 import type { Registry } from 'prom-client'
+import type { Logger } from '../../index.js'
 import { type MetricsAt, MetricsEndpoint } from './endpoint.js'
 import { registerMetrics, removeMetrics, type StatsSource } from './metrics.js'
 
@@ -13,11 +14,11 @@ export { registerMetrics, removeMetrics, type StatsSource } from './metrics.js'
 
 /** Serves the metrics; called by the server for its option `metrics`. @internal */
 export async function serveMetrics(
-  server: StatsSource,
+  server: StatsSource & { readonly logger: Logger },
   settings: { readonly endpoint: MetricsAt; readonly path: string; readonly registry: unknown },
 ): Promise<{ endpoint: MetricsAt; stop(): Promise<void> }> {
   const registry = registerMetrics(server, settings.registry as Registry | undefined)
-  const http = new MetricsEndpoint(registry, settings.path)
+  const http = new MetricsEndpoint(registry, settings.path, server.logger)
   const stop = async (): Promise<void> => {
     removeMetrics(registry)
     await http.stop()

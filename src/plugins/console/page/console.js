@@ -38,12 +38,12 @@ const rate = scaled([
   [1e3, 'k/s'],
   [1, '/s'],
 ])
-const bytes = scaled([
+const largeBytes = scaled([
   [1e9, 'GB'],
   [1e6, 'MB'],
   [1e3, 'kB'],
-  [1, 'B'],
 ])
+const bytes = (value) => (value < 1e3 ? [String(value), 'B'] : largeBytes(value))
 const byteRate = scaled([
   [1e9, 'GB/s'],
   [1e6, 'MB/s'],
@@ -436,7 +436,7 @@ function duration(ms) {
 }
 
 function drawSince(since) {
-  const rows = [...SINCE.map(([name, of, kind]) => [name, of(since), kind])]
+  const rows = SINCE.map(([name, of, kind]) => [name, of(since), kind])
   for (const [reason, value] of Object.entries(since.closed)) rows.push([`Closed: ${reason}`, value])
   byId('since').replaceChildren(
     ...rows.map(([name, value, kind]) =>

@@ -353,7 +353,7 @@ export class IipBalancer {
     this.#turn = (this.#turn + 1) % this.#turns.length
     for (let i = 0; i < this.#turns.length; i++) {
       const backend = this.#turns[(this.#turn + i) % this.#turns.length]!
-      const load = (backend.client.pending + backend.failures) / backend.weight
+      const load = backend.client.pending / backend.weight
       if (load >= fewest || !may(backend)) continue
       best = backend
       fewest = load

@@ -1,0 +1,237 @@
+/** The balancing client: the server list, the strategies, health, retries, changes while it runs. */
+import { once } from 'node:events'
+import net from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { afterEach, describe, expect, it } from 'vitest'
+import { fnv1, parseServers } from '../src/plugins/iip/balancer.js'
+import { IipBalancer, type IipBalancerOptions, IipFailure, IipRouter } from '../src/plugins/iip/index.js'
+import { atEnd, endAll, startIip, until } from './iip-support.js'
+
+afterEach(endAll)
+
+interface Named {
+  readonly address: string
+  readonly port: number
+  requests: number
+  stop(): Promise<void>
+}
+
+/** A server that answers with its name. */
+async function named(name: string, port = 0): Promise<Named> {
+  const router = new IipRouter({ statistics: 'off' })
+    .handle('/who', () => {
+      self.requests++
+      return name
+    })
+    .handle('/sleep', async ({ query }) => {
+      self.requests++
+      await sleep(Number(query.get('ms')))
+      return name
+    })
+    .handle('/die', ({ connection }) => {
+      self.requests++
+      connection.close()
+      return 'lost'
+    })
+    .handle('/fail', () => {
+      throw new IipFailure('ill')
+    })
+  const server = await startIip(router, {}, { address: `127.0.0.1:${port}` })
+  const self: Named = {
+    address: `127.0.0.1:${server.address.port}`,
+    port: server.address.port,
+    requests: 0,
+    stop: () => server.stop(),
+  }
+  return self
+}
+
+/** A port on which nobody listens. */
+async function freePort(): Promise<number> {
+  const server = net.createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as net.AddressInfo
+  server.close()
+  await once(server, 'close')
+  return port
+}
+
+function balance(options: IipBalancerOptions): IipBalancer {
+  const balancer = new IipBalancer({ logger: false, minReconnectDelay: 10, ...options })
+  atEnd(() => balancer.close())
+  return balancer
+}
+
+async function ask(balancer: IipBalancer, times: number, path = '/who', clientIp = ''): Promise<string[]> {
+  const answers: string[] = []
+  for (let i = 0; i < times; i++)
+    answers.push((await balancer.request(path, undefined, { clientIp })).toString())
+  return answers
+}
+
+describe('a server list', () => {
+  it('is read entry by entry, and bad ones are reported', () => {
+    const list = ' a:1#3, b:2#100 ,c:3,d:4#0,e:5#101,f:6#x,g#1,h:70000#1,:8#2,[::1]:9#1,i:1#1#1,,a:1#2'
+    const { entries, bad } = parseServers(list)
+    expect(entries).toEqual([
+      { address: 'a:1', weight: 5 },
+      { address: 'b:2', weight: 100 },
+      { address: ':8', weight: 2 },
+      { address: '[::1]:9', weight: 1 },
+    ])
+    expect(bad.map(({ entry }) => entry)).toEqual([
+      'c:3',
+      'd:4#0',
+      'e:5#101',
+      'f:6#x',
+      'g#1',
+      'h:70000#1',
+      'i:1#1#1',
+      '',
+    ])
+  })
+
+  it('without a good entry is refused with the reasons', () => {
+    expect(() => balance({ servers: 'a:1,b' })).toThrow(/'a:1': it must have one # and a weight behind it/)
+  })
+})
+
+describe('a strategy', () => {
+  it('round-robin takes turns as often as the weights say', async () => {
+    const [a, b, c] = [await named('a'), await named('b'), await named('c')]
+    const balancer = balance({
+      servers: `${a.address}#3,${b.address}#1,${c.address}#2`,
+      strategy: 'round-robin',
+    })
+    expect((await ask(balancer, 12)).join('')).toBe('abcacaabcaca')
+  })
+
+  it('random reaches all of them', async () => {
+    const [a, b] = [await named('a'), await named('b')]
+    const balancer = balance({ servers: `${a.address}#1,${b.address}#1`, strategy: 'random' })
+    expect(new Set(await ask(balancer, 60)).size).toBe(2)
+  })
+
+  it('min-pending, the default, avoids the busy one', async () => {
+    const [a, b] = [await named('a'), await named('b')]
+    const balancer = balance({ servers: `${a.address}#1,${b.address}#1` })
+    const slow = balancer.request('/sleep?ms=300')
+    await until(() => balancer.backends.some(({ pending }) => pending > 0))
+    const answers = new Set(await ask(balancer, 10))
+    expect(answers.size).toBe(1)
+    expect(answers.has((await slow).toString())).toBe(false)
+  })
+
+  it('ip-hash and uri-param choose as Go does: FNV-1, 32 bits', async () => {
+    // Of hash/fnv.New32.
+    expect([fnv1(''), fnv1('a'), fnv1('foobar')]).toEqual([0x811c9dc5, 0x050c5d7e, 0x31f0b262])
+    const [a, b] = [await named('a'), await named('b')]
+    const servers = `${a.address}#1,${b.address}#1`
+    const nameFor = (text: string): string => (fnv1(text) % 2 === 0 ? 'a' : 'b')
+    const byIp = balance({ servers, strategy: 'ip-hash' })
+    const byParam = balance({ servers, strategy: 'uri-param', paramKey: 'user' })
+    for (const text of ['10.0.0.1', '10.0.0.2', '::1', 'ada']) {
+      expect(await ask(byIp, 2, '/who', text)).toEqual(Array(2).fill(nameFor(text)))
+      expect(await ask(byParam, 2, `/who?user=${text}`)).toEqual(Array(2).fill(nameFor(text)))
+    }
+  })
+
+  it('may be a function of the request', async () => {
+    const [a, b] = [await named('a'), await named('b')]
+    const balancer = balance({
+      servers: `${a.address}#1,${b.address}#1`,
+      strategy: ({ query, path }, backends) => {
+        expect([path.startsWith('/who'), backends.length]).toEqual([true, 2])
+        return query.get('to') === 'b' ? b.address : query.get('to') === 'x' ? 'nowhere:1' : undefined
+      },
+    })
+    expect(await ask(balancer, 3, '/who?to=b')).toEqual(['b', 'b', 'b'])
+    expect(new Set(await ask(balancer, 4)).size).toBe(2)
+    await expect(balancer.request('/who?to=x')).rejects.toMatchObject({ code: 'ERR_RINGLOOP_OPTION' })
+  })
+})
+
+describe('a server that fails', () => {
+  it('is left out, and asked again when it is back', async () => {
+    const a = await named('a')
+    const port = await freePort()
+    const balancer = balance({ servers: `${a.address}#1,127.0.0.1:${port}#1`, maxFailures: 2, pause: 200 })
+    expect(new Set(await ask(balancer, 20))).toEqual(new Set(['a']))
+    expect(balancer.backends.map(({ paused }) => paused)).toEqual([false, true])
+    await named('b', port)
+    const answers = new Set<string>()
+    while (answers.size < 2) for (const answer of await ask(balancer, 4)) answers.add(answer)
+    expect(balancer.backends.every(({ paused, failures }) => !paused && failures === 0)).toBe(true)
+  })
+
+  it('has its requests done elsewhere only where they are safe', async () => {
+    const [a, b] = [await named('a'), await named('b')]
+    const balancer = balance({ servers: `${a.address}#1,${b.address}#1`, strategy: 'round-robin' })
+    await expect(balancer.request('/die')).rejects.toMatchObject({ code: 'ERR_IIP_CLOSED', sent: true })
+    expect(a.requests + b.requests).toBe(1)
+    await expect(balancer.request('/die', 'x', { safe: true })).rejects.toMatchObject({
+      code: 'ERR_IIP_CLOSED',
+    })
+    expect(a.requests + b.requests).toBe(3)
+  })
+
+  it('loses no safe request when it is stopped in the middle', async () => {
+    const servers = [await named('a'), await named('b'), await named('c')]
+    const balancer = balance({
+      servers: servers.map(({ address }) => `${address}#1`).join(','),
+      maxConnections: 2,
+    })
+    const asked = Array.from({ length: 300 }, (_, i) =>
+      balancer.request(`/sleep?ms=${i % 20}`, 'x', { safe: true }),
+    )
+    await until(() => servers.every(({ requests }) => requests > 5))
+    await servers[1]!.stop()
+    const names = (await Promise.all(asked)).map(String)
+    expect(new Set(names)).toEqual(new Set(['a', 'b', 'c']))
+  })
+
+  it('is found by a probe without any request, and may be judged by its answers', async () => {
+    const [a, b] = [await named('a'), await named('b')]
+    const balancer = balance({
+      servers: `${a.address}#1,${b.address}#1`,
+      pause: 60_000,
+      probe: { path: '/who', interval: 20, check: (answer) => answer.toString() !== 'b' },
+    })
+    await until(() => balancer.backends[1]!.paused)
+    expect(await ask(balancer, 5)).toEqual(Array(5).fill('a'))
+    const judging = balance({
+      servers: `${a.address}#1`,
+      maxFailures: 1,
+      isHealthy: (error, answer) => error === undefined && answer?.includes('ill') === false,
+    })
+    await ask(judging, 1, '/fail')
+    expect(judging.backends[0]!.paused).toBe(true)
+    expect(await ask(judging, 1)).toEqual(['a'])
+  })
+})
+
+describe('a balancer that runs', () => {
+  it('takes new servers and lets go of old ones, whose requests are still answered', async () => {
+    const [a, b] = [await named('a'), await named('b')]
+    const balancer = balance({ servers: `${a.address}#1`, strategy: 'round-robin' })
+    expect(await ask(balancer, 2)).toEqual(['a', 'a'])
+    const running = balancer.request('/sleep?ms=150')
+    await until(() => a.requests === 3)
+    balancer.addBackend(`${b.address}#2`)
+    expect(balancer.removeBackend(a.address)).toBe(true)
+    expect(balancer.removeBackend(a.address)).toBe(false)
+    expect(await ask(balancer, 3)).toEqual(['b', 'b', 'b'])
+    expect((await running).toString()).toBe('a')
+    expect(() => balancer.addBackend('c:1')).toThrow(/not one server/)
+  })
+
+  it('without servers, or closed, rejects with ERR_IIP_NO_BACKEND', async () => {
+    const a = await named('a')
+    const balancer = balance({ servers: `${a.address}#1` })
+    balancer.removeBackend(a.address)
+    await expect(balancer.request('/who')).rejects.toMatchObject({ code: 'ERR_IIP_NO_BACKEND' })
+    await balancer.close()
+    await expect(balancer.request('/who')).rejects.toThrow('the balancer is closed')
+    expect(() => balancer.addBackend(`${a.address}#1`)).toThrow(/closed/)
+  })
+})

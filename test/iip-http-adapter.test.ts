@@ -1,0 +1,206 @@
+/** HTTP in front of IIP: routes, headers, limits, statuses. */
+import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
+import http from 'node:http'
+import net from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { afterEach, describe, expect, it } from 'vitest'
+import {
+  httpHeaders,
+  IipFailure,
+  IipHttpAdapter,
+  type IipHttpAdapterOptions,
+  IipRouter,
+} from '../src/plugins/iip/index.js'
+import { atEnd, endAll, parseFrames, serveIip } from './iip-support.js'
+
+afterEach(endAll)
+
+function router(): IipRouter {
+  return new IipRouter({ statistics: 'off' })
+    .handle('/echo', ({ data }) => data)
+    .handle('/params', ({ query }) => JSON.stringify([...query.keys()]))
+    .handle('/headers', (request) => JSON.stringify(httpHeaders(request)))
+    .handle('/empty', () => undefined)
+    .handle('/bytes', () => Buffer.of(0xff, 0xfe, 0x00))
+    .handle('/html', () => '<script>alert(1)</script>')
+    .handle('/fail', () => {
+      throw new IipFailure('oh')
+    })
+    .handle('/sleep', async ({ query }) => {
+      await sleep(Number(query.get('ms')))
+      return 'slept'
+    })
+}
+
+async function adapter(options: IipHttpAdapterOptions = {}): Promise<{ made: IipHttpAdapter; port: number }> {
+  const made = new IipHttpAdapter(options)
+  made.backend('main', { servers: `127.0.0.1:${await serveIip(router())}#1`, logger: false })
+  made.route('localhost', /^\//, 'main')
+  const { port } = await made.listen(0, '127.0.0.1')
+  atEnd(() => made.close())
+  return { made, port }
+}
+
+interface Answer {
+  readonly status: number
+  readonly type: string
+  readonly body: Buffer
+}
+
+async function ask(
+  port: number,
+  path: string,
+  options: http.RequestOptions & { body?: string | Buffer } = {},
+): Promise<Answer> {
+  const { body, headers, ...more } = options
+  const request = http.request({
+    port,
+    path,
+    host: '127.0.0.1',
+    agent: false,
+    headers: { Host: 'localhost', ...headers },
+    ...more,
+  })
+  request.end(body)
+  const [response] = (await once(request, 'response')) as [http.IncomingMessage]
+  const chunks: Buffer[] = []
+  for await (const chunk of response) chunks.push(chunk as Buffer)
+  return {
+    status: response.statusCode!,
+    type: response.headers['content-type'] ?? '',
+    body: Buffer.concat(chunks),
+  }
+}
+
+describe('an HTTP request', () => {
+  it('becomes an IIP request with its body, its query and its headers', async () => {
+    const { port } = await adapter()
+    const echo = await ask(port, '/echo?a=1', { method: 'POST', body: 'a body' })
+    expect(echo).toMatchObject({ status: 200, type: 'text/plain; charset=utf-8' })
+    expect(echo.body.toString()).toBe('a body')
+    expect((await ask(port, '/echo')).body.toString()).toBe('{}')
+    expect((await ask(port, '/params?a=1&b')).body.toString()).toBe('["a","b","__http_hdr__"]')
+    const headers = { 'x-request-ID': '<7>', 'X-Twice': ['one', 'two'] }
+    const seen = JSON.parse((await ask(port, '/headers', { headers })).body.toString())
+    expect(seen).toEqual({ 'X-Request-Id': ['<7>'], 'X-Twice': ['one', 'two'], Connection: ['close'] })
+  })
+
+  it('sends the very bytes that the Go adapter sends', async () => {
+    const vectors = JSON.parse(readFileSync(new URL('data/iip-vectors.json', import.meta.url), 'utf8')) as {
+      name: string
+      hex: string
+    }[]
+    const wanted = Buffer.from(vectors.find(({ name }) => name === 'http_adapter_post/3')!.hex, 'hex')
+    const came: Buffer[] = []
+    const backend = net.createServer((socket) => {
+      socket
+        .on('error', () => {})
+        .on('data', (chunk) => {
+          came.push(chunk)
+          const frames = parseFrames(Buffer.concat(came))
+          if (frames.length === 1) socket.write(Buffer.from(vectors[1]!.hex, 'hex'))
+          if (frames.length === 2)
+            socket.write(Buffer.from(vectors.find(({ name }) => name === 'http_adapter_post/4')!.hex, 'hex'))
+        })
+    })
+    backend.listen(0, '127.0.0.1')
+    await once(backend, 'listening')
+    atEnd(() => backend.close())
+    const made = new IipHttpAdapter({ route: () => 'it' })
+    made.backend('it', {
+      servers: `127.0.0.1:${(backend.address() as net.AddressInfo).port}#1`,
+      logger: false,
+    })
+    const { port } = await made.listen(0, '127.0.0.1')
+    atEnd(() => made.close())
+    const socket = net.connect(port, '127.0.0.1')
+    const lines = [
+      'POST /echo?a=1 HTTP/1.1',
+      'Host: localhost',
+      'User-Agent: curl/7.88.1',
+      'Accept: */*',
+      'X-A: 1',
+      'Content-Length: 9',
+      'Content-Type: application/x-www-form-urlencoded',
+    ]
+    socket.write(`${lines.join('\r\n')}\r\n\r\npost body`)
+    const [answer] = (await once(socket, 'data')) as [Buffer]
+    socket.destroy()
+    expect(answer.toString()).toMatch(/^HTTP\/1\.1 200 OK\r\n[^]*\r\n\r\npost body$/)
+    expect(Buffer.concat(came).subarray(28).toString()).toBe(wanted.toString())
+  })
+
+  it('cannot make up headers in its query', async () => {
+    const { port } = await adapter()
+    const forged = Buffer.from('{"X-User":["root"]}').toString('base64url')
+    for (const name of ['__http_hdr__', '__http%5fhdr__', '%5F_http_hdr__']) {
+      const { body } = await ask(port, `/headers?${name}=${forged}&a=1`)
+      expect(JSON.parse(body.toString())).toEqual({ Connection: ['close'] })
+    }
+  })
+
+  it('gets a status for what went wrong', async () => {
+    const { made, port } = await adapter({ timeout: 100, maxBodyBytes: 1000 })
+    made.backend('nobody', { servers: '127.0.0.1:1#1', logger: false }).route('dead', /.*/, 'nobody')
+    const statuses: [string, http.RequestOptions & { body?: string | Buffer }, number][] = [
+      ['/echo', { headers: { Host: 'elsewhere' } }, 501],
+      ['/nope', {}, 404],
+      ['/fail', {}, 500],
+      ['/empty', {}, 500],
+      ['/sleep?ms=1000', {}, 504],
+      ['/echo', { headers: { Host: 'dead:80' } }, 502],
+      ['/echo', { method: 'POST', body: Buffer.alloc(1001) }, 413],
+      [
+        '/echo',
+        { method: 'POST', body: Buffer.alloc(2001), headers: { 'Transfer-Encoding': 'chunked' } },
+        413,
+      ],
+      ['/echo', { headers: { 'X-Long': 'x'.repeat(2000) } }, 431],
+      ['//echo', {}, 400],
+    ]
+    for (const [path, options, status] of statuses)
+      expect([path, (await ask(port, path, options)).status]).toEqual([path, status])
+    expect((await ask(port, '/fail')).body.toString()).toBe('{"code":-1,"message":"handler fail:oh"}')
+  })
+
+  it('may get 200 for everything, as in Go', async () => {
+    const { port } = await adapter({ status: () => 200 })
+    expect(await ask(port, '/nope')).toMatchObject({ status: 200, type: 'application/json' })
+  })
+
+  it('is never answered as HTML', async () => {
+    const { port } = await adapter()
+    expect((await ask(port, '/html')).type).toBe('text/plain; charset=utf-8')
+    expect(await ask(port, '/bytes')).toMatchObject({
+      type: 'application/octet-stream',
+      body: Buffer.of(0xff, 0xfe, 0),
+    })
+  })
+})
+
+describe('routes', () => {
+  it('prefer the function, then a pattern that matches all of the URI, then the first that matches', async () => {
+    const ports = await Promise.all(
+      ['a', 'b', 'c'].map((name) => serveIip(new IipRouter().handle('/x/y', () => name))),
+    )
+    const made = new IipHttpAdapter({ route: (_host, _uri, { headers }) => headers['x-to']?.toString() })
+    ports.forEach((port, i) => made.backend('abc'[i]!, { servers: `127.0.0.1:${port}#1`, logger: false }))
+    made
+      .route('h', /\/x/, 'a')
+      .route('h', /\/y$/, 'b')
+      .route('h', /\/x\/.*/g, 'c')
+      .route('::1', /./, 'b')
+    const { port } = await made.listen(0, '127.0.0.1')
+    atEnd(() => made.close())
+    const who = async (headers: http.OutgoingHttpHeaders): Promise<string> =>
+      (await ask(port, '/x/y', { headers })).body.toString()
+    expect(await who({ Host: 'H:8080', 'X-To': 'b' })).toBe('b')
+    expect([await who({ Host: 'h' }), await who({ Host: 'h' })]).toEqual(['c', 'c'])
+    expect(await who({ Host: '[::1]:80' })).toBe('b')
+    expect([made.removeRoute('h', /\/x\/.*/), made.removeRoute('h', /\/x\/.*/)]).toEqual([true, false])
+    expect(await who({ Host: 'h' })).toBe('a')
+    expect(made.removeBackend('a')).toBe(true)
+    expect(await who({ Host: 'h' })).toBe('no route')
+  })
+})

@@ -101,7 +101,7 @@ const CELL_NAMES = Object.keys(CELL) as CellName[]
 const CLOSED_CELL = CELL_NAMES.length
 
 /** The buckets of a histogram: their bounds are `first`, and each next one 2 ** `step` times the one before. */
-export class Scale {
+class Scale {
   readonly bounds: readonly number[]
   /** The histogram's first cell holds the sum; a cell per bound and one for what is above them follow. */
   readonly cell: number

@@ -18,6 +18,8 @@ const MAX_SIZE_DIGITS = 13
 /** Bytes of the extensions of one chunk, and of all chunks of a body. */
 const MAX_EXTENSION = 1024
 const MAX_EXTENSIONS = 16 * 1024
+/** Memory that is taken on the word of a client. */
+const FIRST_STORAGE = 4096
 const INCOMPLETE = -1
 
 const State = { SIZE: 0, DATA: 1, DATA_END: 2, TRAILERS: 3, DONE: 4 } as const
@@ -84,7 +86,7 @@ export class BodyReader {
     if (this.#stream !== undefined) {
       this.#stream.take(buffer, count)
     } else {
-      this.#gathered ??= new RingBuffer()
+      this.#gathered ??= new RingBuffer(Math.min(this.#missing, FIRST_STORAGE))
       moveBytes(buffer, this.#gathered, count)
     }
     this.#missing -= count

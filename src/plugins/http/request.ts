@@ -96,17 +96,23 @@ export function framingOf(head: RequestHead, settings: HttpSettings): Framing {
   }
 }
 
+/** Clients that ask again name the same host again. */
+let goodHost = ''
+
 function checkHost({ headers, version }: RequestHead): void {
   const host = headers.get('host')
   if (host === undefined) {
     if (version === '1.1') throw new HttpError(400, 'no Host field')
-  } else if (!HOST.test(host) || headers.getAll('host').length > 1) {
-    throw new HttpError(400, 'no valid Host field')
+  } else if (host !== goodHost) {
+    // Where the field is repeated there is a blank in it.
+    if (!HOST.test(host)) throw new HttpError(400, 'no valid Host field')
+    goodHost = host
   }
 }
 
 function keepsAlive(connection: string | undefined, isLatest: boolean): boolean {
   if (connection === undefined) return isLatest
+  if (connection === 'keep-alive') return true
   const options = connection.toLowerCase().split(',').map(trim)
   if (options.includes('close')) return false
   return isLatest || options.includes('keep-alive')
@@ -118,19 +124,19 @@ function trim(text: string): string {
 
 function bodyLength({ headers, method, version }: RequestHead, settings: HttpSettings): number {
   const coding = headers.get('transfer-encoding')
-  const lengths = headers.getAll('content-length')
+  const text = headers.get('content-length')
   if (coding !== undefined) {
-    if (lengths.length > 0) throw new HttpError(400, 'both Transfer-Encoding and Content-Length')
+    if (text !== undefined) throw new HttpError(400, 'both Transfer-Encoding and Content-Length')
     if (version === '1.0') throw new HttpError(400, 'a Transfer-Encoding in HTTP/1.0')
     checkCoding(coding)
     return CHUNKED
   }
-  if (lengths.length === 0) {
+  if (text === undefined) {
     if (settings.requireLength && NEEDS_LENGTH.has(method)) throw new HttpError(411, 'no Content-Length')
     return 0
   }
-  const text = lengths[0]!
-  if (lengths.length > 1 || !DIGITS.test(text)) throw new HttpError(400, 'no valid Content-Length')
+  // Where it is repeated there is a comma in it.
+  if (!DIGITS.test(text)) throw new HttpError(400, 'no valid Content-Length')
   const length = Number(text)
   if (length > settings.maxBodyBytes) throw tooLarge(settings.maxBodyBytes)
   return length

@@ -62,7 +62,7 @@ export function planResponse(
   const chunked = stream !== undefined && length === UNKNOWN && isLatest && !bodyless
   const untilClose = stream !== undefined && length === UNKNOWN && !isLatest && !bodyless && !isHead
   const close = mustClose || fields.close || !request.framing.keepAlive || untilClose
-  let head = `HTTP/1.1 ${status} ${STATUS_CODES[status] ?? ''}\r\n${fields.lines}`
+  let head = statusLine(status) + fields.lines
   if (!fields.hasDate) head += clock.date
   if (!fields.hasType && !bodyless) head += contentType(response.body)
   if (chunked) head += 'Transfer-Encoding: chunked\r\n'
@@ -107,6 +107,37 @@ function lengthOf(body: HttpResponse['body'] & {}, fields: Fields, withoutBody: 
   throw invalid(`a content-length of ${fields.length} for a body of ${length} bytes`)
 }
 
+/** `STATUS_LINES[200]`, made when first needed. */
+const STATUS_LINES: string[] = []
+
+function statusLine(status: number): string {
+  STATUS_LINES[status] ??= `HTTP/1.1 ${status} ${STATUS_CODES[status] ?? ''}\r\n`
+  return STATUS_LINES[status]
+}
+
+/** What a header name means here; other fields are only sent. */
+const SPECIAL: ReadonlySet<string> = new Set([
+  'content-length',
+  'content-type',
+  'transfer-encoding',
+  'connection',
+  'date',
+])
+
+/** Names that were checked already, as they were written, with what they mean: services use few. */
+const checkedNames: Map<string, string> = new Map()
+const MAX_CHECKED_NAMES = 512
+
+function checkName(name: string): string {
+  const known = checkedNames.get(name)
+  if (known !== undefined) return known
+  if (!TOKEN.test(name)) throw invalid(`the header name ${JSON.stringify(name)}`)
+  const lower = name.toLowerCase()
+  const meaning = SPECIAL.has(lower) ? lower : ''
+  if (checkedNames.size < MAX_CHECKED_NAMES) checkedNames.set(name, meaning)
+  return meaning
+}
+
 /** The header fields of a response as lines, and what was found among them. */
 class Fields {
   lines = ''
@@ -121,8 +152,7 @@ class Fields {
   }
 
   #add(name: string, value: HeaderValue): void {
-    if (!TOKEN.test(name)) throw invalid(`the header name ${JSON.stringify(name)}`)
-    switch (name.toLowerCase()) {
+    switch (checkName(name)) {
       case 'content-length':
         if (!/^\d{1,15}$/.test(String(value))) throw invalid(`the content-length ${value}`)
         this.length = Number(value)

@@ -7,6 +7,7 @@ import { type HttpOutput, HttpProtocol, type HttpRequest, httpHandler } from 'ri
 import { Pool } from 'undici'
 import { afterEach, describe, expect, it } from 'vitest'
 import { nativeAvailable } from '../src/loop/poller/native-poller.js'
+import { endExamples, startExample } from './example-process.js'
 import { fixtureUrl } from './support/child.js'
 import { within } from './support/wait.js'
 
@@ -115,5 +116,21 @@ describe.each(POLLERS)('on the %s poller', (poller) => {
       }),
     )
     if (poller === 'native') expect(new Set(answers).size).toBe(2)
+  })
+})
+
+describe('the example http-hello', () => {
+  afterEach(endExamples)
+
+  it.each(['1', '2'])('answers, streams, and ends with code 0, with %s loop(s)', async (loops) => {
+    const example = await startExample('http-hello', '--loops', loops)
+    const url = `http://127.0.0.1:${example.port}`
+    expect(await (await fetch(url)).text()).toBe('Hello World')
+    const echo = await fetch(`${url}/echo`, { method: 'POST', body: 'abc' })
+    expect(await echo.text()).toBe('abc')
+    expect(await (await fetch(`${url}/json?a=b`)).json()).toMatchObject({ method: 'GET', query: 'a=b' })
+    expect(await (await fetch(`${url}/count`)).text()).toBe('1\n2\n3\n4\n5\n')
+    expect((await fetch(`${url}/nothing`)).status).toBe(404)
+    expect((await example.stop()).code).toBe(0)
   })
 })

@@ -7,6 +7,7 @@ import type { Connection } from '../src/connection.js'
 import { ProtocolError } from '../src/errors.js'
 import { ProtobufProtocol as ProtobufSource } from '../src/plugins/protobuf/protobuf-protocol.js'
 import { RingBuffer } from '../src/ringbuffer/ring-buffer.js'
+import { endExamples, runExample, startExample } from './example-process.js'
 import { connectRaw } from './support/raw-client.js'
 import { until, within } from './support/wait.js'
 
@@ -203,5 +204,16 @@ describe('a protobuf server', () => {
       message: 'the message type "hi" is not known',
     })
     client.destroy()
+  })
+})
+
+describe('the example protobuf', () => {
+  afterEach(endExamples)
+
+  it.each(['1', '2'])('its client is greeted by its server with %s loop(s)', async (loops) => {
+    const server = await startExample('protobuf', '--loops', loops)
+    const client = await runExample('protobuf', '--client', '--name', 'Ada', '--port', String(server.port))
+    expect(client).toMatchObject({ code: 0, stdout: 'hello Ada, number 1\n', stderr: '' })
+    expect((await server.stop()).code).toBe(0)
   })
 })

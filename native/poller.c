@@ -157,6 +157,16 @@ static void add_record(poller *p, int slot, int32_t offset, int32_t length, int3
     if (p->records == RECORDS_MAX || p->used >= READ_BUDGET) dispatch_records(p);
 }
 
+/* Out of the set: its error would be reported again and again. */
+static void fail_slot(poller *p, int slot, int error)
+{
+    slot_t *s = &p->slots[slot];
+    s->want_read = s->want_write = false;
+    s->detached = true;
+    (void)epoll_set(p, EPOLL_CTL_DEL, s->fd, 0, 0);
+    add_record(p, slot, 0, error, RECORD_ERROR);
+}
+
 static void read_slot(poller *p, int slot)
 {
     uint32_t at = p->used;
@@ -169,10 +179,13 @@ static void read_slot(poller *p, int slot)
         return;
     }
     if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return;
-    int error = n < 0 ? -errno : 0;
+    if (n < 0) {
+        fail_slot(p, slot, -errno);
+        return;
+    }
     p->slots[slot].want_read = false;
     (void)update_interest(p, slot);
-    add_record(p, slot, 0, error, n < 0 ? RECORD_ERROR : RECORD_END);
+    add_record(p, slot, 0, 0, RECORD_END);
 }
 
 /* A broken socket is reported for as long as it is in the set, whatever the interest: out with it until it is wanted. */
@@ -189,10 +202,14 @@ static void finish_connect(poller *p, int slot)
     slot_t *s = &p->slots[slot];
     int error = socket_error(s->fd);
     s->state = SLOT_OPEN;
+    if (error < 0) {
+        fail_slot(p, slot, error);
+        return;
+    }
     s->want_write = false;
-    s->want_read = error == 0;
+    s->want_read = true;
     (void)update_interest(p, slot);
-    add_record(p, slot, 0, error, error == 0 ? RECORD_CONNECT : RECORD_ERROR);
+    add_record(p, slot, 0, 0, RECORD_CONNECT);
 }
 
 static void end_lingering(poller *p, int slot);

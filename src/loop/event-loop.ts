@@ -342,6 +342,13 @@ export class EventLoop {
     this.#tasks.clear()
   }
 
+  /** It was on its way through the mailbox when the loop was told to stop: it is served what it has sent. @internal */
+  drainLate(c: AnyConnection): void {
+    void nextRound()
+      .then(nextRound)
+      .then(() => c.drain(STOPPED))
+  }
+
   /** Peers that are still sending get the time to read their last bytes; see `Poller.close`. */
   async #linger(): Promise<void> {
     for (const transport of [this.#transport, this.#tlsTransport]) {

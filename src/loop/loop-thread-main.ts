@@ -3,12 +3,13 @@
  * counterpart in the server's thread is loop-thread.ts.
  */
 import assert from 'node:assert'
+import { inspect } from 'node:util'
 import { parentPort, workerData } from 'node:worker_threads'
 import { ErrorCode, RingloopError, toError } from '../errors.js'
 import type { Logger } from '../log.js'
 import { createService, socketSettings } from '../options.js'
 import { DescriptorInbox } from './descriptor-inbox.js'
-import { EventLoop } from './event-loop.js'
+import { type BroadcastResult, EventLoop } from './event-loop.js'
 import { importLoopModule } from './loop-module.js'
 import { LoopMonitor } from './loop-monitor.js'
 import { NativePoller } from './poller/native-poller.js'
@@ -20,6 +21,7 @@ import type { FromThread, LogMethod, ThreadSetup, ToThread } from './thread-mess
 
 assert(parentPort !== null, 'loop-thread-main runs in a worker thread')
 const port = parentPort
+const NOTHING_SENT: BroadcastResult = { sent: 0, dropped: 0, closed: 0 }
 const setup = workerData as ThreadSetup
 
 function tell(message: FromThread): void {
@@ -32,12 +34,18 @@ const logger = Object.fromEntries(
 ) as unknown as Logger
 
 function forward(method: LogMethod, fields: object, message: string): void {
-  try {
-    tell({ type: 'log', method, fields: { loop: setup.id, ...fields }, message })
-  } catch {
-    // A field that cannot be cloned: its text is better than nothing.
-    tell({ type: 'log', method, fields: { loop: setup.id, fields: String(fields) }, message })
+  const plain = Object.fromEntries(Object.entries(fields).map(([name, value]) => [name, plainField(value)]))
+  tell({ type: 'log', method, fields: { loop: setup.id, ...plain }, message })
+}
+
+/** What can cross threads: of an error its text, which cloning would rob of its code; of an odd value how it prints. */
+function plainField(value: unknown): unknown {
+  if (value instanceof Error) {
+    const { name, message, stack, code } = value as NodeJS.ErrnoException
+    const cause = value.cause === undefined ? {} : { cause: toError(value.cause).message }
+    return { type: name, message, stack, ...(code !== undefined && { code: String(code) }), ...cause }
   }
+  return typeof value === 'object' || typeof value === 'function' ? inspect(value) : value
 }
 
 let poller: Poller
@@ -61,7 +69,12 @@ function mailbox(): number {
 async function start(): Promise<EventLoop> {
   const { id, serverId, data, tick, wheelSize, intake, maxConnections, limits } = setup
   const stats = SharedStats.from(setup.stats)
-  const options = { logger, data, ...(tick && { tick }), ...(wheelSize && { wheelSize }) }
+  const options = {
+    logger,
+    data,
+    ...(tick !== undefined && { tick }),
+    ...(wheelSize !== undefined && { wheelSize }),
+  }
   const module = await importLoopModule(setup.moduleUrl)
   const loop = new EventLoop(options, { id, serverId, stats, createPoller })
   const handler = await module.handler(loop)
@@ -89,14 +102,18 @@ function receive(loop: EventLoop, message: ToThread): void {
       })
       break
     case 'broadcast':
-      tell({
-        type: 'broadcast',
-        id: message.id,
-        result: loop.broadcast(message.out as never, message.options),
-      })
+      broadcast(loop, message)
       break
     case 'socket':
       ;(poller as NetPoller).adoptSocket(message.socket)
+  }
+}
+
+function broadcast(loop: EventLoop, { id, out, options }: Extract<ToThread, { type: 'broadcast' }>): void {
+  try {
+    tell({ type: 'broadcast', id, result: loop.broadcast(out as never, options), error: undefined })
+  } catch (error) {
+    tell({ type: 'broadcast', id, result: NOTHING_SENT, error: toError(error).message })
   }
 }
 

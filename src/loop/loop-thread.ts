@@ -5,7 +5,7 @@
 
 import type { Socket } from 'node:net'
 import { Worker } from 'node:worker_threads'
-import { ErrorCode, RingloopError } from '../errors.js'
+import { ErrorCode, RingloopError, toError } from '../errors.js'
 import type { Logger } from '../log.js'
 import type { BroadcastOptions, BroadcastResult } from './event-loop.js'
 import type { LoopLoad } from './load-balance.js'
@@ -20,13 +20,18 @@ const MAX_RESTART_MS = 5_000
 /** One that ran so long was well. */
 const WELL_MS = 10_000
 
+interface WaitingBroadcast {
+  resolve(result: BroadcastResult): void
+  reject(error: Error): void
+}
+
 export class LoopThread implements LoopLoad {
   readonly id: number
-  readonly #setup: ThreadSetup
+  #setup: ThreadSetup
   readonly #stats: SharedStats
   readonly #logger: Logger
   readonly #onReady: () => void
-  readonly #broadcasts = new Map<number, (result: BroadcastResult) => void>()
+  readonly #broadcasts = new Map<number, WaitingBroadcast>()
   #worker: Worker | undefined
   #mailbox = -1
   #alive = false
@@ -64,16 +69,19 @@ export class LoopThread implements LoopLoad {
     return new Promise((resolve, reject) => {
       const worker = new Worker(new URL('./loop-thread-main.js', import.meta.url), {
         workerData: this.#setup,
+        execArgv: threadArguments(),
       })
       let failure: Error | undefined
       this.#worker = worker
       this.#startedAt = performance.now()
       worker.on('message', (message: FromThread) => {
         if (message.type === 'ready') {
-          this.#ready(message.mailbox)
+          this.#ready(message.mailbox, message.endpoint)
           resolve(message.endpoint)
         } else if (message.type === 'failed') {
           failure = new RingloopError(message.code, message.message, message.cause)
+          // What the module has opened may keep its thread running.
+          void worker.terminate()
         } else {
           this.#receive(message)
         }
@@ -88,8 +96,10 @@ export class LoopThread implements LoopLoad {
     })
   }
 
-  #ready(mailbox: number): void {
+  #ready(mailbox: number, endpoint: Endpoint | undefined): void {
     this.#mailbox = mailbox
+    // One that takes its place listens on the port that the system chose for this one.
+    if (endpoint !== undefined) this.#setup = { ...this.#setup, endpoint }
     this.#alive = true
     this.#started = true
     this.#onReady()
@@ -99,8 +109,10 @@ export class LoopThread implements LoopLoad {
     if (message.type === 'log') {
       this.#logger[message.method](message.fields, message.message)
     } else if (message.type === 'broadcast') {
-      this.#broadcasts.get(message.id)?.(message.result)
+      const waiting = this.#broadcasts.get(message.id)
       this.#broadcasts.delete(message.id)
+      if (message.error === undefined) waiting?.resolve(message.result)
+      else waiting?.reject(new RingloopError(ErrorCode.PACKET, message.error))
     }
   }
 
@@ -109,7 +121,7 @@ export class LoopThread implements LoopLoad {
     this.markDead()
     this.#worker = undefined
     this.#stats.resetLoop(this.id)
-    for (const resolve of this.#broadcasts.values()) resolve(NOTHING)
+    for (const { resolve } of this.#broadcasts.values()) resolve(NOTHING)
     this.#broadcasts.clear()
     if (this.#stopping || !this.#started) return
     if (performance.now() - this.#startedAt > WELL_MS) this.#restartMs = MIN_RESTART_MS
@@ -139,9 +151,16 @@ export class LoopThread implements LoopLoad {
   broadcast(out: unknown, options: BroadcastOptions): Promise<BroadcastResult> {
     if (!this.#alive) return Promise.resolve(NOTHING)
     const id = ++this.#lastBroadcast
-    return new Promise((resolve) => {
-      this.#send({ type: 'broadcast', id, out, options })
-      this.#broadcasts.set(id, resolve)
+    return new Promise((resolve, reject) => {
+      try {
+        this.#send({ type: 'broadcast', id, out, options })
+        this.#broadcasts.set(id, { resolve, reject })
+      } catch (error) {
+        const reason = toError(error).message
+        reject(
+          new RingloopError(ErrorCode.PACKET, `a broadcast over threads must be cloneable: ${reason}`, error),
+        )
+      }
     })
   }
 
@@ -169,6 +188,14 @@ export class LoopThread implements LoopLoad {
   #send(message: ToThread, transfer: readonly never[] = []): void {
     this.#worker?.postMessage(message, transfer)
   }
+}
+
+/** Node's own flags, but for those that say what the main thread is to run. */
+function threadArguments(): string[] {
+  const [...flags] = process.execArgv
+  const evaluated = flags.findIndex((flag) => /^(-e|--eval|-p|-pe|--print)$/.test(flag))
+  if (evaluated >= 0) flags.splice(evaluated, 2)
+  return flags.filter((flag) => !/^--(input-type|eval|print)\b/.test(flag))
 }
 
 function startError(id: number, failure: Error | undefined): Error {

@@ -54,5 +54,11 @@ export type FromThread =
   | { readonly type: 'ready'; readonly mailbox: number; readonly endpoint: Endpoint | undefined }
   | { readonly type: 'failed'; readonly code: ErrorCode; readonly message: string; readonly cause: unknown }
   | { readonly type: 'stopped' }
-  | { readonly type: 'broadcast'; readonly id: number; readonly result: BroadcastResult }
+  | {
+      readonly type: 'broadcast'
+      readonly id: number
+      readonly result: BroadcastResult
+      /** Why it could not be packed. */
+      readonly error: string | undefined
+    }
   | { readonly type: 'log'; readonly method: LogMethod; readonly fields: object; readonly message: string }

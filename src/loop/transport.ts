@@ -155,7 +155,9 @@ export class Transport implements PollerSink {
       return
     }
     this.counters.accepted()
-    this.#add(slot, this.#service, Flag.INBOUND).handleOpen()
+    const c = this.#add(slot, this.#service, Flag.INBOUND)
+    c.handleOpen()
+    if (this.loop.stopping) this.loop.drainLate(c)
   }
 
   handleLost(listener: number): void {

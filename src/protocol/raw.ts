@@ -1,5 +1,6 @@
 /** The default protocol: what one read brought is one packet, what is returned goes out as it is. Keeps no state. */
 import type { Connection } from '../connection.js'
+import { ErrorCode, RingloopError } from '../errors.js'
 import type { RingBuffer } from '../ringbuffer/ring-buffer.js'
 import type { Packed, Packet, Protocol } from './protocol.js'
 
@@ -17,7 +18,7 @@ export class RawProtocol implements Protocol {
   }
 
   packet(_c: Connection, out: Uint8Array | string): Packed {
-    return typeof out === 'string' ? Buffer.from(out) : out
+    return bytesOf(out)
   }
 
   packetInto(
@@ -33,7 +34,13 @@ export class RawProtocol implements Protocol {
   }
 
   broadcast(out: Uint8Array | string): () => Packed {
-    const bytes = typeof out === 'string' ? Buffer.from(out) : out
+    const bytes = bytesOf(out)
     return () => bytes
   }
+}
+
+function bytesOf(out: Uint8Array | string): Uint8Array {
+  if (typeof out === 'string') return Buffer.from(out)
+  if (out instanceof Uint8Array) return out
+  throw new RingloopError(ErrorCode.PACKET, `only bytes and texts can be sent as they are, not ${typeof out}`)
 }

@@ -2,11 +2,12 @@
  * The poller over `node:net` and `node:tls`: for platforms without the addon, and for TLS. Each socket event is a batch
  * of one. Node owns the sockets; a slot is an index into a table of them. The loop's thread only.
  */
+import assert from 'node:assert'
 import { once } from 'node:events'
 import net from 'node:net'
 import tls from 'node:tls'
 import { ErrorCode, RingloopError } from '../../errors.js'
-import { errnoOf } from '../system-error.js'
+import { errnoOf, systemError } from '../system-error.js'
 import type {
   ConnectOptions,
   Endpoint,
@@ -25,6 +26,7 @@ const WRITE_MAX = 256 * 1024
 const EBADF = -9
 const ECONNRESET = -104
 const EPIPE = -32
+const ESHUTDOWN = -108
 /** The listener of sockets that came from another thread. */
 const MAILBOX = -1
 
@@ -64,13 +66,12 @@ export class NetPoller implements Poller {
   readonly #sink: PollerSink
   /** Does the handshakes of accepted sockets; it never listens. */
   readonly #tls: tls.Server | undefined
-  /** Where its sockets come from: all from listeners here, or all from another thread. */
-  #tlsListener = MAILBOX
+  #destroyed = false
   readonly #slots: (NetSlot | undefined)[] = []
   readonly #free: number[] = []
   readonly #listeners: (net.Server | undefined)[] = []
-  /** Accepted sockets whose TLS handshake is under way. */
-  readonly #handshaking = new Set<net.Socket>()
+  /** Accepted sockets whose TLS handshake is under way, and their listeners. */
+  readonly #handshaking = new Map<net.Socket, number>()
   /** Closed sockets that still read and throw away, with the time until which they may. */
   readonly #lingering = new Map<net.Socket, number>()
 
@@ -83,6 +84,7 @@ export class NetPoller implements Poller {
   // ---- listeners ---------------------------------------------------------------------------------------------------
 
   async listen(endpoint: Endpoint, options: ListenOptions): Promise<Listening> {
+    if (this.#destroyed) throw systemError(ESHUTDOWN, 'listen')
     const { backlog, reusePort, noDelay, keepAlive } = options
     const server = net.createServer({
       allowHalfOpen: true,
@@ -90,15 +92,23 @@ export class NetPoller implements Poller {
       keepAlive: keepAlive > 0,
       keepAliveInitialDelay: keepAlive,
     })
-    const listener = this.#listeners.length
+    const listener = this.#listeners.push(server) - 1
     server.on('connection', (socket) => this.#adopt(socket, listener))
     server.listen({ ...endpoint, backlog, reusePort } as net.ListenOptions & { reusePort: boolean })
-    await once(server, 'listening')
+    await this.#listening(server, listener)
     server.on('error', (error) => this.#batch(() => this.#sink.handleAcceptError(listener, errnoOf(error))))
-    this.#listeners.push(server)
     const address = server.address()
     if (address === null || typeof address === 'string') return { listener, endpoint }
     return { listener, endpoint: { host: address.address, port: address.port } }
+  }
+
+  async #listening(server: net.Server, listener: number): Promise<void> {
+    try {
+      await once(server, 'listening')
+    } catch (error) {
+      this.#listeners[listener] = undefined
+      throw error
+    }
   }
 
   /** Node pauses accepting by itself when descriptors run out. */
@@ -131,22 +141,30 @@ export class NetPoller implements Poller {
       this.#accept(socket, listener)
       return
     }
-    this.#tlsListener = listener
-    this.#handshaking.add(socket)
-    socket.once('close', () => this.#handshaking.delete(socket))
+    this.#handshaking.set(socket, listener)
+    socket.once('close', () => this.#lose(socket))
     this.#tls.emit('connection', socket)
+  }
+
+  /** The socket is gone; if its handshake was not over nobody has heard of it, but it may have been counted. */
+  #lose(socket: net.Socket): void {
+    const listener = this.#handshaking.get(socket)
+    if (listener === undefined) return
+    this.#handshaking.delete(socket)
+    this.#batch(() => this.#sink.handleLost(listener))
   }
 
   #createTls(options: tls.TlsOptions): tls.Server {
     const server = createTlsServer(options)
-    const lost = new WeakSet<tls.TLSSocket>()
-    server.on('secureConnection', (socket) => this.#accept(socket, this.#tlsListener))
-    server.on('tlsClientError', (_error, socket) => {
-      socket.destroy()
-      if (lost.has(socket)) return
-      lost.add(socket)
-      this.#batch(() => this.#sink.handleLost(this.#tlsListener))
+    server.on('secureConnection', (socket) => {
+      // Undocumented, but there from Node 0.11 to 26: the socket that TLS runs on.
+      const raw = (socket as unknown as { readonly _parent: net.Socket })._parent
+      const listener = this.#handshaking.get(raw)
+      assert(listener !== undefined, 'a TLS socket belongs to a socket that was accepted')
+      this.#handshaking.delete(raw)
+      this.#accept(socket, listener)
     })
+    server.on('tlsClientError', (_error, socket) => socket.destroy())
     return server
   }
 
@@ -158,6 +176,7 @@ export class NetPoller implements Poller {
   // ---- sockets -----------------------------------------------------------------------------------------------------
 
   connect(endpoint: Endpoint, options: ConnectOptions): number {
+    if (this.#destroyed) return ESHUTDOWN
     const where = { ...endpoint, allowHalfOpen: true, noDelay: options.noDelay }
     const keepAlive = { keepAlive: options.keepAlive > 0, keepAliveInitialDelay: options.keepAlive }
     const secure = options.tls !== undefined
@@ -297,10 +316,11 @@ export class NetPoller implements Poller {
   setRef(): void {}
 
   destroy(): void {
+    this.#destroyed = true
     for (let i = 0; i < this.#listeners.length; i++) this.closeListener(i)
     for (const s of this.#slots) s?.socket.destroy()
     for (const socket of this.#lingering.keys()) socket.destroy()
-    for (const socket of this.#handshaking) socket.destroy()
+    for (const socket of this.#handshaking.keys()) socket.destroy()
     this.#slots.length = 0
     this.#free.length = 0
   }

@@ -219,6 +219,9 @@ describe.each(POLLERS)('HTTP on the %s poller', (poller) => {
       ['a content-length that is not the body’s', { headers: { 'content-length': 3 }, body: 'ab' }],
       ['an impossible status', { status: 99 }],
       ['a number', 7],
+      ['an object for JSON', { ok: true }],
+      ['a body for JSON', { body: { ok: true } }],
+      ['a body that is null', { body: null }],
     ])('answers 500 and logs it where the handler returns %s', async (_name, out) => {
       const { talk, reasons, logger } = await start(poller, () => out as HttpOutput)
       const text = await talk(GET)
@@ -446,6 +449,18 @@ describe.each(POLLERS)('HTTP on the %s poller', (poller) => {
       expect(reasons.map((reason) => reason.code)).toEqual(['idle', 'idle'])
     })
 
+    it('does not count a time in which the loop itself was busy', async () => {
+      const { connect } = await start(poller, () => 'x', { keepAliveTimeout: 300 })
+      const client = await connect()
+      client.write(GET)
+      await until('it is answered', () => client.length > 0)
+      client.write(LAST_GET)
+      const since = performance.now()
+      while (performance.now() - since < 1000);
+      await client.whenEnded()
+      expect(statuses(client.text)).toEqual(['200', '200'])
+    })
+
     it('gives the handler the time that it takes', async () => {
       const { talk } = await start(poller, () => sleep(400).then(() => 'x'), {
         headersTimeout: 100,
@@ -622,6 +637,24 @@ describe.each(POLLERS)('HTTP on the %s poller', (poller) => {
       read()
       await client.whenEnded()
       expect(bodyOf(client.text)).toBe(String(size))
+    })
+
+    it('refuses a second reader', async () => {
+      const { connect } = await start(
+        poller,
+        async (request) => {
+          const reader = request.stream![Symbol.asyncIterator]()
+          const first = reader.next()
+          const second = await reader.next().catch((error: { code: string }) => error.code)
+          return `${second} ${(await first).value}`
+        },
+        streaming,
+      )
+      const client = await connect()
+      client.write(post('Content-Length: 1\r\nConnection: close\r\n'))
+      client.write('x')
+      await client.whenEnded()
+      expect(bodyOf(client.text)).toBe('ERR_RINGLOOP_STATE x')
     })
 
     it('throws away what the handler does not read', async () => {

@@ -1,5 +1,5 @@
 /** The body of a request on its way from the protocol to the handler. Bounded: while much of it waits, the peer does. */
-import { RingBuffer } from '../../index.js'
+import { ErrorCode, RingBuffer, RingloopError } from '../../index.js'
 
 /** What a stream asks of its connection. */
 export interface BodySource {
@@ -46,8 +46,10 @@ export class BodyStream implements AsyncIterableIterator<Buffer, undefined> {
       this.#begun = true
       if (!this.#ended && !this.#discarded) this.#source.begin()
     }
+    if (this.#reader !== undefined) {
+      return Promise.reject(new RingloopError(ErrorCode.STATE, 'a body is read by one, and piece by piece'))
+    }
     return new Promise((resolve, reject) => {
-      this.#reader?.resolve({ done: true, value: undefined })
       this.#reader = { resolve, reject }
       this.#serve()
     })

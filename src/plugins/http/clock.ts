@@ -72,9 +72,12 @@ export class HttpClock {
     this.#textLength = -1
   }
 
+  /** After a time in which the loop was busy it first reads what has come meanwhile. */
   #tick(): void {
+    const before = this.now
     this.#read()
     const { now } = this
+    if (now - before > 2 * this.period) return
     for (const c of this.#loop.connections as Iterable<Connection<HttpOutput>>) this.#sweep(c, now)
   }
 }

@@ -13,8 +13,9 @@ export interface HttpResponse {
   /** 200 to 599. Default 200. */
   readonly status?: number
   /**
-   * A list makes one line for each. `Content-Length`, `Content-Type`, `Date` and `Connection` are filled in; `connection: 'close'` ends the
-   * connection, `content-length` is for a stream whose length is known and for answers to HEAD.
+   * A list makes one line for each. `Content-Length`, `Content-Type`, `Date` and `Connection` are filled in;
+   * `connection: 'close'` ends the connection, `content-length` is for a stream whose length is known and for answers
+   * to HEAD.
    */
   readonly headers?: Readonly<Record<string, HeaderValue>>
   /** A stream is sent in chunks, as fast as the client takes them. */
@@ -87,7 +88,12 @@ export function endIterator(iterator: AsyncIterator<unknown> | undefined): void 
 function asResponse(out: HttpOutput): HttpResponse {
   if (typeof out === 'string' || out instanceof Uint8Array) return { body: out }
   if (typeof out !== 'object' || out === null) throw invalid(`a ${typeof out}`)
-  return isStream(out) ? { body: out } : out
+  if (isStream(out)) return { body: out }
+  const { status, headers, body } = out
+  if (status === undefined && headers === undefined && body === undefined) {
+    throw invalid('an object without status, headers and body')
+  }
+  return out
 }
 
 function contentType(body: HttpResponse['body']): string {
@@ -96,11 +102,14 @@ function contentType(body: HttpResponse['body']): string {
 }
 
 function isStream(value: object | string): value is AsyncIterable<BodyPart> {
-  return typeof value === 'object' && Symbol.asyncIterator in value
+  return typeof value === 'object' && value !== null && Symbol.asyncIterator in value
 }
 
 function lengthOf(body: HttpResponse['body'] & {}, fields: Fields, withoutBody: boolean): number {
-  if (isStream(body)) return fields.length
+  if (typeof body !== 'string' && !(body instanceof Uint8Array)) {
+    if (isStream(body)) return fields.length
+    throw invalid('a body that is no text, no bytes and no stream')
+  }
   const length = typeof body === 'string' ? Buffer.byteLength(body) : body.length
   if (fields.length === UNKNOWN || fields.length === length) return length
   if (withoutBody && length === 0) return fields.length

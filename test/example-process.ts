@@ -45,6 +45,11 @@ export async function startProgram(file: string, ...flags: string[]): Promise<Ex
   return program
 }
 
+/** Starts an example that does not listen, with `input` as its standard input. */
+export function launchExample(name: string, flags: readonly string[], input = ''): ExampleProcess {
+  return new ExampleProcess(fileOf(name), flags, input)
+}
+
 function fileOf(name: string): string {
   return path.join(EXAMPLES, `${name}.js`)
 }
@@ -58,10 +63,9 @@ export class ExampleProcess {
   readonly #child: ChildProcess
   #changed: () => void = () => {}
 
-  constructor(file: string, flags: readonly string[]) {
-    const child = spawn(process.execPath, [file, ...flags], {
-      stdio: ['ignore', 'pipe', 'pipe'],
-    })
+  constructor(file: string, flags: readonly string[], input = '') {
+    const child = spawn(process.execPath, [file, ...flags])
+    child.stdin.on('error', () => {}).end(input)
     this.#child = child
     running.add(child)
     child.stdout.setEncoding('utf8').on('data', (text: string) => this.#add('stdout', text))
@@ -101,6 +105,11 @@ export class ExampleProcess {
   async stop(): Promise<Ended> {
     await end(this.#child, 'SIGTERM')
     return this.ended
+  }
+
+  /** SIGKILL. */
+  kill(): Promise<void> {
+    return end(this.#child, 'SIGKILL')
   }
 
   connect(): Promise<Peer> {

@@ -108,4 +108,30 @@ describe('a stream of requests', () => {
       { numRuns: 300 },
     )
   })
+
+  it('gives the same however it is split where bytes are changed, and never anything but a refusal', () => {
+    const change = fc.tuple(fc.nat(), fc.oneof(fc.constantFrom(0, 9, 10, 13, 32, 44, 58, 59), fc.nat(255)))
+    fc.assert(
+      fc.property(
+        fc.array(request, { minLength: 1, maxLength: 4 }),
+        fc.array(change, { minLength: 1, maxLength: 4 }),
+        fc.array(fc.nat(), { maxLength: 10 }),
+        (requests, changes, cuts) => {
+          // More than any head or body may take, so that nothing is left waiting for its end.
+          const stream = Buffer.from(`${requests.join('')}${'x'.repeat(400)}`, 'latin1')
+          for (const [at, byte] of changes) stream[at % stream.length] = byte
+          const whole = read(stream, [], 4096)
+          expect(read(stream, cuts, 32)).toEqual(whole)
+          expect(
+            read(
+              stream,
+              Array.from(stream, (_, i) => i),
+              16,
+            ),
+          ).toEqual(whole)
+        },
+      ),
+      { numRuns: 500 },
+    )
+  })
 })

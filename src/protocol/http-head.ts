@@ -328,11 +328,12 @@ export class HeadParser {
   }
 }
 
-/** Whether a line end in `storage[from…end)` is the empty line, or is one that parsing will refuse. */
+/** Whether `storage[from…end)` has the empty line, or something that parsing will refuse. */
 function mayEnd(storage: Buffer, start: number, from: number, end: number): boolean {
   for (let at = from; at < end; at++) {
-    if (storage[at] !== LF) continue
-    if (storage[at - 1] !== CR || at - start < 2 || storage[at - 2] === LF) return true
+    const byte = storage[at]!
+    if ((KINDS[byte]! & VALUE) !== 0 || byte === CR) continue
+    if (byte !== LF || storage[at - 1] !== CR || at - start < 2 || storage[at - 2] === LF) return true
   }
   return false
 }

@@ -876,7 +876,8 @@ export class Connection<Out = Uint8Array | string> {
     const { loop } = this
     const cause = toError(error)
     if ((this.flags & Flag.CLOSED) !== 0) {
-      loop.logger.error(
+      const level = isConsequence(error) ? 'debug' : 'error'
+      loop.logger[level](
         { err: cause, peer: this.peerAddr },
         `${where} failed after the connection was closed`,
       )
@@ -980,6 +981,11 @@ export class Connection<Out = Uint8Array | string> {
     this.#extra ??= new Extra()
     return this.#extra
   }
+}
+
+/** A handler was told that its connection has ended, and passed that on: nobody's fault. */
+function isConsequence(error: unknown): boolean {
+  return error instanceof RingloopError && error.code === ErrorCode.CLOSED
 }
 
 function isThenable(value: unknown): boolean {

@@ -711,11 +711,12 @@ describe.each(POLLERS)('HTTP on the %s poller', (poller) => {
 
     it('fails the stream where the client goes away', async () => {
       let failure: unknown
-      const { connect, requests } = await start(
+      const { connect, requests, logger } = await start(
         poller,
         (request) =>
           collect(request).catch((error: unknown) => {
             failure = error
+            throw error
           }),
         { ...streaming, bodyTimeout: 300 },
       )
@@ -724,6 +725,8 @@ describe.each(POLLERS)('HTTP on the %s poller', (poller) => {
       await until('the request is handed over', () => requests.length === 1)
       client.reset()
       await until('the stream has failed', () => failure !== undefined)
+      await until('that is noted', () => logger.find('debug', 'after the connection was closed').length > 0)
+      expect(logger.lines.filter((line) => line.level === 'error')).toEqual([])
     })
 
     it('answers in order while requests wait for their turn, however many bytes they have', async () => {

@@ -142,6 +142,8 @@ export class NetPoller implements Poller {
       return
     }
     this.#handshaking.set(socket, listener)
+    // Half a handshake is none: one who ends its side during it is gone.
+    socket.allowHalfOpen = false
     socket.once('close', () => this.#lose(socket))
     this.#tls.emit('connection', socket)
   }
@@ -162,6 +164,7 @@ export class NetPoller implements Poller {
       const listener = this.#handshaking.get(raw)
       assert(listener !== undefined, 'a TLS socket belongs to a socket that was accepted')
       this.#handshaking.delete(raw)
+      socket.allowHalfOpen = true
       this.#accept(socket, listener)
     })
     server.on('tlsClientError', (_error, socket) => socket.destroy())
@@ -335,7 +338,7 @@ function hand(s: NetSlot, chunk: Buffer): void {
 
 function createTlsServer(options: tls.TlsOptions): tls.Server {
   try {
-    return tls.createServer({ ...options, allowHalfOpen: true } as tls.TlsOptions)
+    return tls.createServer(options)
   } catch (error) {
     const reason = (error as Error).message
     throw new RingloopError(ErrorCode.OPTION, `the options in tls cannot be used: ${reason}`, error)

@@ -639,6 +639,29 @@ describe.each(POLLERS)('HTTP on the %s poller', (poller) => {
       expect(bodyOf(client.text)).toBe(String(size))
     })
 
+    it('gives a slow reader all that came before the client went away', async () => {
+      let length = 0
+      let failure: unknown
+      const { connect, reasons } = await start(
+        poller,
+        async (request) => {
+          await sleep(200)
+          try {
+            for await (const piece of request.stream!) length += piece.length
+          } catch (error) {
+            failure = error
+          }
+        },
+        streaming,
+      )
+      const client = await connect()
+      client.write(post('Content-Length: 1000000\r\n'))
+      client.socket.end(Buffer.alloc(300_000))
+      await until('the stream has failed', () => failure !== undefined)
+      expect(length).toBe(300_000)
+      await until('it is closed', () => reasons.length === 1)
+    })
+
     it('refuses a second reader', async () => {
       const { connect } = await start(
         poller,
@@ -709,7 +732,7 @@ describe.each(POLLERS)('HTTP on the %s poller', (poller) => {
       await until('the stream has failed', () => failure !== undefined)
     })
 
-    it('fails the stream where the client goes away', async () => {
+    it.each(['end', 'reset'] as const)('fails the stream where the client goes away by %s', async (how) => {
       let failure: unknown
       const { connect, requests, logger } = await start(
         poller,
@@ -718,12 +741,13 @@ describe.each(POLLERS)('HTTP on the %s poller', (poller) => {
             failure = error
             throw error
           }),
-        { ...streaming, bodyTimeout: 300 },
+        streaming,
       )
       const client = await connect()
       client.write(post('Content-Length: 6\r\n', 'abc'))
       await until('the request is handed over', () => requests.length === 1)
-      client.reset()
+      if (how === 'reset') client.reset()
+      else client.socket.end()
       await until('the stream has failed', () => failure !== undefined)
       await until('that is noted', () => logger.find('debug', 'after the connection was closed').length > 0)
       expect(logger.lines.filter((line) => line.level === 'error')).toEqual([])

@@ -77,7 +77,10 @@ export class HttpProtocol implements Protocol<HttpRequest, HttpOutput> {
   unPacket(c: Client, buffer: RingBuffer): Packet<HttpRequest> | undefined {
     const s = c.session as HttpSession
     if (s.reader !== undefined) {
-      if (!s.reader.read(buffer)) return undefined
+      if (!s.reader.read(buffer)) {
+        if (s.isEnded) breakOff(c)
+        return undefined
+      }
       const whole = this.#endBody(s)
       if (whole !== undefined) return whole
     }
@@ -160,6 +163,13 @@ export class HttpProtocol implements Protocol<HttpRequest, HttpOutput> {
     } else if (code === 'handler-error' && s.request !== undefined) {
       c.sendRaw(errorResponse(500, withoutBody ? '' : 'the request could not be answered'))
     }
+  }
+
+  /** Half a body never becomes whole. What waits because the handler does not read is still given to it. */
+  onEnd(c: Client): void {
+    const s = c.session as HttpSession
+    s.isEnded = true
+    if (s.reader !== undefined && c.readBufferLength === 0) breakOff(c)
   }
 
   onClose(c: Client, reason: CloseReason): void {
@@ -335,6 +345,10 @@ function isOver(waited: number, limit: number): boolean {
 function timeOut(c: Client, name: string, ms: number): void {
   const error = new HttpError(408, `the request did not arrive within ${name} (${ms} ms)`)
   c.close({ code: 'idle', message: error.message, error })
+}
+
+function breakOff(c: Client): void {
+  c.close({ code: 'peer-closed', message: 'the client ended in the middle of a body' })
 }
 
 function pending(s: HttpSession): HttpRequest {

@@ -25,6 +25,8 @@ export class HttpSession {
   owesContinue = false
   /** A body that is still going out. */
   outgoing: AsyncIterator<BodyPart> | undefined = undefined
+  /** The client has ended its side. */
+  isEnded = false
   /** Paused, because more requests came than can wait. */
   isPaused = false
 

@@ -118,7 +118,7 @@ describe.each(POLLERS)('the client role on the %s poller', (poller) => {
     const c = await loop().connect<unknown, WebSocketOut>(
       `127.0.0.1:${(server.address() as AddressInfo).port}`,
       {
-        protocol: protocol as never,
+        protocol,
         handler: {
           onMessage: (_c, ctx, data) => {
             seen.push(`${(ctx as { type: string }).type} ${data}`)
@@ -148,7 +148,7 @@ describe.each(POLLERS)('the client role on the %s poller', (poller) => {
     const server = await serve({ verifyClient: () => false })
     const address = `127.0.0.1:${(server.address() as AddressInfo).port}`
     const protocol = new WebSocketProtocol({ client: {} })
-    const attempt = loop().connect(address, { protocol: protocol as never, handler: { onMessage: () => {} } })
+    const attempt = loop().connect(address, { protocol, handler: { onMessage: () => {} } })
     await expect(attempt).rejects.toThrow(/HTTP\/1.1 401/)
   })
 })

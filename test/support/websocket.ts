@@ -8,7 +8,7 @@ import { type FakeLoop, fakeLoop } from './fake-loop.js'
 
 export type WebSocketHandler = Handler<WebSocketContext, WebSocketOut>
 
-export const KEY = 'dGhlIHNhbXBsZSBub25jZQ=='
+const KEY = 'dGhlIHNhbXBsZSBub25jZQ=='
 /** What RFC 6455, section 1.3 answers to it. */
 export const ACCEPT = 's3pPLMBiTxaQ9kYGzzhZRbK+xOo='
 

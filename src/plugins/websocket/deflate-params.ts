@@ -2,7 +2,7 @@
 import { type ExtensionOffer, parseExtensions } from './extension-header.js'
 import type { DeflateSettings } from './options.js'
 
-export const EXTENSION = 'permessage-deflate'
+const EXTENSION = 'permessage-deflate'
 const MAX_BITS = 15
 
 const SERVER_NO_TAKEOVER = 'server_no_context_takeover'

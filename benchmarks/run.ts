@@ -14,9 +14,10 @@ import { type Entrant, type Row, runCase } from './harness/round.js'
 import type { Case, Suite } from './harness/suite.js'
 import { echo } from './suites/echo.js'
 import { http } from './suites/http.js'
+import { iip } from './suites/iip.js'
 import { websocket } from './suites/websocket.js'
 
-const SUITES: readonly Suite[] = [echo, http, websocket]
+const SUITES: readonly Suite[] = [echo, http, iip, websocket]
 
 function fail(message: string): never {
   console.error(message)
@@ -76,7 +77,7 @@ function enter(suite: Suite): Entrant[] {
     if (only && !only.includes(contender.name)) continue
     const command = contender.prepare()
     if ('skip' in command) console.log(`${contender.name}: skipped: ${command.skip}`)
-    else entrants.push({ name: contender.name, command })
+    else entrants.push({ ...contender, command })
   }
   if (values.against === undefined) return entrants
   try {

@@ -43,6 +43,6 @@ export function withEarlier(entrants: readonly Entrant[], ref: string): Entrant[
     .filter(({ command }) => command.args.some((arg) => arg.startsWith(BUILT)))
     .flatMap((entrant) => {
       const args = entrant.command.args.map((arg) => arg.replace(BUILT, earlier))
-      return [{ name: `${entrant.name}@${ref}`, command: { ...entrant.command, args } }, entrant]
+      return [{ ...entrant, name: `${entrant.name}@${ref}`, command: { ...entrant.command, args } }, entrant]
     })
 }

@@ -6,7 +6,7 @@ import { readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { holdIdle, type LoadClient, type LoadResult, type LoadTime, runLoad } from './load-client.js'
 import { type Listening, startServer, Unavailable } from './processes.js'
-import type { Case, Command } from './suite.js'
+import type { Case, Command, Contender } from './suite.js'
 
 /** Connections that are held while memory is first read: code is compiled by then and caches are filled. */
 const IDLE_WARMUP = 1_000
@@ -21,8 +21,7 @@ export interface IdleResult {
 
 export type RoundResult = LoadResult | IdleResult
 
-export interface Entrant {
-  readonly name: string
+export interface Entrant extends Pick<Contender, 'name' | 'variant' | 'client'> {
   readonly command: Command
 }
 
@@ -84,8 +83,10 @@ async function runOne(
 ): Promise<RoundResult> {
   const server = await startServer(entrant.name, entrant.command)
   try {
-    if (what.idle) return await measureIdle(client, server, entrant.command, what)
-    const result = await runLoad(client, server, what, time)
+    const own = entrant.variant?.(what) ?? what
+    const driver = entrant.client === undefined ? client : { ...client, command: entrant.client }
+    if (own.idle) return await measureIdle(driver, server, entrant.command, own)
+    const result = await runLoad(driver, server, own, time)
     if (result.errors > 0) throw new Error(`${result.errors} errors, the first: ${result.firstError}`)
     if (result.messages === 0) throw new Error('not one message came back')
     return result

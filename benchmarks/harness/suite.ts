@@ -23,6 +23,10 @@ export interface Skip {
 
 export interface Contender {
   readonly name: string
+  /** What the client does to this one instead, where it speaks another protocol than the case describes. */
+  readonly variant?: (what: Case) => Case
+  /** Drives this one instead of the common client: takes the same arguments and prints the same line of JSON. */
+  readonly client?: Command
   /** Called once per run, before the first round; compiles or looks for what the server needs. */
   prepare(): Command | Skip
 }

@@ -1,13 +1,22 @@
 import fc from 'fast-check'
-import { describe, expect, it } from 'vitest'
-import type { Connection } from '../src/connection.js'
-import { ProtocolError } from '../src/errors.js'
-import { DelimiterProtocol } from '../src/protocol/delimiter.js'
-import { FixedLengthProtocol } from '../src/protocol/fixed-length.js'
-import { LengthFieldProtocol } from '../src/protocol/length-field.js'
-import { LineProtocol } from '../src/protocol/line.js'
-import type { Protocol } from '../src/protocol/protocol.js'
-import { RingBuffer } from '../src/ringbuffer/ring-buffer.js'
+import {
+  type CloseReason,
+  type Connection,
+  DelimiterProtocol,
+  EventLoop,
+  FixedLengthProtocol,
+  type Handler,
+  LengthFieldProtocol,
+  LineProtocol,
+  type Protocol,
+  ProtocolError,
+  RingBuffer,
+  Server,
+} from 'ringloop'
+import { afterEach, describe, expect, it } from 'vitest'
+import { nativeAvailable } from '../src/loop/poller/native-poller.js'
+import { connectRaw } from './support/raw-client.js'
+import { until, within } from './support/wait.js'
 
 function connection(protocol: Protocol): Connection {
   const c = { session: undefined } as Connection
@@ -339,4 +348,60 @@ describe('FixedLengthProtocol', () => {
       expect.objectContaining({ code: 'ERR_RINGLOOP_OPTION' }),
     )
   })
+})
+
+const POLLERS = nativeAvailable() === true ? (['native', 'net'] as const) : (['net'] as const)
+const CODECS: readonly [string, () => Protocol, (size: number) => number, string][] = [
+  ['length field', () => new LengthFieldProtocol({ maxPacket: 5000 }), (i) => i, '000013880a'],
+  ['delimiter', () => new DelimiterProtocol({ delimiter: '\r\n.\r\n', maxPacket: 5000 }), (i) => i, ''],
+  ['line', () => new LineProtocol({ maxPacket: 5000 }), (i) => i, ''],
+  ['fixed length', () => new FixedLengthProtocol({ length: 700 }), () => 700, ''],
+]
+
+describe.each(POLLERS)('on the %s poller', (poller) => {
+  const stops: (() => Promise<void>)[] = []
+  afterEach(() => Promise.all(stops.splice(0).map((stop) => within('a stop', stop()))))
+
+  async function start(protocol: Protocol, reasons: CloseReason[]): Promise<Server> {
+    const handler: Handler = {
+      onMessage: (_c, _ctx, data) => data,
+      onClose: (_c, reason) => void reasons.push(reason),
+    }
+    const server = new Server(handler, { address: '127.0.0.1:0', logger: false, poller, protocol })
+    stops.push(() => server.stop())
+    await within('the start', server.start())
+    return server
+  }
+
+  it.each(CODECS)('the %s codec serves and connects', async (_name, make, sizeOf) => {
+    const server = await start(make(), [])
+    const loop = new EventLoop({ logger: false, poller })
+    stops.push(() => loop.stop())
+    const answers: string[] = []
+    const handler: Handler = { onMessage: (_c, _ctx, data) => void answers.push(data.toString()) }
+    const address = { host: '127.0.0.1', port: server.address.port }
+    const client = await loop.connect(address, { handler, protocol: make() })
+    const sent = Array.from({ length: 300 }, (_, i) =>
+      String.fromCharCode(97 + (i % 26)).repeat(sizeOf(i * 7)),
+    )
+    for (const text of sent) client.send(text)
+    await until('all are answered', () => answers.length === sent.length)
+    expect(answers).toEqual(sent)
+  })
+
+  it.each(CODECS.slice(0, 3))(
+    'the %s codec closes for a packet above the limit',
+    async (_n, make, _s, start6k) => {
+      const reasons: CloseReason[] = []
+      const server = await start(make(), reasons)
+      const client = await connectRaw({ port: server.address.port })
+      client.write(Buffer.from(start6k, 'hex'))
+      client.write(Buffer.alloc(6000, 'x'))
+      await client.whenEnded()
+      await until('it is closed', () => reasons.length === 1)
+      expect(reasons[0]!.code).toBe('protocol-error')
+      expect(reasons[0]!.message).toMatch(/maxPacket \(5000/)
+      client.destroy()
+    },
+  )
 })

@@ -233,8 +233,7 @@ export class IipBalancer {
       this.#count(backend, undefined, answer)
       return answer
     } catch (error) {
-      if (options.signal?.aborted !== true && !(error instanceof RingloopError))
-        this.#count(backend, error, undefined)
+      if (options.signal?.aborted !== true && isBackendsFault(error)) this.#count(backend, error, undefined)
       throw error
     }
   }
@@ -376,10 +375,14 @@ export class IipBalancer {
   }
 }
 
+function isBackendsFault(error: unknown): boolean {
+  return error instanceof IipError && error.code !== IipErrorCode.TOO_LARGE
+}
+
 function mayRepeat(error: unknown, data: RequestData | undefined, options: BalancedOptions): boolean {
-  if (!(error instanceof IipError) || options.signal?.aborted === true) return false
+  if (!(error instanceof IipError) || !isBackendsFault(error) || options.signal?.aborted === true)
+    return false
   if (data !== undefined && typeof data !== 'string' && !(data instanceof Uint8Array)) return false
-  if (error.code === IipErrorCode.TOO_LARGE) return false
   return !error.sent || options.safe === true
 }
 

@@ -32,6 +32,8 @@ export class Call {
   settled = false
   /** Told when it is given up after it was sent, or before. */
   onAbandon: (() => void) | undefined = undefined
+  /** Told once, however it ends. */
+  onSettled: (() => void) | undefined = undefined
   #assembly: Assembly | undefined = undefined
   #timer: Timer | undefined = undefined
   #signal: AbortSignal | undefined = undefined
@@ -96,6 +98,7 @@ export class Call {
 
   #settle(): void {
     this.settled = true
+    this.onSettled?.()
     this.#assembly = undefined
     this.#timer?.stop()
     this.#signal?.removeEventListener('abort', this.#abort)

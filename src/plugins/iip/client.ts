@@ -86,6 +86,10 @@ export class IipClient {
   readonly #waiting: Denque<Call> = new Denque()
   /** Who waits for a channel of his own. */
   readonly #takers: Denque<{ call: Call; take: (channel: ClientChannel) => void }> = new Denque()
+  #pending = 0
+  readonly #countSettled = (): void => {
+    this.#pending--
+  }
   #paths = new Map<string, Buffer>()
   #failures = 0
   #retryAt = 0
@@ -155,7 +159,7 @@ export class IipClient {
 
   /** Requests that wait to be sent, and those that were sent and not answered. */
   get pending(): number {
-    return this.#connections.reduce((sum, connection) => sum + connection.live, this.#waiting.length)
+    return this.#pending
   }
 
   /** Closes every connection; what is pending rejects with `ERR_IIP_CLOSED`, as does every later call. */
@@ -184,8 +188,10 @@ export class IipClient {
     reject: (error: unknown) => void,
   ): Call | undefined {
     try {
-      const call = new Call(this.#pathBytes(path), bytesOf(data), body, resolve, reject)
       const timeout = wholeNumber('timeout', options.timeout, this.#settings.timeout, 0)
+      const call = new Call(this.#pathBytes(path), bytesOf(data), body, resolve, reject)
+      call.onSettled = this.#countSettled
+      this.#pending++
       if (this.#closing !== undefined) call.fail(clientClosed())
       else call.watch(this.#loop, timeout, options.signal)
       return call.settled ? undefined : call

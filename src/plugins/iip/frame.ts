@@ -25,7 +25,7 @@ export type Side = typeof Status.REQUEST_FIRST | typeof Status.RESPONSE_FIRST
 /** Distance of a status from its {@link Side}. */
 export const FIRST = 0
 export const ONLY = 1
-export const MORE = 2
+const MORE = 2
 export const LAST = 3
 
 /** Bytes of a path, without the NUL. */

@@ -4,7 +4,14 @@
  *     const router = new IipRouter().handle('/echo', ({ data }) => data)
  *     new Server(router, { protocol: new IipProtocol() })
  */
-import { type CloseReason, ErrorCode, type EventLoop, type Handler, RingloopError } from '../../index.js'
+import {
+  type CloseReason,
+  ErrorCode,
+  type EventLoop,
+  type Handler,
+  ProtocolError,
+  RingloopError,
+} from '../../index.js'
 import type { IipBody } from './body.js'
 import { failAnswer, NO_HANDLER, NO_RESPONSE } from './errors.js'
 import { sessionOf } from './protocol.js'
@@ -195,10 +202,15 @@ function runRoute(route: Route | undefined, request: IipRequest): Answered | Pro
 }
 
 function errorAnswer(request: IipRequest, error: unknown): Buffer {
-  if (request.answering) throw error
-  if (error instanceof IipFailure) return failAnswer(error.message)
   const { connection, path } = request
-  connection.loop.logger.error({ err: error, peer: connection.peerAddr, path }, 'an IIP handler failed')
+  const about = { err: error, peer: connection.peerAddr, path }
+  if (!connection.connected) {
+    connection.loop.logger.debug(about, 'an IIP handler failed after its connection had ended')
+    return NO_RESPONSE
+  }
+  if (request.answering) throw error
+  if (error instanceof IipFailure || error instanceof ProtocolError) return failAnswer(error.message)
+  connection.loop.logger.error(about, 'an IIP handler failed')
   return error instanceof Error ? failAnswer(error.message) : NO_RESPONSE
 }
 

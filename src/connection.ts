@@ -388,9 +388,9 @@ export class Connection<Out = Uint8Array | string> {
 
   /** The peer ended its side: what has come is still answered, then it is closed. @internal */
   handleEnd(): void {
-    const isFirst = (this.flags & (Flag.ENDED | Flag.CLOSING | Flag.CLOSED)) === 0
+    const isFirst = (this.flags & (Flag.ENDED | NOT_CONNECTED)) === 0
     this.flags = (this.flags | Flag.ENDED) & ~Flag.READING
-    if (isFirst && this.service.protocol.onEnd !== undefined) this.#callOnEnd()
+    if (isFirst) this.#callOnEnd()
     this.#closeIfDone()
   }
 
@@ -421,7 +421,7 @@ export class Connection<Out = Uint8Array | string> {
   handleTimer(timer: Timer): void {
     const closing = (this.flags & Flag.CLOSING) !== 0
     const limit = closing ? this.service.closeTimeout : this.idleTime
-    const rest = this.lastActive + limit - this.loop.readClock()
+    const rest = limit - ((this.loop.readClock() - this.lastActive) | 0)
     if (rest > 0) {
       timer.restart(rest)
     } else if (this.#pending > 0 && !closing) {
@@ -430,7 +430,7 @@ export class Connection<Out = Uint8Array | string> {
       this.#dropOutput()
       this.#finishClose()
     } else {
-      this.#dropOutput()
+      if (this.writeBufferLength > 0) this.#dropOutput()
       this.beginClose({ code: 'idle', message: `no traffic for ${limit} ms` })
     }
   }
@@ -492,7 +492,7 @@ export class Connection<Out = Uint8Array | string> {
       this.abort(reason)
       return
     }
-    this.#extras().reason = reason
+    this.#extras().reason ??= reason
     this.flags |= Flag.DRAINING
     this.#updateReading()
     this.#closeIfDone()
@@ -512,7 +512,7 @@ export class Connection<Out = Uint8Array | string> {
     if ((this.flags & (Flag.CLOSING | Flag.CLOSED)) !== 0) return
     const extra = this.#extras()
     extra.reason ??= reason
-    if (this.service.protocol.onClosing !== undefined) this.#callOnClosing(extra.reason)
+    if ((this.flags & Flag.CONNECTING) === 0) this.#callOnClosing(extra.reason)
     this.flags |= Flag.CLOSING | Flag.AFTER_FLUSH
     if ((this.flags & Flag.UNPACKING) === 0) this.#dropInput()
     this.#setReading(false)
@@ -767,6 +767,7 @@ export class Connection<Out = Uint8Array | string> {
 
   /** What a `send` still has to do: remember its callback, look at the marks. */
   #sent(onSent: OnSent | undefined): boolean {
+    if ((this.flags & Flag.BROKEN) !== 0) return this.#refuse(onSent)
     if (onSent !== undefined) this.#remember(onSent)
     this.#checkHighWater()
     return (this.flags & (Flag.THROTTLED | Flag.BROKEN)) === 0
@@ -793,13 +794,14 @@ export class Connection<Out = Uint8Array | string> {
     const left = sent.filter((waiting) => !lost && waiting.at > taken)
     extra.sent = left.length > 0 ? left : undefined
     if (left.length === 0) this.flags &= ~Flag.COUNTS
-    for (const { at, onSent } of done) {
-      try {
-        if (at <= taken) onSent()
-        else onSent(closedError())
-      } catch (error) {
-        this.#fail('onSent', error)
-      }
+    for (const { at, onSent } of done) this.#callOnSent(onSent, at <= taken ? undefined : closedError())
+  }
+
+  #callOnSent(onSent: OnSent, error: Error | undefined): void {
+    try {
+      onSent(error)
+    } catch (thrown) {
+      this.#fail('onSent', thrown)
     }
   }
 
@@ -833,7 +835,7 @@ export class Connection<Out = Uint8Array | string> {
   }
 
   #refuse(onSent: OnSent | undefined): boolean {
-    if (onSent !== undefined) process.nextTick(onSent, closedError())
+    if (onSent !== undefined) process.nextTick(() => this.#callOnSent(onSent, closedError()))
     return false
   }
 
@@ -920,7 +922,7 @@ export class Connection<Out = Uint8Array | string> {
 
   #callOnEnd(): void {
     try {
-      this.service.protocol.onEnd!(this)
+      this.service.protocol.onEnd?.(this)
     } catch (error) {
       this.#fail('the protocol’s onEnd', error)
     }
@@ -928,7 +930,7 @@ export class Connection<Out = Uint8Array | string> {
 
   #callOnClosing(reason: CloseReason): void {
     try {
-      this.service.protocol.onClosing!(this, reason)
+      this.service.protocol.onClosing?.(this, reason)
     } catch (error) {
       this.loop.logger.error({ err: error, peer: this.peerAddr }, 'the protocol’s onClosing failed')
     }

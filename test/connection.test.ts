@@ -1042,6 +1042,28 @@ describe('shutdownWrite', () => {
     expect(onSent).toHaveBeenCalledTimes(1)
     expect(onSent.mock.calls[0]?.[0]).toMatchObject({ code: ErrorCode.CLOSED })
   })
+
+  it('calls onSent with an error when that very send finds the socket broken', async () => {
+    const fake = await fakeLoop(echo)
+    const { socket, c } = fake.accept()
+    socket.room = () => EPIPE
+    const onSent = vi.fn()
+    expect(c.send(Buffer.alloc(100_000), onSent)).toBe(false)
+    await settle()
+    expect(onSent).toHaveBeenCalledTimes(1)
+    expect(onSent.mock.calls[0]?.[0]).toMatchObject({ code: ErrorCode.CLOSED })
+  })
+
+  it('logs what onSent of a refused send throws', async () => {
+    const fake = await fakeLoop(echo)
+    const { c } = fake.accept()
+    c.close()
+    c.send('x', () => {
+      throw new Error('thrown by onSent')
+    })
+    await settle()
+    expect(fake.logger.find('error', 'onSent failed')).toHaveLength(1)
+  })
 })
 
 describe('water marks', () => {
@@ -1255,6 +1277,29 @@ describe('idleTime', () => {
     expect(closes).toHaveLength(1)
   })
 
+  it('strikes also where the clock has wrapped since the last byte', async () => {
+    const onClose = vi.fn()
+    const fake = await fakeLoop({ ...echo, onClose })
+    const { c } = fake.accept()
+    c.lastActive = 2 ** 31 - 100
+    vi.spyOn(fake.loop, 'readClock').mockReturnValue((2 ** 31 + 100) | 0)
+    c.idleTime = 20
+    await vi.waitFor(() => expect(onClose).toHaveBeenCalledTimes(1), { timeout: 5000 })
+    expect(onClose.mock.calls[0]?.[1]).toMatchObject({ code: 'idle' })
+  })
+
+  it('lets the protocol’s last word out', async () => {
+    class Polite extends RawProtocol {
+      onClosing(c: Connection): void {
+        c.sendRaw(Buffer.from('bye'))
+      }
+    }
+    const fake = await fakeLoop(echo, { protocol: new Polite(), idleTime: 20 })
+    const { socket } = fake.accept()
+    await vi.waitFor(() => expect(socket.closed).toBe('lingering'), { timeout: 5000 })
+    expect(socket.out.toString()).toBe('bye')
+  })
+
   it('does not strike while an answer is pending', async () => {
     let answer!: (text: string) => void
     const closes: string[] = []
@@ -1386,6 +1431,26 @@ describe('connect', () => {
     expect(calls).toEqual([])
     expectClean(fake)
     expect(fake.loop.stats().connections).toBe(0)
+  })
+
+  it('that fails calls nothing of the protocol', async () => {
+    const called = vi.fn()
+    class Watching extends RawProtocol {
+      onConnect = called
+      onEnd = called
+      onClosing = called
+      onClose = called
+    }
+    for (const end of ['error', 'stop'] as const) {
+      const fake = await fakeLoop(echo)
+      const options = { handler: echo, protocol: new Watching() }
+      const caught = fake.loop.connect('127.0.0.1:1', options).catch((error: unknown) => error)
+      await settle()
+      if (end === 'error') fake.poller.failConnect(fake.poller.all[0]!)
+      else await fake.loop.stop()
+      expect(await caught).toMatchObject({ code: ErrorCode.CONNECT })
+      expect(called).not.toHaveBeenCalled()
+    }
   })
 
   it('rejects after its timeout', async () => {

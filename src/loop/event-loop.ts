@@ -77,7 +77,11 @@ export class EventLoop {
   /** The `data` of the options: a copy in each thread. */
   readonly data: unknown
   readonly logger: Logger
-  /** Milliseconds since the loop was made, as of this turn. @internal */
+  /**
+   * Milliseconds since the loop was made, as of this turn. An int32, which costs no allocation and wraps after 24.8 days:
+   * what is compared is a difference, made an int32 again.
+   * @internal
+   */
   now = 0
   /** @internal */
   readonly wheel: TimingWheel

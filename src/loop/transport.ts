@@ -146,7 +146,7 @@ export class Transport implements PollerSink {
 
   handleBatchStart(): void {
     this.loop.beginTurn()
-    if (this.loop.now - this.#timedAt >= SAMPLE_MS) this.#timeNext()
+    if (((this.loop.now - this.#timedAt) | 0) >= SAMPLE_MS) this.#timeNext()
   }
 
   handleAccept(slot: number, listener: number): void {

@@ -18,82 +18,13 @@ import {
 } from '../src/loop/poller/poller.js'
 import { openSockets } from './support/descriptors.js'
 import { connectRaw, RawClient } from './support/raw-client.js'
+import { Recorder } from './support/recorder.js'
 import { rounds, until } from './support/wait.js'
 
 const LISTEN: ListenOptions = { noDelay: true, keepAlive: 0, backlog: 128, reusePort: false, park: false }
 const CONNECT = { noDelay: true, keepAlive: 0 }
 const LOCAL: Endpoint = { host: '127.0.0.1', port: 0 }
 const EBADF = -9
-
-/** A sink that keeps what it is told, by slot. */
-class Recorder implements PollerSink {
-  poller!: Poller
-  readonly log: string[] = []
-  readonly accepted: number[] = []
-  readonly data = new Map<number, Buffer[]>()
-  batches = 0
-  inBatch = false
-  onAccept: (slot: number) => void = () => {}
-  onRead: (slot: number, bytes: Buffer) => void = () => {}
-
-  #note(text: string): void {
-    expect(this.inBatch, `${text} is reported inside a batch`).toBe(true)
-    this.log.push(text)
-  }
-  handleBatchStart(): void {
-    expect(this.inBatch).toBe(false)
-    this.inBatch = true
-    this.batches++
-  }
-  handleBatchEnd(): void {
-    expect(this.inBatch).toBe(true)
-    this.inBatch = false
-  }
-  handleAccept(slot: number, listener: number): void {
-    this.#note(`accept ${slot} ${listener}`)
-    this.accepted.push(slot)
-    this.data.set(slot, [])
-    this.onAccept(slot)
-  }
-  handleLost(): void {
-    this.#note('lost')
-  }
-  handleConnect(slot: number): void {
-    this.#note(`connect ${slot}`)
-    this.data.set(slot, [])
-  }
-  handleRead(slot: number, storage: Buffer, start: number, end: number): void {
-    this.#note(`read ${slot}`)
-    const bytes = Buffer.from(storage.subarray(start, end))
-    this.data.get(slot)?.push(bytes)
-    this.onRead(slot, bytes)
-  }
-  handleEnd(slot: number): void {
-    this.#note(`end ${slot}`)
-  }
-  handleError(slot: number, errno: number): void {
-    this.#note(`error ${slot} ${errno}`)
-  }
-  handleHangup(slot: number): void {
-    this.#note(`hangup ${slot}`)
-  }
-  handleWritable(slot: number): void {
-    this.#note(`writable ${slot}`)
-  }
-  handleAcceptError(listener: number, errno: number): void {
-    this.#note(`acceptError ${listener} ${errno}`)
-  }
-
-  bytes(slot: number): Buffer {
-    return Buffer.concat(this.data.get(slot) ?? [])
-  }
-  count(text: string): number {
-    return this.log.filter((line) => line.startsWith(text)).length
-  }
-  has(text: string): boolean {
-    return this.count(text) > 0
-  }
-}
 
 export function testPoller(name: string, create: (sink: PollerSink) => Poller): void {
   const pollers: Poller[] = []

@@ -356,6 +356,7 @@ describe.each(POLLERS)('HTTP on the %s poller', (poller) => {
       [501, 'another transfer coding before chunked', post('Transfer-Encoding: gzip, chunked\r\n')],
       [501, 'identity', post('Transfer-Encoding: identity\r\n')],
       [501, 'a coding that only looks like chunked', post('Transfer-Encoding: xchunked\r\n')],
+      [501, 'a coding behind a blank that is none', post('Transfer-Encoding: \xa0chunked\r\n')],
       [501, 'chunked in quotes', post('Transfer-Encoding: "chunked"\r\n')],
       [400, 'chunked that is not last', post('Transfer-Encoding: chunked, gzip\r\n')],
       [400, 'chunked twice', post('Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n')],

@@ -118,8 +118,20 @@ function keepsAlive(connection: string | undefined, isLatest: boolean): boolean 
   return isLatest || options.includes('keep-alive')
 }
 
+/**
+ * Without the blanks around it, and only what HTTP takes for one: `String.trim` takes more, and what two servers read
+ * differently is a way to smuggle. A loop, because an expression for the end is quadratic.
+ */
 function trim(text: string): string {
-  return text.trim()
+  let start = 0
+  let end = text.length
+  while (start < end && isBlank(text.charCodeAt(start))) start++
+  while (end > start && isBlank(text.charCodeAt(end - 1))) end--
+  return text.slice(start, end)
+}
+
+function isBlank(code: number): boolean {
+  return code === 0x20 || code === 0x09
 }
 
 function bodyLength({ headers, method, version }: RequestHead, settings: HttpSettings): number {

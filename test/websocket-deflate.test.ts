@@ -264,6 +264,17 @@ describe('messages', () => {
     expect(fake.ringsOut()).toBe(0)
   })
 
+  it('are thrown away when this side closes while a thread inflates, and the peer’s close behind them is seen', async () => {
+    const seen: number[] = []
+    const handler = { onMessage: (_c: unknown, _ctx: unknown, data: Buffer) => void seen.push(data.length) }
+    const { client } = await open(handler, { perMessageDeflate: true }, DEFLATE)
+    client.read(Buffer.concat([frame(2, deflated(prose(1_000_000)), { rsv: RSV1 }), closeFrame(4000)]))
+    webSocketOf(client.c).close(4000)
+    await until('it is closed', () => client.socket.closed !== undefined)
+    expect(client.told).toEqual(['close 4000'])
+    expect(seen).toEqual([])
+  })
+
   it('are not lost when the connection is paused while a thread inflates', async () => {
     const seen: number[] = []
     const handler = { onMessage: (_c: unknown, _ctx: unknown, data: Buffer) => void seen.push(data.length) }

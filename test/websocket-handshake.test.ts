@@ -197,6 +197,7 @@ describe('verify', () => {
     [false, 403],
     [{ status: 401, headers: { 'WWW-Authenticate': 'Basic' }, body: 'who?' }, 401],
     [{ body: 'no' }, 403],
+    [undefined as unknown as boolean, 403],
   ] as const)('that says %o gives %i, now or later', async (verdict, status) => {
     const now = await ask(request(), { verify: () => verdict })
     const later = await ask(request(), { verify: async () => verdict })

@@ -1,4 +1,5 @@
 /** The options of a `WebSocketProtocol`: their defaults, and the checks that turn mistakes into sentences. */
+import { constants } from 'node:buffer'
 import type { Connection } from '../../index.js'
 import { ErrorCode, RingloopError } from '../../index.js'
 import { wholeNumber } from '../../options.js'
@@ -128,7 +129,7 @@ export function checkOptions(options: WebSocketOptions): WebSocketSettings {
   const beat = typeof heartbeat === 'object' ? heartbeat : { interval: heartbeat === false ? 0 : heartbeat }
   const interval = wholeNumber('heartbeat', beat.interval, 0)
   return {
-    maxPayload: wholeNumber('maxPayload', options.maxPayload, 16 * MIB, 1),
+    maxPayload: Math.min(wholeNumber('maxPayload', options.maxPayload, 16 * MIB, 1), constants.MAX_LENGTH),
     deflate: checkDeflate(options.perMessageDeflate),
     heartbeatInterval: interval,
     heartbeatTimeout: wholeNumber('heartbeat.timeout', beat.timeout, interval),

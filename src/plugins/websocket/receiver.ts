@@ -153,7 +153,11 @@ export class Receiver {
         }
         continue
       }
-      if (incoming.inflated !== undefined) return this.#inflated(session, incoming)
+      if (incoming.inflated !== undefined) {
+        const packet = this.#inflated(session, incoming)
+        if (packet !== undefined) return packet
+        continue
+      }
       if (!incoming.take(buffer)) throw notUtf8()
       if (incoming.left > 0) return undefined
       if (!incoming.final) {

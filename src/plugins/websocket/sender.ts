@@ -92,7 +92,7 @@ export class Sender {
     const words = end - 3
     let i = start
     let j = at
-    for (; i < words; i += 4, j += 4) to.setInt32(j, from.getInt32(i))
+    for (; i < words; i += 4, j += 4) to.setInt32(j, from.getInt32(i, true), true)
     for (; i < end; i++, j++) to.setUint8(j, from.getUint8(i))
   }
 

@@ -32,6 +32,7 @@ const STATUS_OF: Readonly<Partial<Record<CloseReason['code'], number>>> = {
   closed: CloseStatus.NORMAL,
   'server-stopped': CloseStatus.GOING_AWAY,
   idle: CloseStatus.GOING_AWAY,
+  'protocol-error': CloseStatus.PROTOCOL_ERROR,
   'handler-error': CloseStatus.INTERNAL_ERROR,
   'slow-consumer': CloseStatus.POLICY,
   'read-buffer-full': CloseStatus.TOO_BIG,
@@ -152,12 +153,13 @@ export class WebSocketProtocol implements Protocol<WebSocketContext, WebSocketOu
   #handleRequest(c: WebSocketConnection, session: WebSocketSession, head: RequestHead): void {
     const { verify, onRequest } = this.#settings
     const request = new UpgradeRequest(head)
+    session.state = State.DECIDING
     if (!asksForWebSocket(head)) {
-      const answer =
-        onRequest === undefined ? undefined : (): ReturnType<typeof onRequest> => onRequest(request, c)
-      this.#decide(session, answer, (given) => {
-        this.#refuse(session, given ?? plainAnswer(head), 200, head.method)
-      })
+      this.#decide(
+        session,
+        () => onRequest?.(request, c),
+        (answer) => this.#refuse(session, answer ?? plainAnswer(head), 200, head.method),
+      )
       return
     }
     const upgrade = checkUpgrade(head)
@@ -165,31 +167,30 @@ export class WebSocketProtocol implements Protocol<WebSocketContext, WebSocketOu
       this.#refuse(session, upgrade, 400, head.method)
       return
     }
-    const verdict = verify === undefined ? undefined : (): ReturnType<typeof verify> => verify(request, c)
-    this.#decide(session, verdict, (given = true) => {
-      if (given === true) this.#accept(c, session, request, upgrade)
-      else this.#refuse(session, given === false ? {} : given, 403, head.method)
-    })
+    this.#decide(
+      session,
+      () => (verify === undefined ? true : verify(request, c)),
+      (verdict) => {
+        if (verdict === true) this.#accept(c, session, request, upgrade)
+        else this.#refuse(session, verdict || {}, 403, head.method)
+      },
+    )
   }
 
-  /** Asks a hook of the user, if there is one, and goes on with what it says, now or later. */
-  #decide<T>(
-    session: WebSocketSession,
-    hook: (() => T | Promise<T>) | undefined,
-    then: (given: T | undefined) => void,
-  ): void {
-    session.state = State.DECIDING
+  /** Asks a hook of the user and goes on with what it says, now or later. */
+  #decide<T>(session: WebSocketSession, hook: () => T | Promise<T>, then: (given: T) => void): void {
+    const { connection } = session
     try {
-      const given = hook?.()
+      const given = hook()
       if (!isPromise(given)) {
         then(given)
         return
       }
-      session.connection.hold()
+      connection.hold()
       given
         .then(then)
         .catch((error) => this.#hookFailed(session, error))
-        .then(() => session.connection.release())
+        .then(() => connection.release())
     } catch (error) {
       this.#hookFailed(session, error)
     }
@@ -206,7 +207,7 @@ export class WebSocketProtocol implements Protocol<WebSocketContext, WebSocketOu
   }
 
   #refuse(session: WebSocketSession, answer: HttpAnswer, fallback: number, method: string): void {
-    if (session.state !== State.DECIDING && session.state !== State.HANDSHAKE) return
+    if (session.state !== State.DECIDING) return
     const { connection } = session
     connection.sendRaw(httpAnswer(answer, fallback, method))
     session.state = State.CLOSED

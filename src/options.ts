@@ -241,11 +241,14 @@ export function listenSettings(options: ServerOptions<never, never>): ListenSett
   if (options.tls !== undefined && poller === 'native') {
     fail("tls goes through the net poller: leave out poller, or set it to 'net'")
   }
+  const endpoint = parseAddress(options.address ?? ':1388')
+  const reusePort = bool('reusePort', options.reusePort, false)
+  if (reusePort && 'path' in endpoint) fail('reusePort is for TCP: a unix socket has no port')
   return {
     ...socketSettings(options),
-    endpoint: parseAddress(options.address ?? ':1388'),
+    endpoint,
     loadBalance,
-    reusePort: bool('reusePort', options.reusePort, false),
+    reusePort,
     maxConnections: limit('maxConnections', options.maxConnections, Number.POSITIVE_INFINITY, 1),
     backlog: wholeNumber('backlog', options.backlog, 1024, 1),
     poller: options.tls === undefined ? poller : 'net',

@@ -146,6 +146,11 @@ describe('options', () => {
     expect(await startFailure(echo, { tls: {}, poller: 'native' })).toMatchObject({ code: ErrorCode.OPTION })
   })
 
+  it('reusePort with a unix socket is refused', async () => {
+    const error = await startFailure(echo, { address: { path: '/tmp/ringloop-never' }, reusePort: true })
+    expect(error.code).toBe(ErrorCode.OPTION)
+  })
+
   it('a host that is no text, and one that does not exist, are refused', async () => {
     expect(await startFailure(echo, { address: { host: 5 as Any, port: 0 } })).toMatchObject({
       code: ErrorCode.OPTION,

@@ -35,13 +35,17 @@ export function chooseIntake(settings: ListenSettings, numLoops: number, logger:
     return { intake: 'listen', poller, reusePort: true, numLoops }
   }
   if (useNative) return { intake: 'mailbox', poller, reusePort: false, numLoops }
-  return chooseNetIntake(native === true, numLoops, logger)
+  return chooseNetIntake(native === true, 'path' in settings.endpoint, numLoops, logger)
 }
 
-function chooseNetIntake(hasAddon: boolean, numLoops: number, logger: Logger): IntakeChoice {
+function chooseNetIntake(hasAddon: boolean, isUnix: boolean, numLoops: number, logger: Logger): IntakeChoice {
   const choice = { poller: 'net', reusePort: false, numLoops } as const
   if (numLoops === 1) return { ...choice, intake: 'listen' }
   if (hasAddon) return { ...choice, intake: 'descriptors' }
+  if (isUnix) {
+    logger.warn({}, `without the native addon a unix socket is served by one loop, not by ${numLoops}`)
+    return { ...choice, intake: 'listen', numLoops: 1 }
+  }
   if (nodeTransfersSockets()) return { ...choice, intake: 'transfer' }
   if (nodeReusesPorts()) return { ...choice, intake: 'listen', reusePort: true }
   logger.warn({}, `without the native addon ${numLoops} loops need Node 22.12 or later: one loop is used`)

@@ -104,7 +104,8 @@ export class WebSocketProtocol implements Protocol<WebSocketContext, WebSocketOu
 
   /** What was sent goes out and a close frame behind it; the peer's answer is not waited for. */
   onClosing(c: WebSocketConnection, reason: CloseReason): void {
-    const session = c.session as WebSocketSession
+    const session = c.session as WebSocketSession | undefined
+    if (session === undefined) return
     const status = STATUS_OF[reason.code]
     if (session.state === State.OPEN && status !== undefined) {
       session.ending = { code: status, reason: '' }
@@ -312,7 +313,8 @@ export class WebSocketProtocol implements Protocol<WebSocketContext, WebSocketOu
 
   #startTimer(session: WebSocketSession, ms: number): void {
     session.timer ??= new SessionTimer(session)
-    if (ms !== Number.POSITIVE_INFINITY) session.connection.loop.wheel.add(session.timer, ms)
+    if (ms === Number.POSITIVE_INFINITY) session.timer.stop()
+    else session.connection.loop.wheel.add(session.timer, ms)
   }
 
   #stopTimer(session: WebSocketSession): void {

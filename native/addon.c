@@ -3,7 +3,8 @@
  *
  * JavaScript knows a poller by an index into a table that belongs to its environment (main thread or worker), so a
  * stale or made-up one is refused and never followed. The poller's epoll descriptor is watched by the environment's own
- * libuv loop. Slabs and record tables are memory of ours that JavaScript sees as ArrayBuffers. System errors are returned as -errno; only wrong argument types throw.
+ * libuv loop. Slabs and record tables are memory of ours that JavaScript sees as ArrayBuffers. System errors are
+ * returned as -errno; only wrong argument types throw.
  */
 #include <node_api.h>
 
@@ -106,15 +107,33 @@ static poller *get_poller(napi_env env, int32_t index)
     return data->handles[index]->poller;
 }
 
-/* Most calls take a poller, one number and perhaps a boolean. */
+/* Most calls take a poller, then a number, a boolean or both; NULL for what a call has not. */
 static poller *get_call(napi_env env, napi_callback_info info, int32_t *number, bool *flag)
 {
     napi_value args[3];
+    size_t count = 1 + (size_t)(number != NULL) + (size_t)(flag != NULL);
     int32_t index = -1;
-    if (!get_args(env, info, args, flag == NULL ? 2 : 3)) return NULL;
-    if (!get_int(env, args[0], &index) || !get_int(env, args[1], number)) return NULL;
-    if (flag != NULL && !get_bool(env, args[2], flag)) return NULL;
+    if (!get_args(env, info, args, count) || !get_int(env, args[0], &index)) return NULL;
+    if (number != NULL && !get_int(env, args[1], number)) return NULL;
+    if (flag != NULL && !get_bool(env, args[count - 1], flag)) return NULL;
     return get_poller(env, index);
+}
+
+/* name(poller, number) -> what `call` says */
+static napi_value call_number(napi_env env, napi_callback_info info, int (*call)(poller *, int))
+{
+    int32_t number = -1;
+    poller *p = get_call(env, info, &number, NULL);
+    return int_value(env, p == NULL ? -ESHUTDOWN : call(p, number));
+}
+
+/* name(poller, number, flag) -> what `call` says */
+static napi_value call_flag(napi_env env, napi_callback_info info, int (*call)(poller *, int, bool))
+{
+    int32_t number = -1;
+    bool flag = false;
+    poller *p = get_call(env, info, &number, &flag);
+    return int_value(env, p == NULL ? -ESHUTDOWN : call(p, number, flag));
 }
 
 /* ---- life --------------------------------------------------------------------------------------------------- */
@@ -417,25 +436,19 @@ static napi_value addon_listener_port(napi_env env, napi_callback_info info)
 
 static napi_value addon_set_accepting(napi_env env, napi_callback_info info)
 {
-    int32_t listener = -1;
-    bool on = false;
-    poller *p = get_call(env, info, &listener, &on);
-    return int_value(env, p == NULL ? -ESHUTDOWN : poller_set_accepting(p, listener, on));
+    return call_flag(env, info, poller_set_accepting);
 }
 
 static napi_value addon_close_listener(napi_env env, napi_callback_info info)
 {
-    int32_t listener = -1;
-    poller *p = get_call(env, info, &listener, NULL);
-    return int_value(env, p == NULL ? -ESHUTDOWN : poller_close_listener(p, listener));
+    return call_number(env, info, poller_close_listener);
 }
 
-/* parkMailbox(poller, 0, park): sockets that come through the mailbox wait for adopt or release. */
+/* parkMailbox(poller, park): sockets that come through the mailbox wait for adopt or release. */
 static napi_value addon_park_mailbox(napi_env env, napi_callback_info info)
 {
-    int32_t unused = 0;
     bool park = false;
-    poller *p = get_call(env, info, &unused, &park);
+    poller *p = get_call(env, info, NULL, &park);
     if (p != NULL) poller_park_mailbox(p, park);
     return NULL;
 }
@@ -444,9 +457,7 @@ static napi_value addon_park_mailbox(napi_env env, napi_callback_info info)
 
 static napi_value addon_adopt(napi_env env, napi_callback_info info)
 {
-    int32_t slot = -1;
-    poller *p = get_call(env, info, &slot, NULL);
-    return int_value(env, p == NULL ? -ESHUTDOWN : poller_adopt(p, slot));
+    return call_number(env, info, poller_adopt);
 }
 
 /* handOff(poller, slot, mailbox) -> 0 or -errno */
@@ -464,9 +475,7 @@ static napi_value addon_hand_off(napi_env env, napi_callback_info info)
 
 static napi_value addon_release(napi_env env, napi_callback_info info)
 {
-    int32_t slot = -1;
-    poller *p = get_call(env, info, &slot, NULL);
-    return int_value(env, p == NULL ? -ESHUTDOWN : poller_release(p, slot));
+    return call_number(env, info, poller_release);
 }
 
 static napi_value addon_flush(napi_env env, napi_callback_info info)
@@ -498,31 +507,22 @@ static napi_value addon_write(napi_env env, napi_callback_info info)
 
 static napi_value addon_set_reading(napi_env env, napi_callback_info info)
 {
-    int32_t slot = -1;
-    bool on = false;
-    poller *p = get_call(env, info, &slot, &on);
-    return int_value(env, p == NULL ? -ESHUTDOWN : poller_set_reading(p, slot, on));
+    return call_flag(env, info, poller_set_reading);
 }
 
 static napi_value addon_shutdown_write(napi_env env, napi_callback_info info)
 {
-    int32_t slot = -1;
-    poller *p = get_call(env, info, &slot, NULL);
-    return int_value(env, p == NULL ? -ESHUTDOWN : poller_shutdown_write(p, slot));
+    return call_number(env, info, poller_shutdown_write);
 }
 
 static napi_value addon_close(napi_env env, napi_callback_info info)
 {
-    int32_t slot = -1;
-    bool linger = false;
-    poller *p = get_call(env, info, &slot, &linger);
-    return int_value(env, p == NULL ? -ESHUTDOWN : poller_close(p, slot, linger));
+    return call_flag(env, info, poller_close);
 }
 
 static napi_value addon_expire_lingering(napi_env env, napi_callback_info info)
 {
-    int32_t unused = 0;
-    poller *p = get_call(env, info, &unused, NULL);
+    poller *p = get_call(env, info, NULL, NULL);
     return int_value(env, p == NULL ? 0 : (int32_t)poller_expire_lingering(p));
 }
 

@@ -1,3 +1,4 @@
+/* The mailboxes of mailbox.h: a list under one lock, each a queue and an eventfd. Any thread. */
 #include "mailbox.h"
 
 #include <errno.h>
@@ -6,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* More than a listen backlog: past this a loop has stalled, and the acceptor is told to choose another. */
+/* More than a listen backlog: past this a loop has stalled, and the acceptor turns its connections away. */
 enum { MAILBOX_MAX = 65536 };
 
 typedef struct mailbox {

@@ -1,3 +1,4 @@
+/* The poller of poller.h: slots, one turn over what epoll reports, lingering. No static state: one thread each. */
 #include "poller.h"
 
 #include <errno.h>

@@ -1,3 +1,4 @@
+/* The socket calls of socket.h. No state, any thread; a descriptor that is returned is the caller's. */
 #include "socket.h"
 
 #include <arpa/inet.h>

@@ -29,7 +29,7 @@ export interface Acceptor {
 
 type Placed = 'given' | 'rejected' | 'nobody'
 
-/** Picks a loop, counts the connection there, and gives it away; on to another loop when that fails. */
+/** Picks a loop, counts the connection there, and gives it away; to another loop where that one's thread has ended. */
 export class Placement {
   readonly #threads: readonly LoopThread[]
   readonly #balancer: Balancer

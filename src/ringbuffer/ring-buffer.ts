@@ -29,6 +29,7 @@ const WORD_COPY_UP_TO = 96
 
 const NO_STORAGE: Buffer = Buffer.alloc(0)
 const NO_WINDOW: DataView = new DataView(NO_STORAGE.buffer)
+
 /** Thrown by {@link RingBuffer}, before anything was changed. */
 export class RingBufferError extends RangeError {
   override readonly name = 'RingBufferError'

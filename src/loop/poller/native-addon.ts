@@ -35,7 +35,7 @@ export interface NativeAddon {
   listenerPort(poller: number, listener: number): number
   setAccepting(poller: number, listener: number, on: boolean): number
   closeListener(poller: number, listener: number): number
-  parkMailbox(poller: number, unused: 0, park: boolean): void
+  parkMailbox(poller: number, park: boolean): void
   connectTcp(poller: number, ip: string, port: number, noDelay: boolean, keepAliveSeconds: number): number
   connectUnix(poller: number, path: string): number
   adopt(poller: number, slot: number): number
@@ -46,7 +46,7 @@ export interface NativeAddon {
   setReading(poller: number, slot: number, on: boolean): number
   shutdownWrite(poller: number, slot: number): number
   close(poller: number, slot: number, linger: boolean): number
-  expireLingering(poller: number, unused: 0): number
+  expireLingering(poller: number): number
   peerAddr(poller: number, slot: number): string
   localAddr(poller: number, slot: number): string
 }

@@ -179,7 +179,7 @@ export class NativePoller implements Poller {
 
   /** Sockets from the mailbox wait for {@link release} instead of being read here. */
   parkMailbox(): void {
-    this.#addon.parkMailbox(this.#poller, 0, true)
+    this.#addon.parkMailbox(this.#poller, true)
   }
 
   adopt(slot: number): void {
@@ -217,7 +217,7 @@ export class NativePoller implements Poller {
   }
 
   expireLingering(): boolean {
-    return this.#addon.expireLingering(this.#poller, 0) > 0
+    return this.#addon.expireLingering(this.#poller) > 0
   }
 
   peerAddr(slot: number): string {

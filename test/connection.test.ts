@@ -1375,6 +1375,22 @@ describe('stop of the loop', () => {
     expectClean(fake)
   })
 
+  it('turns away who comes while onStop is awaited', async () => {
+    const onConnect = vi.fn()
+    const fake = await fakeLoop({
+      ...echo,
+      onConnect,
+      onStop: async () => {
+        fake.accept()
+        await settle()
+      },
+    })
+    await fake.loop.stop()
+    expect(onConnect).not.toHaveBeenCalled()
+    expectClean(fake)
+    expect(fake.loop.stats().connections).toBe(0)
+  })
+
   it('makes every later call harmless', async () => {
     const fake = await fakeLoop(echo)
     const { c } = fake.accept()

@@ -337,6 +337,7 @@ export class EventLoop {
     for (const c of this.connections) c.beginClose(STOPPED)
     this.#runTurn()
     for (const c of this.connections) c.abort(STOPPED)
+    this.#transport.refuse()
     this.#runTurn()
     await this.#callOnStop()
     if (drain > 0) await this.#linger()

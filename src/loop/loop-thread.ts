@@ -166,6 +166,7 @@ export class LoopThread implements LoopLoad {
 
   /** Ends the thread, its connections getting `drain` ms for their last bytes. */
   async stop(drain: number): Promise<void> {
+    const serves = this.#alive
     this.#stopping = true
     this.#alive = false
     clearTimeout(this.#restartTimer)
@@ -177,7 +178,7 @@ export class LoopThread implements LoopLoad {
         if (message.type === 'stopped') resolve()
       })
     })
-    if (this.#started) {
+    if (serves) {
       this.#send({ type: 'stop', drain })
       await Promise.race([stopped, ended])
     }

@@ -84,6 +84,11 @@ export class Transport implements PollerSink {
     this.#admission = admission
   }
 
+  /** Who comes from now on is turned away: the last connections have ended. */
+  refuse(): void {
+    this.#service = undefined
+  }
+
   /** It accepts, and keeps the process alive, until `stopListening`. */
   addListener(listener: number): void {
     this.#listeners.push(listener)
@@ -150,12 +155,14 @@ export class Transport implements PollerSink {
   }
 
   handleAccept(slot: number, listener: number): void {
-    if (this.#service === undefined || this.#admission?.admit(listener < 0) !== true) {
+    const service = this.#service
+    if (service === undefined) this.handleLost(listener)
+    if (service === undefined || this.#admission?.admit(listener < 0) !== true) {
       this.poller.close(slot, false)
       return
     }
     this.counters.accepted()
-    const c = this.#add(slot, this.#service, Flag.INBOUND)
+    const c = this.#add(slot, service, Flag.INBOUND)
     c.handleOpen()
     if (this.loop.stopping) this.loop.drainLate(c)
   }

@@ -87,7 +87,7 @@ describe('what a server counts', () => {
     const server = JSON.parse(await ask(peer, '/sys/server_measure', '{}')) as MeasureJson
     expect(server.all_requests).toBe(6)
     expect(await ask(peer, '/sys/statis', '{"time_unit":"nanosecond"}')).toMatch(
-      /^total count: \{.*\ntotal measure:\n5 minute requests {5}: 7, average duration: \d+\n[^]*\/echo count: \{"PacketsSent":5,/,
+      /^total count: \{.*\ntotal measure:\n5 minute requests {5}: 7, average duration: \d+\n[\s\S]*\/echo count: \{"PacketsSent":5,/,
     )
   })
 

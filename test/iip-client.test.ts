@@ -97,7 +97,15 @@ describe('requests', () => {
     const client = iipClient(await serveIip(router()))
     expect((await client.request('/echo')).toString()).toBe('{}')
     const option = expect.objectContaining({ code: 'ERR_RINGLOOP_OPTION' })
-    for (const bad of ['', '//echo', '?a=1', 'x'.repeat(2049), '/a\0b']) {
+    for (const bad of [
+      '',
+      '//echo',
+      '?a=1',
+      'x'.repeat(2049),
+      '/a\0b',
+      '/sys/delete_channel',
+      '/sys/%6eew_channel?a',
+    ]) {
       await expect(client.request(bad, 'x')).rejects.toEqual(option)
     }
     await expect(client.request('/echo', '')).rejects.toEqual(option)
@@ -279,17 +287,18 @@ describe('a connection that is lost', () => {
 
 describe('a streamed answer', () => {
   it('is not read faster than its reader reads', async () => {
+    let made = 0
     const routes = router().stream('/much', async function* () {
-      for (let i = 0; i < 64; i++) yield Buffer.alloc(MIB, i)
+      for (; made < 64; made++) yield Buffer.alloc(MIB, made)
     })
     const client = iipClient(await serveIip(routes))
     const body = client.stream('/much')
     await sleep(200)
-    const before = process.memoryUsage().arrayBuffers
+    const early = made
     let length = 0
     for await (const chunk of body) length += chunk.length
     expect(length).toBe(64 * MIB)
-    expect(before).toBeLessThan(40 * MIB)
+    expect(early).toBeLessThan(32)
   })
 
   it('may be left early; the channel is used again after it', async () => {

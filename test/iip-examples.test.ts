@@ -37,6 +37,19 @@ afterEach(async () => {
   rmSync(folder, { recursive: true })
 })
 
+interface Vector {
+  readonly name: string
+  readonly direction: string
+  readonly hex: string
+  readonly totalBytes?: number
+}
+
+function exampleVectors(prefix: string): Vector[] {
+  const file = new URL('data/iip-vectors.json', import.meta.url)
+  const vectors = JSON.parse(readFileSync(file, 'utf8')) as Vector[]
+  return vectors.filter(({ name }) => name.startsWith(prefix))
+}
+
 const inside = (...names: string[]): string => path.join(folder, ...names)
 const request = (target: string, ...flags: string[]): Promise<Ended> =>
   runExample('iip-request', target, ...flags)
@@ -136,13 +149,7 @@ describe('iip-file-server', () => {
     mkdirSync(inside('root', 'tmp'), { recursive: true })
     writeFileSync(inside('root', 'tmp', 'iip_dl.bin'), randomBytes(25_000))
     const server = await startExample('iip-file-server', '--root', inside('root'))
-    const vectors = JSON.parse(readFileSync(new URL('data/iip-vectors.json', import.meta.url), 'utf8')) as {
-      name: string
-      direction: string
-      hex: string
-      totalBytes?: number
-    }[]
-    const steps = vectors.filter(({ name }) => name.startsWith('example_file/'))
+    const steps = exampleVectors('example_file/')
     const { peer } = await FramePeer.connect(server.port)
     let length = 0
     for (const { direction, hex, totalBytes } of steps) {
@@ -219,6 +226,24 @@ describe('iip-upload-server', () => {
     expect(readFileSync(inside('root', 'to')).equals(bytes)).toBe(true)
     expect([code, existsSync(inside('root', 'to.part'))]).toEqual([0, false])
     expect((await server.stop()).code).toBe(0)
+  })
+
+  it('answers the bytes of the Go example', async () => {
+    mkdirSync(inside('root', 'tmp'), { recursive: true })
+    const { peer } = await FramePeer.connect(
+      (await startExample('iip-upload-server', '--root', inside('root'))).port,
+    )
+    let answers = Buffer.alloc(0)
+    for (const { direction, hex, totalBytes = 0 } of exampleVectors('example_upload/')) {
+      const bytes = Buffer.from(hex, 'hex')
+      if (direction === 'c2s') {
+        await peer.write(Buffer.concat([bytes, Buffer.alloc(Math.max(0, totalBytes - bytes.length))]))
+        continue
+      }
+      answers = Buffer.concat([answers, bytes])
+      expect((await peer.received(answers.length)).toString()).toBe(answers.toString())
+    }
+    expect(statSync(inside('root', 'tmp', 'iip_ul2.bin')).size).toBe(3000)
   })
 
   it('throws away what does not have its checksum', async () => {

@@ -199,16 +199,6 @@ export class ClientConnection implements BodyOwner {
     this.#maxChannels = this.channels.length
   }
 
-  /** Tells the server that the channel is not needed; it does not answer that. Only while nothing is pending. */
-  deleteChannel(channel: ClientChannel): void {
-    const at = this.channels.indexOf(channel)
-    if (at < 0 || channel.pending.length > 0 || channel.sending || this.closed) return
-    this.channels.splice(at, 1)
-    this.#channels.delete(channel.id)
-    channel.closed = true
-    this.#c.sendRaw(packets(Status.REQUEST_FIRST, DELETE_CHANNEL, channel.id, EMPTY_OBJECT))
-  }
-
   // ---- out ---------------------------------------------------------------------------------------------------------
 
   send(channel: ClientChannel, call: Call): void {

@@ -28,7 +28,7 @@ import {
 } from './client-connection.js'
 import { IipError, IipErrorCode } from './errors.js'
 import { framePath } from './frame.js'
-import { parsePath } from './path.js'
+import { ParsedPath, SysPath } from './path.js'
 import { wholeNumber } from './whole-number.js'
 
 const MIB = 1024 * 1024
@@ -206,12 +206,9 @@ export class IipClient {
     const known = this.#paths.get(path)
     if (known !== undefined) return known
     const bytes = framePath(path)
-    if (parsePath(bytes.toString('latin1', 0, bytes.length - 1)).path === '') {
-      throw new RingloopError(
-        ErrorCode.OPTION,
-        `nothing is left of the path '${path}' without host and query`,
-      )
-    }
+    const parsed = new ParsedPath(bytes.subarray(0, -1))
+    if (parsed.path === '') throw optionError(`nothing is left of the path '${path}' without host and query`)
+    if (parsed.sys !== SysPath.NONE) throw optionError(`the path ${parsed.path} is the client's own business`)
     if (this.#paths.size >= MAX_CACHED_PATHS) this.#paths = new Map()
     this.#paths.set(path, bytes)
     return bytes
@@ -463,9 +460,13 @@ function bytesOf(data: RequestData | undefined): Call['data'] {
   if (data === undefined) return EMPTY_OBJECT
   const bytes = typeof data === 'string' ? Buffer.from(data) : data
   if (bytes instanceof Uint8Array && bytes.length === 0) {
-    throw new RingloopError(ErrorCode.OPTION, 'a request cannot be empty: leave the data out to send {}')
+    throw optionError('a request cannot be empty: leave the data out to send {}')
   }
   return bytes
+}
+
+function optionError(message: string): RingloopError {
+  return new RingloopError(ErrorCode.OPTION, message)
 }
 
 function clientClosed(): IipError {

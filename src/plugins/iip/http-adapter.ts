@@ -9,7 +9,7 @@ import { ErrorCode, RingloopError } from '../../index.js'
 import { IipBalancer, type IipBalancerOptions } from './balancer.js'
 import { goJson, IipError, IipErrorCode, NO_HANDLER, NO_RESPONSE } from './errors.js'
 import { MAX_PATH } from './frame.js'
-import { parseQuery } from './path.js'
+import { parsePath, parseQuery } from './path.js'
 import type { IipRequest } from './request.js'
 import { wholeNumber } from './whole-number.js'
 
@@ -146,6 +146,7 @@ export class IipHttpAdapter {
   #find(host: string, uri: string, request: IncomingMessage): string | undefined {
     const chosen = this.#options.route?.(host, uri, request)
     if (chosen !== undefined) return chosen
+    if (isSystem(uri)) return undefined
     let partly: string | undefined
     for (const each of this.#patterns) {
       const match = each.host === host ? each.pattern.exec(uri)?.[0] : undefined
@@ -154,6 +155,11 @@ export class IipHttpAdapter {
     }
     return partly
   }
+}
+
+/** Statistics are nobody's business outside, unless a route function says so. */
+function isSystem(uri: string): boolean {
+  return parsePath(uri).path.startsWith('/sys/')
 }
 
 function end(response: ServerResponse, status: number, body: Buffer | string): void {

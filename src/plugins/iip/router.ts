@@ -35,7 +35,7 @@ export type PathHandler = (request: IipRequest) => Answered | Promise<Answered>
  */
 export type StreamHandler = (
   request: IipRequest & { readonly body: IipBody },
-) => AsyncIterable<IipOut> | Promise<Answered>
+) => AsyncIterable<IipOut> | Answered | Promise<Answered>
 
 /** Runs before a handler: it looks at the request and calls `next`, or answers itself. What it returns is the answer. */
 export type Middleware = (
@@ -175,7 +175,9 @@ export class IipRouter implements Handler<IipRequest, IipOut> {
 
   async #settle(request: IipRequest, out: Promise<Answered>): Promise<IipOut> {
     try {
-      return (await out) ?? NO_RESPONSE
+      const answer = (await out) ?? NO_RESPONSE
+      if (typeof answer === 'string' || answer instanceof Uint8Array) return answer
+      throw new TypeError(`a handler must return bytes or a text, not ${typeof answer}`)
     } catch (error) {
       return errorAnswer(request, error)
     }
@@ -214,13 +216,17 @@ function errorAnswer(request: IipRequest, error: unknown): Buffer {
   return error instanceof Error ? failAnswer(error.message) : NO_RESPONSE
 }
 
+function isAsyncIterable(value: unknown): value is AsyncIterable<IipOut> {
+  return typeof value === 'object' && value !== null && Symbol.asyncIterator in value
+}
+
 /** Sends all chunks but the last; that one is the answer, by which the peer sees the end. */
 async function stream(
   handler: StreamHandler,
   request: Parameters<StreamHandler>[0],
 ): Promise<IipOut | undefined> {
   const out = handler(request)
-  if (!(Symbol.asyncIterator in out)) return (await out) ?? undefined
+  if (!isAsyncIterable(out)) return (await out) ?? undefined
   const { connection, session } = request
   let last: Uint8Array | undefined
   for await (const chunk of out) {

@@ -243,7 +243,7 @@ export class RouterStatistics {
       const session = sessionOf(c)
       const channels = session.channels.map((channel) => [
         channel.id,
-        { ReceiveQueue: channel.queue.length, Count: { ...channel.count } },
+        { ReceiveQueue: channel.waiting, Count: { ...channel.count } },
       ])
       const about = { Channels: Object.fromEntries(channels), WriteQueue: c.writeBufferLength }
       numbers[c.peerAddr || `#${c.loop.id}.${c.id}`] = { ...about, Count: { ...session.count } }

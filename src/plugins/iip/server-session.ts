@@ -60,11 +60,17 @@ export class ServerChannel {
   /** A request of it was handed over and is not answered. */
   busy = false
   closed = false
-  readonly queue: Denque<IipRequest> = new Denque()
+  /** Requests that wait for their turn; made when the first one does. */
+  queue: Denque<IipRequest> | undefined = undefined
   unfinished: Unfinished | undefined = undefined
 
   constructor(id: number) {
     this.id = id
+  }
+
+  /** Requests that wait for their turn. */
+  get waiting(): number {
+    return this.queue === undefined ? 0 : this.queue.length
   }
 }
 
@@ -81,9 +87,9 @@ export class ServerSession implements BodyOwner {
   #open = 1
   readonly #freeIds: number[] = []
   /** Channels whose next request can be handed over. */
-  readonly #ready = new Denque<ServerChannel>()
-  readonly #bodies = new Set<IipBody>()
-  readonly #unfinished = new Set<Unfinished>()
+  readonly #ready: ServerChannel[] = []
+  /** Requests that have begun and not ended. */
+  #unfinished = 0
   /** The packet whose data is coming in, and how much is missing. */
   #filling: ServerChannel | undefined = undefined
   #missing = 0
@@ -138,7 +144,7 @@ export class ServerSession implements BodyOwner {
       const request = this.#filling === undefined ? this.#readPacket(ring) : this.#fill(this.#filling, ring)
       if (request !== undefined) return this.#handOver(request)
       if (this.#incomplete) {
-        if (ring.length > 0 || this.#filling !== undefined || this.#unfinished.size > 0) this.#watch()
+        if (ring.length > 0 || this.#filling !== undefined || this.#unfinished > 0) this.#watch()
         return undefined
       }
     }
@@ -214,9 +220,8 @@ export class ServerSession implements BodyOwner {
     const body = streamLimit === undefined ? undefined : new IipBody(this)
     const unfinished = new Unfinished(parsed, body, streamLimit ?? this.#limits.maxRequestBytes)
     channel.unfinished = unfinished
-    this.#unfinished.add(unfinished)
+    this.#unfinished++
     if (body !== undefined) {
-      this.#bodies.add(body)
       unfinished.request = new IipRequest(this, channel, parsed, NO_DATA, body, 0, 0)
     }
     return unfinished
@@ -248,13 +253,12 @@ export class ServerSession implements BodyOwner {
 
   #finish(channel: ServerChannel, unfinished: Unfinished): IipRequest | undefined {
     channel.unfinished = undefined
-    this.#unfinished.delete(unfinished)
+    this.#unfinished--
     const { assembly, body, parsed, request } = unfinished
     if (request !== undefined) {
       request.packets = unfinished.packets
       request.bytes = unfinished.bytes
       this.#countReceived(request)
-      this.#bodies.delete(body!)
       body!.end()
       return undefined
     }
@@ -267,7 +271,8 @@ export class ServerSession implements BodyOwner {
   /** A request is there: it starts if its channel is idle, otherwise it waits for its turn. */
   #accept(channel: ServerChannel, request: IipRequest): IipRequest | undefined {
     if (request.body === undefined) this.#countReceived(request)
-    if (!channel.busy && channel.queue.length === 0) return this.#start(channel, request)
+    if (!channel.busy && channel.waiting === 0) return this.#start(channel, request)
+    channel.queue ??= new Denque()
     channel.queue.push(request)
     this.#waiting += request.data.length + REQUEST_COST
     return undefined
@@ -280,7 +285,7 @@ export class ServerSession implements BodyOwner {
 
   #startNext(channel: ServerChannel): IipRequest | undefined {
     while (!channel.busy && !channel.closed) {
-      const request = channel.queue.shift()
+      const request = channel.queue?.shift()
       if (request === undefined) return undefined
       this.#waiting -= request.data.length + REQUEST_COST
       const started = this.#start(channel, request)
@@ -322,11 +327,11 @@ export class ServerSession implements BodyOwner {
   /** It is never answered, as in Go: what it would be answered on is gone. */
   #deleteChannel(channel: ServerChannel): void {
     channel.closed = true
-    for (const request of channel.queue.toArray()) {
+    for (const request of channel.queue?.toArray() ?? []) {
       this.#waiting -= request.data.length + REQUEST_COST
       request.body?.fail(new ProtocolError('the channel was deleted'))
     }
-    channel.queue.clear()
+    channel.queue = undefined
     const { unfinished } = channel
     if (unfinished !== undefined) this.#abandon(unfinished)
     if (this.#filling === channel)
@@ -338,7 +343,7 @@ export class ServerSession implements BodyOwner {
   }
 
   #abandon(unfinished: Unfinished): void {
-    this.#unfinished.delete(unfinished)
+    this.#unfinished--
     if (unfinished.assembly !== undefined) this.#held -= unfinished.assembly.capacity
     else unfinished.body!.fail(new ProtocolError('the request was not finished'))
   }
@@ -350,7 +355,7 @@ export class ServerSession implements BodyOwner {
     channel.count.sent(sentPackets, sentBytes, 1)
     request.statistics?.answered(request, sentPackets, sentBytes)
     request.body?.drop()
-    if (channel.queue.length > 0) {
+    if (channel.waiting > 0) {
       this.#ready.push(channel)
       this.#wake()
     }
@@ -399,9 +404,9 @@ export class ServerSession implements BodyOwner {
     const { connection } = this
     let stalled =
       this.#calls === this.#callsSeen && (this.#filling !== undefined || connection.readBufferLength > 0)
-    for (const unfinished of this.#unfinished) {
-      if (!unfinished.grown) stalled = true
-      unfinished.grown = false
+    for (const { unfinished } of this.channels) {
+      if (unfinished?.grown === false) stalled = true
+      if (unfinished !== undefined) unfinished.grown = false
     }
     const held = this.#paused || connection.writeBufferLength > 0
     if (stalled && !held && connection.connected) {
@@ -411,21 +416,23 @@ export class ServerSession implements BodyOwner {
       })
       return
     }
-    if (this.#unfinished.size > 0 || this.#filling !== undefined || connection.readBufferLength > 0)
-      this.#watch()
+    if (this.#unfinished > 0 || this.#filling !== undefined || connection.readBufferLength > 0) this.#watch()
   }
 
   /** The peer sends no more: what is unfinished stays so. */
   end(): void {
-    for (const { body } of this.#unfinished)
-      body?.fail(new ProtocolError('the peer ended before its request did'))
+    this.#failBodies(new ProtocolError('the peer ended before its request did'))
   }
 
   /** The connection ended: who reads a body is told. */
   close(error: Error): void {
     this.#timer?.stop()
-    for (const body of this.#bodies) body.fail(error)
-    for (const channel of this.channels) channel.queue.clear()
-    this.#ready.clear()
+    this.#failBodies(error)
+    for (const channel of this.channels) channel.queue = undefined
+    this.#ready.length = 0
+  }
+
+  #failBodies(error: Error): void {
+    for (const { unfinished } of this.channels) unfinished?.body?.fail(error)
   }
 }

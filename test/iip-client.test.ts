@@ -136,6 +136,34 @@ describe('requests', () => {
     expect((await client.request('/echo', 'after')).toString()).toBe('after')
   })
 
+  it('that are given up while their chunks are sent are never taken for whole', async () => {
+    const seen: string[] = []
+    const routes = router().handle('/seen', ({ data }) => {
+      seen.push(data.toString())
+      return data
+    })
+    const client = iipClient(await serveIip(routes), { ...one, minReconnectDelay: 1 })
+    for (const begins of [1, 2]) {
+      const controller = new AbortController()
+      async function* source(): AsyncGenerator<string> {
+        for (let i = 0; i < begins; i++) yield `part ${i}`
+        await sleep(30)
+        controller.abort(new Error('enough'))
+        await sleep(30)
+        yield 'more'
+      }
+      await expect(client.request('/seen', source(), { signal: controller.signal })).rejects.toThrow('enough')
+      expect((await client.request('/seen', `after ${begins}`)).toString()).toBe(`after ${begins}`)
+    }
+    async function* empty(): AsyncGenerator<string> {
+      yield ''
+    }
+    await expect(client.request('/seen', empty())).rejects.toMatchObject({ code: 'ERR_RINGLOOP_OPTION' })
+    expect((await client.request('/seen', 'last')).toString()).toBe('last')
+    expect(seen).toEqual(['after 1', 'after 2', 'last'])
+    expect(client.connections).toBe(1)
+  })
+
   it('reject when the answer is longer than is allowed, and the connection goes on', async () => {
     const client = iipClient(await serveIip(router()), { ...one, maxResponseBytes: 1000 })
     const answers = [

@@ -228,9 +228,10 @@ export class ClientConnection implements BodyOwner {
   ): Promise<void> {
     let begun = false
     let last: Uint8Array | undefined
+    let whole = false
     try {
       for await (const given of chunks) {
-        if (call.settled || this.closed) break
+        if (call.settled) break
         const chunk = typeof given === 'string' ? Buffer.from(given) : given
         if (chunk.length === 0) continue
         if (last !== undefined) {
@@ -240,15 +241,22 @@ export class ClientConnection implements BodyOwner {
         last = chunk
       }
       if (last === undefined) throw optionError('a request cannot be empty')
-      if (call.settled && begun) throw new Error('the request was given up half-way')
-      await this.#sendPart(channel, call, last, !begun, true)
+      whole = !call.settled
+      if (whole) await this.#sendPart(channel, call, last, !begun, true)
     } catch (error) {
       call.fail(error)
-      this.#retire()
     }
     channel.sending = false
+    if (!whole) this.#takeBack(channel, call, begun)
     channel.flush()
     this.#pool.changed()
+  }
+
+  /** Its source failed, or it was given up. What has begun cannot be ended but with the connection. */
+  #takeBack(channel: ClientChannel, call: Call, begun: boolean): void {
+    if (begun) this.#retire()
+    else if (channel.pending.peekBack() === call) channel.pending.pop()
+    if (channel.pending.length === 0) channel.retired = false
   }
 
   async #sendPart(
@@ -295,6 +303,8 @@ export class ClientConnection implements BodyOwner {
   #abandon(channel: ClientChannel): void {
     channel.retired = true
     if (channel === this.#system) this.#refused()
+    // Its source may never say another word.
+    if (channel.sending) this.retiring = true
     this.#closeIfDone()
     this.#pool.changed()
   }

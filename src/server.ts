@@ -9,13 +9,11 @@ import { pathToFileURL } from 'node:url'
 import { ErrorCode, RingloopError } from './errors.js'
 import type { Handler } from './handler.js'
 import { createLogger, type Logger } from './log.js'
-import { type Acceptor, NativeAcceptor, Placement, TransferAcceptor } from './loop/acceptor.js'
 import { type BroadcastOptions, type BroadcastResult, EventLoop } from './loop/event-loop.js'
-import { chooseIntake, type IntakeChoice } from './loop/intake.js'
-import { createBalancer } from './loop/load-balance.js'
+import { chooseIntake } from './loop/intake.js'
 import { assertNotOwnModule } from './loop/loop-module.js'
 import { LoopMonitor } from './loop/loop-monitor.js'
-import { LoopThread } from './loop/loop-thread.js'
+import { LoopThreads } from './loop/loop-threads.js'
 import { NativePoller, nativeAvailable } from './loop/poller/native-poller.js'
 import { NetPoller } from './loop/poller/net-poller.js'
 import type { Endpoint, Poller, PollerSink } from './loop/poller/poller.js'
@@ -58,7 +56,7 @@ export class BoundAddress {
 
 /** Where the connections are: a loop here, or threads. */
 interface Running {
-  readonly address: BoundAddress
+  readonly endpoint: Endpoint
   stop(drain: number): Promise<void>
   broadcast(out: unknown, options: BroadcastOptions): Promise<BroadcastResult>
 }
@@ -69,6 +67,7 @@ export class Server<Ctx = undefined, Out = Uint8Array | string> {
   #starting: Promise<void> | undefined
   #stopping: Promise<void> | undefined
   #running: Running | undefined
+  #address: BoundAddress | undefined
   #stats: SharedStats | undefined
   #wheel: TimingWheel | undefined
   #sides: SideServers | undefined
@@ -104,7 +103,7 @@ export class Server<Ctx = undefined, Out = Uint8Array | string> {
     const running = isModule(this.#source)
       ? await this.#startThreads(moduleUrl(this.#source), settings, logger, sides.wanted)
       : await this.#startHere(this.#source, settings, logger, sides.wanted)
-    const { address } = running
+    const address = new BoundAddress(running.endpoint)
     try {
       await sides.start({ address, logger, stats: () => this.stats() })
     } catch (error) {
@@ -112,6 +111,7 @@ export class Server<Ctx = undefined, Out = Uint8Array | string> {
       throw error
     }
     this.#running = running
+    this.#address = address
     this.#sides = sides
     logger.debug({ address: String(address) }, 'listening')
   }
@@ -138,7 +138,7 @@ export class Server<Ctx = undefined, Out = Uint8Array | string> {
       await loop.serve(service, new SharedAdmission(stats, 0, settings.maxConnections))
       const endpoint = await listenOn(loop, settings.endpoint, { ...settings, park: false })
       this.#stats = stats
-      return new LoopHere(loop, new BoundAddress(endpoint), monitor)
+      return new LoopHere(loop, endpoint, monitor)
     } catch (error) {
       await loop.stop()
       throw error
@@ -209,9 +209,9 @@ export class Server<Ctx = undefined, Out = Uint8Array | string> {
 
   /** Where it listens, with the port that the system chose. Throws `ERR_RINGLOOP_STATE` before it is started. */
   get address(): BoundAddress {
-    if (this.#running === undefined)
+    if (this.#address === undefined)
       throw new RingloopError(ErrorCode.STATE, 'the server has not been started')
-    return this.#running.address
+    return this.#address
   }
 
   /** Where the option `metrics` serves; `undefined` without it, and before `start` has resolved. */
@@ -264,13 +264,13 @@ export class Server<Ctx = undefined, Out = Uint8Array | string> {
 
 /** One loop in the server's own thread. */
 class LoopHere implements Running {
-  readonly address: BoundAddress
+  readonly endpoint: Endpoint
   readonly #loop: EventLoop
   readonly #monitor: LoopMonitor | undefined
 
-  constructor(loop: EventLoop, address: BoundAddress, monitor: boolean) {
+  constructor(loop: EventLoop, endpoint: Endpoint, monitor: boolean) {
     this.#loop = loop
-    this.address = address
+    this.endpoint = endpoint
     this.#monitor = monitor ? new LoopMonitor(loop) : undefined
   }
 
@@ -281,96 +281,6 @@ class LoopHere implements Running {
 
   async broadcast(out: unknown, options: BroadcastOptions): Promise<BroadcastResult> {
     return this.#loop.broadcast(out as never, options)
-  }
-}
-
-/** A loop per thread, and what brings them their connections. */
-class LoopThreads implements Running {
-  readonly #setup: (id: number, endpoint: Endpoint) => ThreadSetup
-  readonly #settings: ListenSettings
-  readonly #choice: IntakeChoice
-  readonly #stats: SharedStats
-  readonly #logger: Logger
-  readonly #threads: LoopThread[] = []
-  #acceptor: Acceptor | undefined
-  #address: BoundAddress | undefined
-
-  constructor(
-    setup: (id: number, endpoint: Endpoint) => ThreadSetup,
-    stats: SharedStats,
-    settings: ListenSettings,
-    choice: IntakeChoice,
-    logger: Logger,
-  ) {
-    this.#setup = setup
-    this.#stats = stats
-    this.#settings = settings
-    this.#choice = choice
-    this.#logger = logger
-  }
-
-  get address(): BoundAddress {
-    return this.#address!
-  }
-
-  async start(): Promise<void> {
-    try {
-      const endpoint =
-        this.#choice.intake === 'listen' ? await this.#startListening() : await this.#startAccepting()
-      this.#address = new BoundAddress(endpoint)
-    } catch (error) {
-      await this.stop(0)
-      throw error
-    }
-  }
-
-  /** The first loop chooses the port, the others join it. */
-  async #startListening(): Promise<Endpoint> {
-    const endpoint = (await this.#addThread(0, this.#settings.endpoint).start())!
-    await this.#startAll(1, endpoint)
-    return endpoint
-  }
-
-  async #startAccepting(): Promise<Endpoint> {
-    const { loadBalance, maxConnections, endpoint } = this.#settings
-    const balancer = createBalancer(loadBalance, (err) =>
-      this.#logger.error({ err }, 'the loadBalance function failed'),
-    )
-    const placement = new Placement(this.#threads, balancer, this.#stats, maxConnections)
-    const accepts = this.#choice.intake === 'transfer' ? TransferAcceptor : NativeAcceptor
-    this.#acceptor = new accepts(placement, this.#logger)
-    await this.#startAll(0, endpoint)
-    return this.#acceptor.listen(endpoint, { ...this.#settings, reusePort: false, park: true })
-  }
-
-  #addThread(id: number, endpoint: Endpoint): LoopThread {
-    const thread = new LoopThread(this.#setup(id, endpoint), this.#stats, this.#logger, () =>
-      this.#acceptor?.resume(),
-    )
-    this.#threads.push(thread)
-    return thread
-  }
-
-  async #startAll(first: number, endpoint: Endpoint): Promise<void> {
-    const starting: Promise<unknown>[] = []
-    for (let id = first; id < this.#choice.numLoops; id++)
-      starting.push(this.#addThread(id, endpoint).start())
-    const failed = (await Promise.allSettled(starting)).find((result) => result.status === 'rejected')
-    if (failed !== undefined) throw failed.reason
-  }
-
-  async stop(drain: number): Promise<void> {
-    this.#acceptor?.stop()
-    await Promise.all(this.#threads.map((thread) => thread.stop(drain)))
-  }
-
-  async broadcast(out: unknown, options: BroadcastOptions): Promise<BroadcastResult> {
-    const results = await Promise.all(this.#threads.map((thread) => thread.broadcast(out, options)))
-    return results.reduce((sum, each) => ({
-      sent: sum.sent + each.sent,
-      dropped: sum.dropped + each.dropped,
-      closed: sum.closed + each.closed,
-    }))
   }
 }
 

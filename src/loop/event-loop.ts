@@ -135,7 +135,10 @@ export class EventLoop {
     return this.#stopping !== undefined
   }
 
-  /** Every open connection of this loop, accepted or made by `connect`. */
+  /**
+   * Every connection of this loop, accepted or made by `connect`; also one that is still connecting or closing, where
+   * `connected` is `false`.
+   */
   get connections(): Iterable<AnyConnection> {
     return this.#connections()
   }

@@ -9,13 +9,11 @@ import type { Balancer } from './load-balance.js'
 import type { LoopThread } from './loop-thread.js'
 import { AcceptOnlySink } from './poller/accept-only-sink.js'
 import { NativePoller } from './poller/native-poller.js'
-import type { Endpoint, ListenOptions } from './poller/poller.js'
+import { ACCEPT_RETRY_MS, type Endpoint, type ListenOptions } from './poller/poller.js'
 import { listenFirst } from './serving.js'
 import type { SharedStats } from './stats.js'
 import { systemError } from './system-error.js'
 
-/** After the descriptors ran out, accepting is tried again this often. */
-const RETRY_MS = 100
 /** ESRCH: the loop's thread has ended. */
 const NO_MAILBOX = -3
 
@@ -121,8 +119,8 @@ export class NativeAcceptor extends AcceptOnlySink implements Acceptor {
 
   handleAcceptError(listener: number, errno: number): void {
     const err = systemError(errno, 'accept')
-    this.#logger.warn({ err }, `accepting pauses for ${RETRY_MS} ms: ${err.message}`)
-    this.#retry = setTimeout(() => this.#poller.setAccepting(listener, true), RETRY_MS)
+    this.#logger.warn({ err }, `accepting pauses for ${ACCEPT_RETRY_MS} ms: ${err.message}`)
+    this.#retry = setTimeout(() => this.#poller.setAccepting(listener, true), ACCEPT_RETRY_MS)
   }
 
   stop(): void {

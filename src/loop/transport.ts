@@ -9,6 +9,7 @@ import { RingBufferPool } from '../ringbuffer/pool.js'
 import { RingBuffer } from '../ringbuffer/ring-buffer.js'
 import type { BroadcastResult, EventLoop, LocalBroadcastOptions } from './event-loop.js'
 import {
+  ACCEPT_RETRY_MS,
   type ConnectOptions,
   type Endpoint,
   LINGER_MS,
@@ -22,8 +23,6 @@ import { systemError } from './system-error.js'
 /** The out ring of a slow peer may be large: keep few of them. */
 const OUT_POOL = { maxBuffers: 256, initialCapacity: 16 * 1024, maxCapacity: 256 * 1024 }
 const IN_POOL = { maxBuffers: 1024, initialCapacity: 4096, maxCapacity: 128 * 1024 }
-/** After the descriptors ran out, accepting is tried again this often. */
-const ACCEPT_RETRY_MS = 100
 /** At a low rate more messages are timed than one in SAMPLE_MEAN: the first after so long. */
 const SAMPLE_MS = 10
 

@@ -118,5 +118,8 @@ export interface Poller {
   destroy(): void
 }
 
+/** After the descriptors ran out, accepting is tried again this often. */
+export const ACCEPT_RETRY_MS = 100
+
 /** How long a closed socket may linger. */
 export const LINGER_MS = 2000

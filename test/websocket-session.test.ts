@@ -140,6 +140,24 @@ describe('the heartbeat', () => {
   })
 })
 
+describe('the heartbeat of a slow reader', () => {
+  it('goes on while it takes something, and ends when it takes nothing', async () => {
+    const protocol = new WebSocketProtocol({ heartbeat: 40 })
+    const fake = await fakeLoop(echo, { protocol, highWaterMark: 1000, lowWaterMark: 10 })
+    const client = new Client(fake).read(request())
+    client.socket.room = () => 10
+    client.c.send('x'.repeat(100_000))
+    const begin = performance.now()
+    await until('six intervals are over', () => {
+      client.socket.drain()
+      return performance.now() - begin > 240
+    })
+    expect(client.socket.closed).toBeUndefined()
+    client.socket.room = () => 0
+    await until('it is given up', () => !client.c.connected)
+  })
+})
+
 describe('a broadcast', () => {
   it('reaches the open ones, framed as text or binary', async () => {
     const { fake, client } = await open()

@@ -344,7 +344,7 @@ export class WebSocketProtocol implements Protocol<WebSocketContext, WebSocketOu
   #beat(session: WebSocketSession): void {
     const { heartbeatInterval, heartbeatTimeout } = this.#settings
     const { connection } = session
-    if (connection.readBufferLength > 0 || connection.paused) session.liveness = Liveness.HEARD
+    if (this.#isBusy(connection)) session.liveness = Liveness.HEARD
     if (session.liveness === Liveness.HEARD) {
       session.liveness = Liveness.QUIET
       this.#startTimer(session, heartbeatInterval)
@@ -358,6 +358,12 @@ export class WebSocketProtocol implements Protocol<WebSocketContext, WebSocketOu
         message: `the peer did not answer a ping within ${heartbeatTimeout} ms`,
       })
     }
+  }
+
+  /** Nothing is read of it now, or it takes what was sent, slowly: then its silence says nothing. */
+  #isBusy(c: WebSocketConnection): boolean {
+    if (c.readBufferLength > 0 || c.paused) return true
+    return c.writeBufferLength > 0 && c.loop.readClock() - c.lastActive < this.#settings.heartbeatInterval
   }
 }
 

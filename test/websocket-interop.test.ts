@@ -8,6 +8,7 @@ import { WebSocket, WebSocketServer } from 'ws'
 import { nativeAvailable } from '../src/loop/poller/native-poller.js'
 import { endExamples, startExample } from './example-process.js'
 import { within } from './support/wait.js'
+import { frame, request, told } from './support/websocket.js'
 
 const POLLERS = nativeAvailable() === true ? (['native', 'net'] as const) : (['net'] as const)
 const LENGTHS = [0, 1, 125, 126, 1023, 1024, 65_535, 65_536, 100_000, 700_000]
@@ -82,6 +83,34 @@ describe.each(EXAMPLES)('the websocket-echo example with $flags', ({ flags }) =>
       expect((await told).map(([each]) => each)).toEqual([1001, 1001])
     },
   )
+})
+
+describe.each(POLLERS)('over real sockets, on the %s poller', (poller) => {
+  it('the close frame reaches a peer that goes on sending', async () => {
+    const example = await startExample('websocket-echo', '--poller', poller)
+    const peer = await example.connect()
+    await peer.write(request())
+    await peer.said(/\r\n\r\n$/)
+    await peer.write(frame(3, 'no such opcode'))
+    const junk = Buffer.alloc(65_536)
+    for (let i = 0; i < 100 && !peer.socket.destroyed; i++) void peer.write(junk)
+    const bytes = await within('the end', peer.ended)
+    expect(told(bytes.subarray(bytes.indexOf('\r\n\r\n') + 4))).toEqual(['close 1002'])
+  })
+
+  it('a message of maxPayload comes back, and one byte more is refused by its header', async () => {
+    const example = await startExample('websocket-echo', '--poller', poller)
+    const peer = await example.connect()
+    const most = 16 * 1024 * 1024
+    await peer.write(request())
+    await peer.said(/\r\n\r\n$/)
+    const head = peer.bytes.length
+    await peer.write(frame(2, Buffer.alloc(most, 'x')))
+    await within('the echo', peer.received(head + 10 + most))
+    await peer.write(frame(2, '', { length: BigInt(most + 1) }))
+    const bytes = await within('the end', peer.ended)
+    expect(told(bytes.subarray(head + 10 + most))).toEqual(['close 1009'])
+  })
 })
 
 describe.each(POLLERS)('the client role on the %s poller', (poller) => {

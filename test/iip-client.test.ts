@@ -118,6 +118,30 @@ describe('requests', () => {
     expect(answers.every((answer, i) => answer.equals(blocks[i]!))).toBe(true)
   })
 
+  it('of any size up to 40 MiB come back as they were, whole or as they come', async () => {
+    const routes = router().stream('/stream', async function* ({ body }) {
+      yield* body
+    })
+    const client = iipClient(await serveIip(routes))
+    const echo = async (size: number, streamed: boolean): Promise<void> => {
+      const data = Buffer.alloc(size, `${size};`)
+      const answer = streamed
+        ? await client.stream('/stream', data).bytes()
+        : await client.request('/echo', data)
+      expect(answer.equals(data)).toBe(true)
+    }
+    const size = fc
+      .double({ min: 0, max: Math.log2(40 * MIB), noNaN: true })
+      .map((bits) => Math.floor(2 ** bits))
+    const requests = fc.array(fc.tuple(size, fc.boolean()), { minLength: 1, maxLength: 5 })
+    await fc.assert(
+      fc.asyncProperty(requests, async (sizes) => {
+        await Promise.all(sizes.map(([each, streamed]) => echo(each, streamed)))
+      }),
+      { numRuns: 12 },
+    )
+  })
+
   it('may come as chunks, and a source that fails rejects its request', async () => {
     const client = iipClient(await serveIip(router()))
     async function* chunks(): AsyncGenerator<string> {

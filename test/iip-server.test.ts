@@ -12,6 +12,7 @@ import {
   Lines,
   parseFrames,
   serveIip,
+  startIip,
   until,
 } from './iip-support.js'
 
@@ -116,6 +117,23 @@ describe('a plain handler under the protocol', () => {
     const frames = parseFrames(await peer.peer.ended)
     expect(frames.slice(1).map(({ data }) => Number(data))).toEqual(requests.map((_, i) => i))
   })
+})
+
+it('a server that is drained answers what has come, also what waits for its turn', async () => {
+  const handler: IipHandler = {
+    onMessage: async (_c, _ctx, data) => {
+      await sleep(2)
+      return data
+    },
+  }
+  const server = await startIip(handler)
+  const peer = await FramePeer.connect(server.address.port, 1)
+  const requests = Array.from({ length: 30 }, (_, i) => frame(1, '/p', 1, `${i}`))
+  await peer.peer.write(Buffer.concat(requests))
+  await peer.frames(2)
+  await server.stop({ drain: 10_000 })
+  const answers = parseFrames(await peer.peer.ended).slice(1)
+  expect(answers.map(({ data }) => Number(data))).toEqual(requests.map((_, i) => i))
 })
 
 describe('whatever the stream looks like', () => {

@@ -49,7 +49,7 @@ const TRAFFIC = new Map<string, Traffic>()
 function traffic(bytes: number, connections: number, channels: number, inFlight: number): Case {
   const name =
     channels * inFlight === 1
-      ? `${bytes} B, ${connections} connections`
+      ? `${bytes} B, ${connections} connection${connections === 1 ? '' : 's'}`
       : `${bytes} B, ${connections} connection x ${channels} channels x ${inFlight} in flight`
   TRAFFIC.set(name, { bytes, connections, atOnce: channels * inFlight })
   return iipCase(name, bytes, connections, channels, inFlight)

@@ -1781,3 +1781,165 @@ describe('several connections in one batch', () => {
     expect(fake.loop.stats().slowConsumerDrops).toBe(2)
   })
 })
+
+describe('the optional parts of a protocol', () => {
+  class Odd extends LengthProtocol {
+    readonly calls: string[] = []
+    refuses: string | undefined = undefined
+    /** Calls are noted; the one that `refuses` names throws. */
+    #note(name: string): void {
+      this.calls.push(name)
+      if (this.refuses === name) throw new Error(`${name} refuses`)
+    }
+    unanswered(_c: Connection, ctx: number): void {
+      this.#note(`unanswered ${ctx}`)
+    }
+    onEnd(): void {
+      this.#note('onEnd')
+    }
+    onClosing(_c: Connection, reason: CloseReason): void {
+      this.#note(`onClosing ${reason.code}`)
+    }
+    onClose(): void {
+      this.#note('onClose')
+    }
+  }
+
+  it('unanswered comes for a packet without an answer, given at once or by a promise', async () => {
+    const protocol = new Odd()
+    const answers = [undefined, Promise.resolve(undefined), 'answer', Promise.resolve('late')]
+    const fake = await fakeLoop({ onMessage: () => answers.shift() }, { protocol })
+    const { socket } = fake.accept()
+    socket.read(frames('a', 'b', 'c', 'd'))
+    await settle()
+    expect(protocol.calls).toEqual(['unanswered 1', 'unanswered 2'])
+    expect(bodies(socket.out).map(String)).toEqual(['answer', 'late'])
+  })
+
+  for (const [name, code] of [
+    ['unanswered 1', 'handler-error'],
+    ['onEnd', 'handler-error'],
+    ['onClosing peer-closed', 'peer-closed'],
+    ['onClose', 'peer-closed'],
+  ] as const) {
+    it(`a throw in ${name} is logged, and its connection ends once with ${code}`, async () => {
+      const protocol = new Odd()
+      protocol.refuses = name
+      const onClose = vi.fn()
+      const fake = await fakeLoop({ onMessage: async () => undefined, onClose }, { protocol })
+      const { socket } = fake.accept()
+      socket.read(frames('x'))
+      await settle()
+      socket.end()
+      await settle()
+      expect(fake.logger.find('error', `${name} refuses`)).toHaveLength(1)
+      expect(onClose).toHaveBeenCalledTimes(1)
+      expect(onClose.mock.calls[0]![1].code).toBe(code)
+      expect(protocol.calls.filter((call) => call === 'onClose')).toHaveLength(1)
+      expectClean(fake)
+    })
+  }
+
+  it('hold keeps packets back and the connection open, until each is released', async () => {
+    const protocol = new LengthProtocol()
+    const onClose = vi.fn()
+    const fake = await fakeLoop({ ...echo, onClose }, { protocol })
+    const { socket, c } = fake.accept()
+    c.hold()
+    socket.read(frames('held'))
+    socket.end()
+    await settle()
+    expect(socket.out).toHaveLength(0)
+    expect(onClose).not.toHaveBeenCalled()
+    c.release()
+    await settle()
+    expect(bodies(socket.out).map(String)).toEqual(['held'])
+    expect(onClose).toHaveBeenCalledTimes(1)
+    expectClean(fake)
+  })
+})
+
+describe('what is read of a connection', () => {
+  it('paused, keys and addresses, before and after its end', async () => {
+    const fake = await fakeLoop(echo)
+    const { c } = fake.accept()
+    const { c: other } = fake.accept()
+    expect(c.paused).toBe(false)
+    c.pause()
+    expect(c.paused).toBe(true)
+    expect(c.delete('never set')).toBe(false)
+    c.set('key', 1)
+    expect([c.delete('key'), c.delete('key'), c.get('key')]).toEqual([true, false, undefined])
+    expect([c.localAddr, c.localAddr]).toEqual(['10.0.0.2:80', '10.0.0.2:80'])
+    c.close()
+    other.close()
+    await settle()
+    expect([c.localAddr, c.peerAddr]).toEqual(['10.0.0.2:80', '10.0.0.1:1000'])
+    expect([other.localAddr, other.peerAddr]).toEqual(['', '10.0.0.1:1001'])
+    expectClean(fake)
+  })
+})
+
+describe('a socket that breaks', () => {
+  it('after the peer’s end, with bytes unsent: the callback gets an error, and it closes', async () => {
+    const onClose = vi.fn()
+    const onSent = vi.fn()
+    const fake = await fakeLoop({ onMessage: () => new Promise(() => {}), onClose })
+    const { socket, c } = fake.accept()
+    socket.read('question')
+    socket.end()
+    socket.room = () => 10
+    c.send(Buffer.alloc(1000), onSent)
+    await settle()
+    c.close()
+    await settle()
+    expect(onClose).not.toHaveBeenCalled()
+    socket.reset()
+    await settle()
+    expect(onSent).toHaveBeenCalledExactlyOnceWith(expect.any(Error))
+    expect(onClose).toHaveBeenCalledTimes(1)
+    expectClean(fake)
+  })
+
+  it('so that reading cannot be turned on again is closed with that error', async () => {
+    const onClose = vi.fn()
+    const fake = await fakeLoop({ ...echo, onClose })
+    const { c } = fake.accept()
+    c.pause()
+    vi.spyOn(fake.poller, 'setReading').mockReturnValue(ECONNRESET)
+    c.resume()
+    await settle()
+    expect(onClose).toHaveBeenCalledExactlyOnceWith(c, expect.objectContaining({ code: 'network-error' }))
+    expectClean(fake)
+  })
+})
+
+describe('timers and tasks of the loop', () => {
+  it('that throw are logged and counted, and the loop goes on', async () => {
+    const fake = await fakeLoop(echo)
+    fake.loop.queueInLoop(() => {
+      throw new Error('a bad task')
+    })
+    await new Promise<void>((resolve) => {
+      fake.loop.runAfter(1, () => {
+        resolve()
+        throw new Error('a bad timer')
+      })
+    })
+    await settle()
+    expect(fake.logger.find('error', 'a bad task')).toHaveLength(1)
+    expect(fake.logger.find('error', 'a bad timer')).toHaveLength(1)
+    expect(fake.loop.stats().handlerErrors).toBe(2)
+    const { socket } = fake.accept()
+    socket.read('on')
+    expect(socket.out.toString()).toBe('on')
+  })
+
+  it('an onStop that rejects is logged, and the stop ends', async () => {
+    const fake = await fakeLoop({ ...echo, onStop: () => Promise.reject(new Error('a bad onStop')) })
+    fake.accept()
+    await fake.loop.stop()
+    expect(fake.logger.find('error', 'a bad onStop')).toHaveLength(1)
+    expectClean(fake)
+  })
+})

@@ -501,6 +501,26 @@ for (const poller of POLLERS) {
   })
 }
 
+describe('one loop here', () => {
+  it('broadcast reaches every connection', async () => {
+    const server = await startServer(echo)
+    const list = await Promise.all([connect(server), connect(server)])
+    for (const client of list) await client.echo('hi')
+    expect(await server.broadcast('news')).toEqual({ sent: 2, dropped: 0, closed: 0 })
+    for (const client of list) expect(String(await client.bytes(6))).toBe('hinews')
+  })
+
+  it('a timer of the server that throws is logged, and others go on', async () => {
+    const logger = memoryLogger()
+    const server = await startServer(echo, { logger })
+    server.runAfter(1, () => {
+      throw new Error('a bad timer')
+    })
+    await new Promise<void>((resolve) => void server.runAfter(20, resolve))
+    expect(logger.find('error', 'a bad timer')).toHaveLength(1)
+  })
+})
+
 describe('several loops', () => {
   const started: [string, Options][] = [
     ['native', { poller: 'native' }],
@@ -580,6 +600,20 @@ describe('several loops', () => {
             JSON.stringify(line, (_k, v) => (v instanceof Error ? v.message : v)).includes(text),
         ),
       )
+    }
+  })
+
+  it('a loadBalance function that throws is logged; with what is no loop, too, everyone is served', async () => {
+    for (const answer of [Number.NaN, -1, 7, 'throw']) {
+      const logger = memoryLogger()
+      const loadBalance = (): number => {
+        if (answer === 'throw') throw new Error('a bad choice')
+        return answer as number
+      }
+      const server = await startServer(fixtureUrl('echo.mjs'), { numLoops: 2, loadBalance, logger })
+      const client = await connect(server)
+      expect(String(await client.echo('x'))).toBe('x')
+      expect(logger.find('error', 'loadBalance')).toHaveLength(answer === 'throw' ? 1 : 0)
     }
   })
 

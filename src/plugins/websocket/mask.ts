@@ -32,10 +32,7 @@ export function maskInPlace(bytes: Uint8Array, from: number, to: number, key: nu
   copyMasked(bytes, from, to, bytes, from, key)
 }
 
-/**
- * Copies `source[from…to)` to `target[at…]` and masks or unmasks the copy. Both may be the same memory when the range is
- * the same.
- */
+/** Copies `source[from…to)` to `target[at…]` and masks or unmasks the copy, which may lie where the source does. */
 export function copyMasked(
   source: Uint8Array,
   from: number,

@@ -59,12 +59,20 @@ export class Sender {
     offset: number,
   ): number {
     if (session.state !== State.OPEN) return 0
-    if (session.deflate !== undefined) return -1
+    if (session.deflate !== undefined && !this.#goesPlain(session.deflate, out)) return -1
     if (typeof out === 'string') return this.#textInto(out, target, offset)
     if (out instanceof Uint8Array) {
       return this.#bytesInto(out, ctx === TEXT ? TEXT_FRAME : BINARY_FRAME, target, offset)
     }
     return -1
+  }
+
+  /** A message too short to be compressed, with none before it. */
+  #goesPlain({ outbox }: DeflateState, out: WebSocketOut): boolean {
+    const { threshold } = this.#settings.deflate!
+    if (outbox.length > 0) return false
+    if (typeof out === 'string') return out.length * MAX_UTF8_BYTES < threshold
+    return out instanceof Uint8Array && out.length < threshold
   }
 
   #bytesInto(bytes: Uint8Array, first: number, target: Buffer, offset: number): number {

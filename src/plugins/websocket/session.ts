@@ -96,8 +96,8 @@ export class WebSocketSession {
   }
 
   /**
-   * The opening request, parsed anew each time it is asked for, without the headers that only the handshake needed. Of a connection in the client role there is none:
-   * throws `ERR_RINGLOOP_STATE`.
+   * The opening request, parsed anew each time it is asked for, without the headers that only the handshake needed.
+   * Throws `ERR_RINGLOOP_STATE` on a connection in the client role, which has none.
    */
   get request(): UpgradeRequest {
     const { head } = this.agreed

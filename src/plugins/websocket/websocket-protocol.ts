@@ -291,7 +291,10 @@ export class WebSocketProtocol implements Protocol<WebSocketContext, WebSocketOu
     this.#startTimer(session, this.#settings.closeTimeout)
   }
 
-  /** The peer's close frame has come: it is answered if it came first. A client lets the server end the connection. @internal */
+  /**
+   * The peer's close frame has come: it is answered if it came first. A client lets the server end the connection.
+   * @internal
+   */
   finishClose(session: WebSocketSession, code: number, reason: string): void {
     const { connection } = session
     const began = session.state === State.OPEN

@@ -88,9 +88,14 @@ export const Flag = {
   DRAINING: 1 << 17,
   /** An `onSent` waits: taken bytes are counted. */
   COUNTS: 1 << 18,
+  /** A protocol's `hold`: packets wait for its `release`. */
+  HELD: 1 << 19,
+  /** The protocol has heard that it is closing. */
+  TOLD: 1 << 20,
 } as const
 
-const STOPPED = Flag.PAUSED | Flag.BLOCKED | Flag.THROTTLED | Flag.CLOSING | Flag.CLOSED | Flag.CONNECTING
+const STOPPED =
+  Flag.PAUSED | Flag.BLOCKED | Flag.HELD | Flag.THROTTLED | Flag.CLOSING | Flag.CLOSED | Flag.CONNECTING
 const NOT_CONNECTED = Flag.CONNECTING | Flag.CLOSING | Flag.CLOSED
 const CANNOT_SEND = NOT_CONNECTED | Flag.BROKEN | Flag.SHUT
 
@@ -121,6 +126,8 @@ class Extra {
   reason: CloseReason | undefined = undefined
   timer: ConnectionTimer | undefined = undefined
   idleTime: number | undefined = undefined
+  /** Calls of `hold` without their `release`. */
+  held = 0
   closeTimed = false
   peerAddr: string | undefined = undefined
   localAddr: string | undefined = undefined
@@ -317,13 +324,26 @@ export class Connection<Out = Uint8Array | string> {
    */
   hold(packets = true): void {
     this.#pending++
-    if (packets) this.flags |= Flag.BLOCKED
+    if (!packets) return
+    this.#extras().held++
+    this.flags |= Flag.HELD
   }
 
-  /** Ends a {@link hold}, once for each and not from within `unPacket`, which is called even where no byte waits. */
-  release(): void {
-    if ((this.flags & NOT_CONNECTED) === 0) this.#in ??= this.transport.pool.take()
-    this.#settled(undefined, undefined)
+  /**
+   * Ends a {@link hold}, once for each and with the same `packets`. `unPacket` is called again even where no byte waits,
+   * soon when this is called while packets are being handed over.
+   */
+  release(packets = true): void {
+    this.#pending--
+    if (packets && --this.#extras().held === 0) this.flags &= ~Flag.HELD
+    if ((this.flags & Flag.UNPACKING) !== 0) this.loop.queueInLoop(() => this.#released())
+    else this.#released()
+  }
+
+  #released(): void {
+    if ((this.flags & NOT_CONNECTED) !== 0) return
+    this.#in ??= this.transport.pool.take()
+    this.#continue()
   }
 
   /** For a protocol with `handshake`: the handshake is over, the handler gets its `onConnect`. Once only. */
@@ -335,8 +355,11 @@ export class Connection<Out = Uint8Array | string> {
     } catch (error) {
       this.#fail('onConnect', error)
     }
-    this.#extra?.opening?.resolve()
-    if (this.#extra !== undefined) this.#extra.opening = undefined
+    // One that its own onConnect has closed was never ready: the end of the close rejects.
+    const extra = this.#extra
+    if (extra?.opening === undefined || (this.flags & Flag.CLOSING) !== 0) return
+    extra.opening.resolve()
+    extra.opening = undefined
   }
 
   // ---- called by the transport -------------------------------------------------------------------------------------
@@ -424,7 +447,7 @@ export class Connection<Out = Uint8Array | string> {
     const rest = limit - ((this.loop.readClock() - this.lastActive) | 0)
     if (rest > 0) {
       timer.restart(rest)
-    } else if (this.#pending > 0 && !closing) {
+    } else if (this.#pending > 0 && (this.flags & (Flag.CLOSING | Flag.BROKEN)) === 0) {
       timer.restart(limit)
     } else if (closing) {
       this.#dropOutput()
@@ -512,7 +535,8 @@ export class Connection<Out = Uint8Array | string> {
     if ((this.flags & (Flag.CLOSING | Flag.CLOSED)) !== 0) return
     const extra = this.#extras()
     extra.reason ??= reason
-    if ((this.flags & Flag.CONNECTING) === 0) this.#callOnClosing(extra.reason)
+    if ((this.flags & (Flag.CONNECTING | Flag.TOLD)) === 0) this.#callOnClosing(extra.reason)
+    if ((this.flags & (Flag.CLOSING | Flag.CLOSED)) !== 0) return
     this.flags |= Flag.CLOSING | Flag.AFTER_FLUSH
     if ((this.flags & Flag.UNPACKING) === 0) this.#dropInput()
     this.#setReading(false)
@@ -627,14 +651,16 @@ export class Connection<Out = Uint8Array | string> {
   #closeIfDone(): void {
     if ((this.flags & (Flag.ENDED | Flag.DRAINING)) === 0) return
     if ((this.flags & (Flag.CLOSING | Flag.CLOSED)) !== 0) return
-    if (this.#pending > 0 || (this.#in !== undefined && (this.flags & STOPPED) !== 0)) return
+    if (this.#in !== undefined && (this.flags & STOPPED) !== 0) return
+    // On a broken socket no answer can be sent: nothing to wait for.
+    if (this.#pending > 0 && (this.flags & Flag.BROKEN) === 0) return
     this.beginClose(PEER_CLOSED)
   }
 
   #updateReading(): void {
     const { flags } = this
     const held = (flags & (Flag.PAUSED | Flag.THROTTLED | Flag.ENDED | Flag.DRAINING | NOT_CONNECTED)) !== 0
-    const ahead = (flags & Flag.BLOCKED) !== 0 && this.readBufferLength >= READ_AHEAD
+    const ahead = (flags & (Flag.BLOCKED | Flag.HELD)) !== 0 && this.readBufferLength >= READ_AHEAD
     this.#setReading(!held && !ahead)
   }
 
@@ -929,6 +955,7 @@ export class Connection<Out = Uint8Array | string> {
   }
 
   #callOnClosing(reason: CloseReason): void {
+    this.flags |= Flag.TOLD
     try {
       this.service.protocol.onClosing?.(this, reason)
     } catch (error) {

@@ -9,7 +9,7 @@ import { pathToFileURL } from 'node:url'
 import { ErrorCode, RingloopError } from './errors.js'
 import type { Handler } from './handler.js'
 import { createLogger, type Logger } from './log.js'
-import { type BroadcastOptions, type BroadcastResult, EventLoop } from './loop/event-loop.js'
+import { type BroadcastOptions, type BroadcastResult, EventLoop, NOTHING_SENT } from './loop/event-loop.js'
 import { chooseIntake } from './loop/intake.js'
 import { assertNotOwnModule } from './loop/loop-module.js'
 import { LoopMonitor } from './loop/loop-monitor.js'
@@ -252,7 +252,7 @@ export class Server<Ctx = undefined, Out = Uint8Array | string> {
    * can be cloned. Sends to nobody before `start` and after `stop`.
    */
   async broadcast(out: Out, options: BroadcastOptions = {}): Promise<BroadcastResult> {
-    if (this.#running === undefined || this.#stopping !== undefined) return { sent: 0, dropped: 0, closed: 0 }
+    if (this.#running === undefined || this.#stopping !== undefined) return NOTHING_SENT
     return this.#running.broadcast(out, options)
   }
 

@@ -134,6 +134,7 @@ export class TransferAcceptor implements Acceptor {
   readonly #placement: Placement
   readonly #logger: Logger
   #waiting: net.Socket[] = []
+  #maxWaiting = 0
   #server: net.Server | undefined
 
   constructor(placement: Placement, logger: Logger) {
@@ -143,6 +144,7 @@ export class TransferAcceptor implements Acceptor {
 
   async listen(endpoint: Endpoint, options: ListenOptions): Promise<Endpoint> {
     const { noDelay, keepAlive, backlog } = options
+    this.#maxWaiting = backlog
     const server = net.createServer({
       pauseOnConnect: true,
       allowHalfOpen: true,
@@ -171,7 +173,9 @@ export class TransferAcceptor implements Acceptor {
       (thread) => transfer(thread, socket),
     )
     if (placed === 'rejected') socket.destroy()
-    if (placed === 'nobody') this.#waiting.push(socket)
+    if (placed !== 'nobody') return
+    if (this.#waiting.length < this.#maxWaiting) this.#waiting.push(socket)
+    else socket.destroy()
   }
 
   resume(): void {

@@ -43,6 +43,9 @@ export interface BroadcastResult {
   readonly closed: number
 }
 
+/** Nobody was there. @internal */
+export const NOTHING_SENT: BroadcastResult = { sent: 0, dropped: 0, closed: 0 }
+
 export interface BroadcastOptions {
   /** What happens to a connection above its high-water mark: the message is dropped (default), or it is closed. */
   readonly slow?: 'drop' | 'close'

@@ -9,7 +9,7 @@ import { ErrorCode, RingloopError, toError } from '../errors.js'
 import type { Logger } from '../log.js'
 import { createService, socketSettings } from '../options.js'
 import { DescriptorInbox } from './descriptor-inbox.js'
-import { type BroadcastResult, EventLoop } from './event-loop.js'
+import { EventLoop, NOTHING_SENT } from './event-loop.js'
 import { importLoopModule } from './loop-module.js'
 import { LoopMonitor } from './loop-monitor.js'
 import { NativePoller } from './poller/native-poller.js'
@@ -21,7 +21,6 @@ import type { FromThread, LogMethod, ThreadSetup, ToThread } from './thread-mess
 
 assert(parentPort !== null, 'loop-thread-main runs in a worker thread')
 const port = parentPort
-const NOTHING_SENT: BroadcastResult = { sent: 0, dropped: 0, closed: 0 }
 const setup = workerData as ThreadSetup
 
 function tell(message: FromThread): void {

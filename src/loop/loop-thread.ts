@@ -7,13 +7,12 @@ import type { Socket } from 'node:net'
 import { Worker } from 'node:worker_threads'
 import { ErrorCode, RingloopError, toError } from '../errors.js'
 import type { Logger } from '../log.js'
-import type { BroadcastOptions, BroadcastResult } from './event-loop.js'
+import { type BroadcastOptions, type BroadcastResult, NOTHING_SENT } from './event-loop.js'
 import type { LoopLoad } from './load-balance.js'
 import type { Endpoint } from './poller/poller.js'
 import type { SharedStats } from './stats.js'
 import type { FromThread, ThreadSetup, ToThread } from './thread-messages.js'
 
-const NOTHING: BroadcastResult = { sent: 0, dropped: 0, closed: 0 }
 /** A thread that dies again and again is started less and less often. */
 const MIN_RESTART_MS = 50
 const MAX_RESTART_MS = 5_000
@@ -121,7 +120,7 @@ export class LoopThread implements LoopLoad {
     this.markDead()
     this.#worker = undefined
     this.#stats.resetLoop(this.id)
-    for (const { resolve } of this.#broadcasts.values()) resolve(NOTHING)
+    for (const { resolve } of this.#broadcasts.values()) resolve(NOTHING_SENT)
     this.#broadcasts.clear()
     if (this.#stopping || !this.#started) return
     if (performance.now() - this.#startedAt > WELL_MS) this.#restartMs = MIN_RESTART_MS
@@ -149,7 +148,7 @@ export class LoopThread implements LoopLoad {
   }
 
   broadcast(out: unknown, options: BroadcastOptions): Promise<BroadcastResult> {
-    if (!this.#alive) return Promise.resolve(NOTHING)
+    if (!this.#alive) return Promise.resolve(NOTHING_SENT)
     const id = ++this.#lastBroadcast
     return new Promise((resolve, reject) => {
       try {

@@ -209,7 +209,12 @@ export class NetPoller implements Poller {
       if (this.#slots[slot] === s) this.#batch(() => this.#sink.handleEnd(slot))
     })
     socket.on('error', (error) => this.#fail(slot, s, errnoOf(error)))
-    socket.on('close', () => this.#fail(slot, s, s.ended ? EPIPE : ECONNRESET))
+    socket.on('close', () => {
+      this.#lingering.delete(socket)
+      // Ended on both sides, as it should: there is nothing to report.
+      if (s.ended && s.inFlight === 0 && socket.errored === null) return
+      this.#fail(slot, s, s.ended ? EPIPE : ECONNRESET)
+    })
     return slot
   }
 

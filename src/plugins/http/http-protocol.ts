@@ -110,14 +110,14 @@ export class HttpProtocol implements Protocol<HttpRequest, HttpOutput> {
     s.outgoing = plan.stream[Symbol.asyncIterator]()
     c.hold(!this.multiplexed)
     this.#sendStream(c, s, s.outgoing, plan).then(
-      () => c.release(),
+      () => c.release(!this.multiplexed),
       (error) => {
         c.loop.logger.error(
           { err: error, peer: c.peerAddr },
           'the body of an answer failed; its connection is closed',
         )
         c.close({ code: 'handler-error', message: `the body of an answer failed: ${error}`, error })
-        c.release()
+        c.release(!this.multiplexed)
       },
     )
     return Buffer.from(plan.head, 'latin1')

@@ -80,7 +80,6 @@ export class IipRouter implements Handler<IipRequest, IipOut> {
   readonly #routes = new Map<string, Route>()
   readonly #middleware: Middleware[] = []
   readonly #statistics: RouterStatistics | undefined
-  #streaming = false
   readonly #streamLimit = (path: string): number | undefined => this.#routes.get(path)?.streamLimit
 
   constructor(options: IipRouterOptions = {}) {
@@ -109,7 +108,6 @@ export class IipRouter implements Handler<IipRequest, IipOut> {
   /** Like {@link handle}, with bodies that go chunk by chunk in both directions. */
   stream(path: string, handler: StreamHandler, options: StreamOptions = {}): this {
     const limit = wholeNumber('maxBytes', options.maxBytes, Number.POSITIVE_INFINITY, 1)
-    this.#streaming = true
     const run: PathHandler = (request) => stream(handler, request as Parameters<StreamHandler>[0])
     return this.#add(path, run, limit, options)
   }
@@ -150,7 +148,7 @@ export class IipRouter implements Handler<IipRequest, IipOut> {
 
   /** @internal */
   onConnect(c: IipConnection): void {
-    if (this.#streaming) sessionOf(c).streams = this.#streamLimit
+    sessionOf(c).streams = this.#streamLimit
     this.#statistics?.addConnection(c)
   }
 

@@ -5,6 +5,8 @@ import { fixtureUrl } from '../support/child.js'
 import { connectRaw, type RawClient } from '../support/raw-client.js'
 import { until, within } from '../support/wait.js'
 
+const LATE = 400
+
 const clients: RawClient[] = []
 let server: Server | undefined
 
@@ -33,11 +35,12 @@ for (const poller of ['native', 'net'] as const) {
     await within('the start', server.start())
     const busy = await connect()
     await busy.echo('x')
-    busy.write('spin 400')
+    busy.write('spin 1500')
     await new Promise((resolve) => setTimeout(resolve, 50))
-    const late = await Promise.all(Array.from({ length: 20 }, connect))
+    // More than a loop takes out of its mailbox before it starts to drain.
+    const late = await Promise.all(Array.from({ length: LATE }, connect))
     for (const client of late) client.write('served')
-    await until('all are on their way', () => server!.stats().total.connections === 21)
+    await until('all are on their way', () => server!.stats().total.connections === LATE + 1)
     await within('the stop', server.stop({ drain: 5000 }))
     for (const client of late) {
       await client.whenEnded()

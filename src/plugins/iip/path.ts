@@ -84,6 +84,7 @@ interface PathAndQuery {
 }
 
 // Space and below, and DEL: net/url refuses them everywhere.
+// biome-ignore lint/suspicious/noControlCharactersInRegex: those are the ones that are looked for
 const CONTROL = /[\0-\x1f\x7f]/
 const SCHEME = /^[A-Za-z][A-Za-z0-9+.-]*:/
 /** User, host or [address], port: as far as net/url checks them. */
@@ -101,7 +102,7 @@ export function parsePath(raw: string): PathAndQuery {
 function tryParse(raw: string): PathAndQuery | undefined {
   if (CONTROL.test(raw)) return undefined
   const hashAt = raw.indexOf('#')
-  if (hashAt >= 0 && unescape(raw.slice(hashAt + 1)) === undefined) return undefined
+  if (hashAt >= 0 && decodeEscapes(raw.slice(hashAt + 1)) === undefined) return undefined
   const url = hashAt < 0 ? raw : raw.slice(0, hashAt)
   const scheme = SCHEME.exec(url)?.[0] ?? ''
   if (url.startsWith(':')) return undefined
@@ -109,7 +110,7 @@ function tryParse(raw: string): PathAndQuery | undefined {
   const queryAt = rest.indexOf('?')
   const query = queryAt < 0 ? '' : rest.slice(queryAt + 1)
   const place = localPart(queryAt < 0 ? rest : rest.slice(0, queryAt), scheme)
-  const path = place === undefined ? undefined : unescape(place)
+  const path = place === undefined ? undefined : decodeEscapes(place)
   return path === undefined || path.includes('\0') ? undefined : { path, query }
 }
 
@@ -130,7 +131,7 @@ const BAD_ESCAPE = /%(?![\dA-Fa-f]{2})/
 const ESCAPE = /%([\dA-Fa-f]{2})/g
 
 /** `undefined` where a `%` is not followed by two digits. */
-function unescape(text: string): string | undefined {
+function decodeEscapes(text: string): string | undefined {
   if (!text.includes('%')) return text
   if (BAD_ESCAPE.test(text)) return undefined
   return text.replace(ESCAPE, (_, digits: string) => String.fromCharCode(Number.parseInt(digits, 16)))
@@ -150,6 +151,6 @@ export function parseQuery(query: string): [string, string][] {
 }
 
 function queryText(text: string): string | undefined {
-  const bytes = unescape(text.replaceAll('+', ' '))
+  const bytes = decodeEscapes(text.replaceAll('+', ' '))
   return bytes === undefined ? undefined : Buffer.from(bytes, 'latin1').toString()
 }

@@ -23,8 +23,8 @@ const DEFLATE_NOW = 32 * 1024
 const CHUNK_SIZE = 64 * 1024
 /** zlib cannot make a raw stream for a window of 256 bytes; the one for 512 refers at most 250 bytes back. */
 const MIN_ZLIB_BITS = 9
-/** The end of a flush, 00 00 FF FF, which is not sent. */
-const TAIL_LENGTH = 4
+/** The end of a flush, which is not sent (RFC 7692, section 7.2.1). */
+const TAIL: Buffer = Buffer.from([0, 0, 0xff, 0xff])
 
 const NO_BYTES: Buffer = Buffer.alloc(0)
 
@@ -96,7 +96,7 @@ export class Inflater {
     if (payload.length > INFLATE_NOW) return undefined
     const most = Math.min(limit, INFLATED_NOW)
     try {
-      const message = inflateRawSync(payload, this.#options(most))
+      const message = inflateRawSync(withTail(payload), this.#options(most))
       this.#window.add(message)
       return message
     } catch (error) {
@@ -109,7 +109,7 @@ export class Inflater {
   /** Calls back once, later. One message at a time. */
   later(payload: Buffer, limit: number, callback: Done): void {
     this.#queue.run((done) => {
-      inflateRaw(payload, { ...this.#options(limit), chunkSize: CHUNK_SIZE }, (error, message) => {
+      inflateRaw(withTail(payload), { ...this.#options(limit), chunkSize: CHUNK_SIZE }, (error, message) => {
         done()
         if (error === null) this.#window.add(message)
         callback(isTooLong(error) ? tooLong(limit) : error, message)
@@ -117,7 +117,7 @@ export class Inflater {
     })
   }
 
-  /** Without the tail zlib sees a cut stream; with this flush it gives what was in it. */
+  /** The stream goes on with the next message: with this flush zlib gives what was in this one. */
   #options(maxOutputLength: number): ZlibOptions {
     return {
       ...this.#window.options,
@@ -190,5 +190,10 @@ function deflateOptions(settings: DeflateSettings, windowBits: number, window: Z
 }
 
 function withoutTail(compressed: Buffer): Buffer {
-  return compressed.subarray(0, compressed.length - TAIL_LENGTH)
+  return compressed.subarray(0, compressed.length - TAIL.length)
+}
+
+/** A message that was cut is found by it. */
+function withTail(compressed: Buffer): Buffer {
+  return Buffer.concat([compressed, TAIL])
 }

@@ -203,7 +203,7 @@ export class Receiver {
       this.#control(session, opcode, takePayload(buffer, header, payloadLength, key))
       return true
     }
-    this.#checkLength(session, payloadLength)
+    this.#checkLength(session, first, payloadLength)
     buffer.retrieve(header)
     this.#beginFrame(session, first, payloadLength, key)
     return true
@@ -233,9 +233,11 @@ export class Receiver {
   }
 
   /** Before any memory is taken. */
-  #checkLength({ incoming }: WebSocketSession, payloadLength: number): void {
+  #checkLength({ incoming }: WebSocketSession, first: number, payloadLength: number): void {
     const { maxPayload } = this.#settings
-    if ((incoming?.length ?? 0) + payloadLength > maxPayload && incoming?.discarded !== true) {
+    const isCompressed = incoming?.compressed ?? (first & RSV1) !== 0
+    const limit = isCompressed ? deflatedAtMost(maxPayload) : maxPayload
+    if ((incoming?.length ?? 0) + payloadLength > limit && incoming?.discarded !== true) {
       throw new Violation(CloseStatus.TOO_BIG, `a message is longer than maxPayload (${maxPayload} bytes)`)
     }
   }
@@ -327,6 +329,11 @@ export class Receiver {
     }
     session.state = State.CLOSED
   }
+}
+
+/** What cannot be compressed grows a little: stored blocks have headers, and a client may flush often. */
+function deflatedAtMost(length: number): number {
+  return length + (length >>> 10) + 64
 }
 
 function startsMessage(opcode: number): boolean {

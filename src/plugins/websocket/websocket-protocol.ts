@@ -106,6 +106,8 @@ export class WebSocketProtocol implements Protocol<WebSocketContext, WebSocketOu
   onClosing(c: WebSocketConnection, reason: CloseReason): void {
     const session = c.session as WebSocketSession | undefined
     if (session === undefined) return
+    // Answers that are still being compressed go out as they are.
+    if (session.open && session.deflate !== undefined) this.sender.flushOutbox(c, session.deflate)
     const status = STATUS_OF[reason.code]
     if (session.state === State.OPEN && status !== undefined) {
       session.ending = { code: status, reason: '' }
@@ -365,8 +367,9 @@ export class WebSocketProtocol implements Protocol<WebSocketContext, WebSocketOu
 
   /** Nothing is read of it now, or it takes what was sent, slowly: then its silence says nothing. */
   #isBusy(c: WebSocketConnection): boolean {
-    if (c.readBufferLength > 0 || c.paused) return true
-    return c.writeBufferLength > 0 && c.loop.readClock() - c.lastActive < this.#settings.heartbeatInterval
+    if (c.paused) return true
+    if (c.writeBufferLength === 0) return c.readBufferLength > 0
+    return c.loop.readClock() - c.lastActive < this.#settings.heartbeatInterval
   }
 }
 

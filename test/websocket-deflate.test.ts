@@ -1,4 +1,5 @@
 /** permessage-deflate (RFC 7692): what is agreed on, messages both ways, and limits that hold for the inflated size. */
+import { randomBytes } from 'node:crypto'
 import zlib from 'node:zlib'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
@@ -252,6 +253,22 @@ describe('messages', () => {
     expect(client.c.writeBufferLength).toBeGreaterThan(1024 * 1024)
   })
 
+  it.each([[[60_000]], [[400_000]], [[40_000, 40_000, 40_000]]])(
+    'of %j bytes are answered, in order, though the peer ends its side right behind them',
+    async (lengths) => {
+      const { fake, client } = await open(echo, { perMessageDeflate: true }, DEFLATE)
+      const texts = lengths.map((length, i) => `${i} ${prose(length)}`)
+      client.read(Buffer.concat(texts.map((text) => frame(1, deflated(text), { rsv: RSV1 }))))
+      client.socket.end()
+      await until('it is closed', () => client.socket.closed !== undefined)
+      const answers = readFrames(client.body).filter(({ opcode }) => opcode === 1)
+      const got = answers.map(({ rsv, payload }) => (rsv === 0 ? payload : inflated(payload)).toString())
+      expect(got).toEqual(texts)
+      expect(client.socket.broken).toBe(false)
+      expect(fake.ringsOut()).toBe(0)
+    },
+  )
+
   it('survive the end of their connection while a thread works on them', async () => {
     const { fake, client } = await open(echo, { perMessageDeflate: true }, DEFLATE)
     client.c.send(prose(200_000))
@@ -325,6 +342,37 @@ describe('limits', () => {
       expect(client.told.at(-1)).toBe('close 1009')
     }
   })
+
+  it('a message of maxPayload bytes may be longer when compressed, though not by much', async () => {
+    const maxPayload = 1000
+    const message = randomBytes(maxPayload)
+    const { client } = await open(echo, { maxPayload, perMessageDeflate: true }, DEFLATE)
+    const longer = deflated(message)
+    expect(longer.length).toBeGreaterThan(maxPayload)
+    client.read(
+      frame(2, longer, { rsv: RSV1 }),
+      frame(2, longer.subarray(0, 500), { rsv: RSV1, fin: false }),
+      frame(0, longer.subarray(500)),
+    )
+    expect(readFrames(client.body).map(({ payload }) => payload.equals(message))).toEqual([true, true])
+    client.read(frame(2, '', { rsv: RSV1, length: BigInt(maxPayload + 100) }))
+    expect(client.told.at(-1)).toBe('close 1009')
+  })
+
+  it('a plain message may not, where compression was agreed on', async () => {
+    const { client } = await open(echo, { maxPayload: 1000, perMessageDeflate: true }, DEFLATE)
+    client.read(frame(2, '', { length: 1001n }))
+    expect(client.told).toEqual(['close 1009'])
+  })
+
+  it.each(['000500faff4865', '000500faff', '000500'])(
+    '%s, a compressed message that is cut, is refused with 1007',
+    async (bytes) => {
+      const { client } = await open(echo, { perMessageDeflate: true }, DEFLATE)
+      client.read(frame(1, Buffer.from(bytes, 'hex'), { rsv: RSV1 }))
+      expect(client.told).toEqual(['close 1007'])
+    },
+  )
 
   it('what is no DEFLATE, and what is no UTF-8 when inflated, is refused with 1007', async () => {
     for (const payload of [Buffer.from('ffffffff', 'hex'), deflated(Buffer.from([0xc3, 0x28]))]) {

@@ -156,6 +156,18 @@ describe('the heartbeat of a slow reader', () => {
     client.socket.room = () => 0
     await until('it is given up', () => !client.c.connected)
   })
+
+  it('ends though it has sent so much that it is not read any more', async () => {
+    const protocol = new WebSocketProtocol({ heartbeat: 40 })
+    const fake = await fakeLoop(echo, { protocol, highWaterMark: 1000, lowWaterMark: 10 })
+    const client = new Client(fake).read(request())
+    client.socket.room = () => 0
+    const flood = Buffer.concat(Array.from({ length: 20 }, () => frame(1, 'x'.repeat(200))))
+    while (client.socket.read(flood));
+    expect(client.c.readBufferLength).toBeGreaterThan(0)
+    expect(client.c.paused).toBe(false)
+    await until('it is given up', () => !client.c.connected, 3000)
+  })
 })
 
 describe('a broadcast', () => {

@@ -7,11 +7,10 @@ import { readFileSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
+import { Tally } from './tally.js'
 
 const SHIFTS = 4096
 const PATIENCE_MS = 10_000
-/** The kernel's unit of process times in /proc, the same on every Linux that Node supports. */
-const TICK_US = 10_000
 
 const { values } = parseArgs({
   options: {
@@ -62,10 +61,7 @@ const outLength = echoes ? out.length - SHIFTS : out.length
 const inLength = echoes ? outLength : (repeated?.length ?? Number(values['reply-bytes']) * pipeline)
 const messagesPerRound = pipeline * Number(values['counts-as'])
 
-let latencies: number[] = []
-let messages = 0
-let errors = 0
-let firstError = ''
+const tally = new Tally()
 let stopping = false
 
 /** One connection; it owns its socket and destroys it on the first error. */
@@ -120,8 +116,7 @@ class Peer {
   fail(why: string): void {
     if (this.#broken || closing) return
     this.#broken = true
-    errors++
-    firstError ||= why
+    tally.failed(why)
     this.#socket.destroy()
     this.#onAnswer()
   }
@@ -141,8 +136,7 @@ class Peer {
 
   #answered(): void {
     const now = performance.now()
-    latencies.push(now - this.#began)
-    messages += messagesPerRound
+    tally.answered(now - this.#began, messagesPerRound)
     this.#began = 0
     this.#onAnswer()
     if (!stopping) this.begin(now)
@@ -169,25 +163,6 @@ function greet(socket: Socket, hello: Buffer): Promise<void> {
   })
 }
 
-function serverCpuUs(): number {
-  if (values.pid === '0') return 0
-  const text = readFileSync(`/proc/${values.pid}/stat`, 'utf8')
-  const fields = text.slice(text.lastIndexOf(')') + 2).split(' ')
-  return (Number(fields[11]) + Number(fields[12])) * TICK_US
-}
-
-/** Of all processes together; the kernel's idle and waiting times are the fourth and fifth figure. */
-function machineCpuUs(): number {
-  if (values.pid === '0') return 0
-  const [, ...times] = readFileSync('/proc/stat', 'utf8').split('\n', 1)[0]!.split(/\s+/)
-  const [user, nice, system, , , irq, softirq, steal] = times.map(Number)
-  return (user! + nice! + system! + irq! + softirq! + steal!) * TICK_US
-}
-
-function percentileUs(share: number): number {
-  return Math.round((latencies[Math.floor(latencies.length * share)] ?? 0) * 1e4) / 10
-}
-
 async function drain(peers: readonly Peer[]): Promise<void> {
   stopping = true
   const deadline = performance.now() + PATIENCE_MS
@@ -197,30 +172,15 @@ async function drain(peers: readonly Peer[]): Promise<void> {
 
 async function measure(peers: readonly Peer[]): Promise<void> {
   for (const peer of peers) peer.begin(performance.now())
-  await sleep(Number(values.warmup) * 1000)
-  latencies = []
-  messages = 0
-  const machine = machineCpuUs()
-  const server = serverCpuUs()
-  const own = process.cpuUsage()
-  const began = performance.now()
-  await sleep(Number(values.seconds) * 1000)
-  const seconds = (performance.now() - began) / 1000
-  const spent = process.cpuUsage(own)
-  const used = { serverCpuUs: serverCpuUs() - server, machineCpuUs: machineCpuUs() - machine }
-  const counted = messages
-  latencies.sort((a, b) => a - b)
-  const [p50us, p99us, p999us] = [percentileUs(0.5), percentileUs(0.99), percentileUs(0.999)]
+  const counted = await tally.window(Number(values.warmup), Number(values.seconds), values.pid)
   await drain(peers)
-  const clientCpuUs = spent.user + spent.system
-  const times = { p50us, p99us, p999us, clientCpuUs, ...used }
-  const rate = { messages: counted, seconds, msgPerSec: counted / seconds }
-  console.log(JSON.stringify({ ...rate, ...times, errors, firstError }))
+  console.log(JSON.stringify({ ...counted, ...tally.failures }))
 }
 
 async function hold(peers: readonly Peer[]): Promise<void> {
   stopping = true
   for (const peer of peers) await peer.exchange()
+  const { errors, firstError } = tally.failures
   if (errors > 0) throw new Error(firstError)
   console.log(JSON.stringify({ ready: peers.length }))
   for await (const _ of process.stdin);

@@ -3,13 +3,9 @@
  * cannot: stream ids and header tables change with every request. It needs more processor time than its server, so the
  * requests/s are its own; the server's processor time per request holds.
  */
-import { readFileSync } from 'node:fs'
 import { type ClientHttp2Session, connect } from 'node:http2'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
-
-/** The kernel's unit of process times in /proc, the same on every Linux that Node supports. */
-const TICK_US = 10_000
+import { Tally } from './tally.js'
 
 const { values } = parseArgs({
   options: {
@@ -25,10 +21,7 @@ const { values } = parseArgs({
 })
 
 const body = Buffer.alloc(Number(values.bytes), 'x')
-let latencies: number[] = []
-let messages = 0
-let errors = 0
-let firstError = ''
+const tally = new Tally()
 let stopping = false
 
 function exchange(session: ClientHttp2Session): Promise<void> {
@@ -50,27 +43,11 @@ async function run(session: ClientHttp2Session): Promise<void> {
     try {
       await exchange(session)
     } catch (error) {
-      errors++
-      firstError ||= (error as Error).message
+      tally.failed((error as Error).message)
       return
     }
-    latencies.push(performance.now() - began)
-    messages++
+    tally.answered(performance.now() - began, 1)
   }
-}
-
-function serverCpuUs(): number {
-  if (values.pid === '0') return 0
-  const text = readFileSync(`/proc/${values.pid}/stat`, 'utf8')
-  const fields = text.slice(text.lastIndexOf(')') + 2).split(' ')
-  return (Number(fields[11]) + Number(fields[12])) * TICK_US
-}
-
-function machineCpuUs(): number {
-  if (values.pid === '0') return 0
-  const [, ...times] = readFileSync('/proc/stat', 'utf8').split('\n', 1)[0]!.split(/\s+/)
-  const [user, nice, system, , , irq, softirq, steal] = times.map(Number)
-  return (user! + nice! + system! + irq! + softirq! + steal!) * TICK_US
 }
 
 const sessions = Array.from({ length: Number(values.connections) }, () =>
@@ -79,26 +56,8 @@ const sessions = Array.from({ length: Number(values.connections) }, () =>
 const runs = sessions.flatMap((session) =>
   Array.from({ length: Number(values.pipeline) }, () => run(session)),
 )
-await sleep(Number(values.warmup) * 1000)
-latencies = []
-messages = 0
-const [machine, server, own, began] = [machineCpuUs(), serverCpuUs(), process.cpuUsage(), performance.now()]
-await sleep(Number(values.seconds) * 1000)
-const seconds = (performance.now() - began) / 1000
-const spent = process.cpuUsage(own)
-const used = { serverCpuUs: serverCpuUs() - server, machineCpuUs: machineCpuUs() - machine }
-const counted = messages
-latencies.sort((a, b) => a - b)
-const percentileUs = (share: number): number =>
-  Math.round((latencies[Math.floor(latencies.length * share)] ?? 0) * 1e4) / 10
-const times = { p50us: percentileUs(0.5), p99us: percentileUs(0.99), p999us: percentileUs(0.999) }
+const counted = await tally.window(Number(values.warmup), Number(values.seconds), values.pid)
 stopping = true
 await Promise.all(runs)
-const rate = {
-  messages: counted,
-  seconds,
-  msgPerSec: counted / seconds,
-  clientCpuUs: spent.user + spent.system,
-}
-console.log(JSON.stringify({ ...rate, ...times, ...used, errors, firstError }))
+console.log(JSON.stringify({ ...counted, ...tally.failures }))
 process.exit(0)

@@ -15,6 +15,7 @@ import {
 } from 'ringloop'
 import { afterEach, describe, expect, it } from 'vitest'
 import { nativeAvailable } from '../src/loop/poller/native-poller.js'
+import { packetsOf } from './support/pieces.js'
 import { connectRaw } from './support/raw-client.js'
 import { until, within } from './support/wait.js'
 
@@ -29,23 +30,11 @@ function unpack(protocol: Protocol, bytes: Uint8Array, cuts: readonly number[], 
   const c = connection(protocol)
   const ring = new RingBuffer(capacity)
   const seen: string[] = []
-  const ends = [...cuts.map((cut) => cut % (bytes.length + 1)), bytes.length].sort((a, b) => a - b)
-  let from = 0
-  for (const to of ends) {
-    ring.write(bytes.subarray(from, to))
-    from = to
-    try {
-      for (
-        let packet = protocol.unPacket(c, ring);
-        packet !== undefined;
-        packet = protocol.unPacket(c, ring)
-      ) {
-        seen.push(packet.data.toString('hex'))
-      }
-    } catch (error) {
-      if (!(error instanceof ProtocolError)) throw error
-      return [...seen, 'error']
-    }
+  try {
+    for (const { data } of packetsOf(protocol, c, ring, bytes, cuts)) seen.push(data.toString('hex'))
+  } catch (error) {
+    if (!(error instanceof ProtocolError)) throw error
+    return [...seen, 'error']
   }
   return [...seen, `left ${ring.bytes().toString('hex')}`]
 }

@@ -6,6 +6,7 @@ import { HttpProtocol } from '../src/plugins/http/http-protocol.js'
 import type { HttpOutput } from '../src/plugins/http/response.js'
 import { HttpError } from '../src/protocol/http-head.js'
 import { RingBuffer } from '../src/ringbuffer/ring-buffer.js'
+import { packetsOf } from './support/pieces.js'
 
 const OPTIONS = { maxHeaderBytes: 300, maxHeaders: 6, maxBodyBytes: 60 }
 
@@ -24,28 +25,24 @@ function read(stream: Buffer, cuts: readonly number[], capacity: number): string
   const ring = new RingBuffer(capacity)
   const target = Buffer.alloc(1000)
   const seen: string[] = []
-  let from = 0
-  for (const to of [...cuts.map((cut) => cut % (stream.length + 1)), stream.length].sort((a, b) => a - b)) {
-    ring.write(stream.subarray(from, to))
-    from = to
-    try {
-      for (
-        let packet = protocol.unPacket(c, ring);
-        packet !== undefined;
-        packet = protocol.unPacket(c, ring)
-      ) {
-        const { ctx, data } = packet
-        seen.push(
-          `${ctx.method} ${ctx.target} ${JSON.stringify([...ctx.headers])} ${data.toString('latin1')}`,
-        )
-        expect(protocol.packetInto(c, 'ok', ctx, target, 0)).toBeGreaterThan(0)
-      }
-    } catch (error) {
-      if (!(error instanceof HttpError)) throw error
-      return [...seen, String(error.status)]
+  try {
+    for (const { ctx, data } of packetsOf(protocol, c, ring, stream, cuts)) {
+      seen.push(`${ctx.method} ${ctx.target} ${JSON.stringify([...ctx.headers])} ${data.toString('latin1')}`)
+      expect(protocol.packetInto(c, 'ok', ctx, target, 0)).toBeGreaterThan(0)
     }
+  } catch (error) {
+    if (!(error instanceof HttpError)) throw error
+    return [...seen, String(error.status)]
   }
   return seen
+}
+
+/** Whole, cut as said, and byte by byte. */
+function expectSameFor(stream: Buffer, cuts: readonly number[]): void {
+  const whole = read(stream, [], 4096)
+  const everywhere = Array.from(stream, (_, i) => i)
+  expect(read(stream, cuts, 32)).toEqual(whole)
+  expect(read(stream, everywhere, 16)).toEqual(whole)
 }
 
 const hex = (size: number): string => size.toString(16)
@@ -94,15 +91,7 @@ describe('a stream of requests', () => {
         fc.array(fc.nat(), { maxLength: 10 }),
         (requests, cuts) => {
           const stream = Buffer.from(requests.join(''), 'latin1')
-          const whole = read(stream, [], 4096)
-          expect(read(stream, cuts, 32)).toEqual(whole)
-          expect(
-            read(
-              stream,
-              Array.from(stream, (_, i) => i),
-              16,
-            ),
-          ).toEqual(whole)
+          expectSameFor(stream, cuts)
         },
       ),
       { numRuns: 300 },
@@ -120,15 +109,7 @@ describe('a stream of requests', () => {
           // More than any head or body may take, so that nothing is left waiting for its end.
           const stream = Buffer.from(`${requests.join('')}${'x'.repeat(400)}`, 'latin1')
           for (const [at, byte] of changes) stream[at % stream.length] = byte
-          const whole = read(stream, [], 4096)
-          expect(read(stream, cuts, 32)).toEqual(whole)
-          expect(
-            read(
-              stream,
-              Array.from(stream, (_, i) => i),
-              16,
-            ),
-          ).toEqual(whole)
+          expectSameFor(stream, cuts)
         },
       ),
       { numRuns: 500 },

@@ -8,6 +8,7 @@ import { ProtocolError } from '../src/errors.js'
 import { ProtobufProtocol as ProtobufSource } from '../src/plugins/protobuf/protobuf-protocol.js'
 import { RingBuffer } from '../src/ringbuffer/ring-buffer.js'
 import { endExamples, runExample, startExample } from './example-process.js'
+import { packetsOf } from './support/pieces.js'
 import { connectRaw } from './support/raw-client.js'
 import { until, within } from './support/wait.js'
 
@@ -30,18 +31,13 @@ function unpack(stream: Uint8Array, cuts: readonly number[], maxPacket = 4096): 
   const protocol = new ProtobufSource({ types, maxPacket })
   const ring = new RingBuffer(16)
   const seen: string[] = []
-  let from = 0
-  for (const to of [...cuts.map((cut) => cut % (stream.length + 1)), stream.length].sort((a, b) => a - b)) {
-    ring.write(stream.subarray(from, to))
-    from = to
-    try {
-      for (let p = protocol.unPacket(c, ring); p !== undefined; p = protocol.unPacket(c, ring)) {
-        seen.push(`${p.ctx.type} ${JSON.stringify(p.ctx.message)} ${p.data.toString('hex')}`)
-      }
-    } catch (error) {
-      if (!(error instanceof ProtocolError)) throw error
-      return [...seen, error.message]
+  try {
+    for (const { ctx, data } of packetsOf(protocol, c, ring, stream, cuts)) {
+      seen.push(`${ctx.type} ${JSON.stringify(ctx.message)} ${data.toString('hex')}`)
     }
+  } catch (error) {
+    if (!(error instanceof ProtocolError)) throw error
+    return [...seen, error.message]
   }
   return [...seen, `left ${ring.length}`]
 }

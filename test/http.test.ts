@@ -586,6 +586,15 @@ describe.each(POLLERS)('HTTP on the %s poller', (poller) => {
       return Buffer.concat(all)
     }
 
+    /** Collects, and keeps what the stream fails with. */
+    function collectOrKeep(failures: unknown[]): (request: HttpRequest) => Promise<Buffer> {
+      return (request) =>
+        collect(request).catch((error: unknown) => {
+          failures.push(error)
+          throw error
+        })
+    }
+
     it('hands the request over before its body, and gives the body as it comes', async () => {
       const { connect, requests } = await start(poller, collect, streaming)
       const client = await connect()
@@ -717,39 +726,23 @@ describe.each(POLLERS)('HTTP on the %s poller', (poller) => {
     })
 
     it('fails the stream, and answers 400, where the body turns out bad', async () => {
-      let failure: unknown
-      const { talk } = await start(
-        poller,
-        (request) =>
-          collect(request).catch((error: unknown) => {
-            failure = error
-            throw error
-          }),
-        streaming,
-      )
+      const failures: unknown[] = []
+      const { talk } = await start(poller, collectOrKeep(failures), streaming)
       expect(statuses(await talk(post('Transfer-Encoding: chunked\r\n', '3\r\nabc\r\nxx\r\n')))).toEqual([
         '400',
       ])
-      await until('the stream has failed', () => failure !== undefined)
+      await until('the stream has failed', () => failures[0] !== undefined)
     })
 
     it.each(['end', 'reset'] as const)('fails the stream where the client goes away by %s', async (how) => {
-      let failure: unknown
-      const { connect, requests, logger } = await start(
-        poller,
-        (request) =>
-          collect(request).catch((error: unknown) => {
-            failure = error
-            throw error
-          }),
-        streaming,
-      )
+      const failures: unknown[] = []
+      const { connect, requests, logger } = await start(poller, collectOrKeep(failures), streaming)
       const client = await connect()
       client.write(post('Content-Length: 6\r\n', 'abc'))
       await until('the request is handed over', () => requests.length === 1)
       if (how === 'reset') client.reset()
       else client.socket.end()
-      await until('the stream has failed', () => failure !== undefined)
+      await until('the stream has failed', () => failures[0] !== undefined)
       await until('that is noted', () => logger.find('debug', 'after the connection was closed').length > 0)
       expect(logger.lines.filter((line) => line.level === 'error')).toEqual([])
     })

@@ -19,10 +19,9 @@ afterEach(async () => {
   await Promise.all(servers.splice(0).map((server) => server.stop()))
 })
 
-async function startModule(numLoops: number, options: ServerOptions = {}): Promise<Server> {
-  const server = new Server(LOOP, {
+async function start(source: URL | Handler, options: ServerOptions): Promise<Server> {
+  const server = new Server(source, {
     address: '127.0.0.1:0',
-    numLoops,
     metrics: { address: ':0' },
     logger: false,
     ...options,
@@ -32,18 +31,13 @@ async function startModule(numLoops: number, options: ServerOptions = {}): Promi
   return server
 }
 
+function startModule(numLoops: number, options: ServerOptions = {}): Promise<Server> {
+  return start(LOOP, { numLoops, ...options })
+}
+
 async function startObject(options: ServerOptions = {}): Promise<Server> {
   const handler: Handler = await import(LOOP.href).then((module) => module.default)
-  const server = new Server(handler, {
-    address: '127.0.0.1:0',
-    protocol: new LineProtocol({ maxPacket: 1000 }),
-    metrics: { address: ':0' },
-    logger: false,
-    ...options,
-  })
-  servers.push(server as never)
-  await server.start()
-  return server
+  return start(handler, { protocol: new LineProtocol({ maxPacket: 1000 }), ...options })
 }
 
 async function connect(server: Server, options?: { paused: boolean }): Promise<RawClient> {

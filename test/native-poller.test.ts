@@ -3,7 +3,7 @@ import { AcceptOnlySink } from '../src/loop/poller/accept-only-sink.js'
 import { loadNativeAddon, type NativeAddon } from '../src/loop/poller/native-addon.js'
 import { NativePoller } from '../src/loop/poller/native-poller.js'
 import { testPoller } from './poller.case.js'
-import { connectRaw } from './support/raw-client.js'
+import { connectRaw, type RawClient } from './support/raw-client.js'
 import { until } from './support/wait.js'
 
 testPoller('native', (sink) => new NativePoller(sink))
@@ -20,25 +20,27 @@ class Accepts extends AcceptOnlySink {
   }
 }
 
-const LISTEN = { noDelay: true, keepAlive: 0, backlog: 128, reusePort: false, park: true }
+const LISTEN = { noDelay: true, keepAlive: 0, backlog: 128, reusePort: false }
+
+interface Accepted {
+  readonly poller: NativePoller
+  readonly slot: number
+  readonly client: RawClient
+}
+
+/** A poller and the one connection that it has accepted. */
+async function accepted(park: boolean): Promise<Accepted> {
+  const sink = new Accepts()
+  const poller = new NativePoller(sink)
+  const { endpoint } = await poller.listen({ host: '127.0.0.1', port: 0 }, { ...LISTEN, park })
+  const client = await connectRaw(endpoint as { port: number })
+  await until('it is accepted', () => sink.slots.length === 1)
+  return { poller, slot: sink.slots[0]!, client }
+}
 
 describe('native: hand-off between pollers', () => {
-  async function parked(): Promise<{
-    sink: Accepts
-    poller: NativePoller
-    slot: number
-    client: Awaited<ReturnType<typeof connectRaw>>
-  }> {
-    const sink = new Accepts()
-    const poller = new NativePoller(sink)
-    const { endpoint } = await poller.listen({ host: '127.0.0.1', port: 0 }, LISTEN)
-    const client = await connectRaw(endpoint as { port: number })
-    await until('it is accepted', () => sink.slots.length === 1)
-    return { sink, poller, slot: sink.slots[0]!, client }
-  }
-
   it('gives a parked socket to another poller, with its peer’s address, and can do it once', async () => {
-    const from = await parked()
+    const from = await accepted(true)
     const to = new Accepts()
     const target = new NativePoller(to)
     target.parkMailbox()
@@ -55,7 +57,7 @@ describe('native: hand-off between pollers', () => {
   })
 
   it('keeps the socket when there is no such mailbox, or it is gone', async () => {
-    const from = await parked()
+    const from = await accepted(true)
     const gone = new NativePoller(new Accepts())
     gone.destroy()
     for (const mailbox of [-1, 0, 1 << 30, gone.mailbox]) {
@@ -68,7 +70,7 @@ describe('native: hand-off between pollers', () => {
   })
 
   it('closes what waits in a mailbox when its poller is destroyed', async () => {
-    const from = await parked()
+    const from = await accepted(true)
     const target = new NativePoller(new Accepts())
     expect(from.poller.handOff(from.slot, target.mailbox)).toBe(0)
     target.destroy()
@@ -121,12 +123,7 @@ describe('the addon', () => {
   })
 
   it('trusts nothing in the shared tables', async () => {
-    const sink = new Accepts()
-    const poller = new NativePoller(sink)
-    const { endpoint } = await poller.listen({ host: '127.0.0.1', port: 0 }, { ...LISTEN, park: false })
-    const client = await connectRaw(endpoint as { port: number })
-    await until('it is accepted', () => sink.slots.length === 1)
-    const slot = sink.slots[0]!
+    const { poller, slot, client } = await accepted(false)
     const wild = [-1, 2 ** 31 - 1, -(2 ** 31), 256 * 1024, 256 * 1024 + 1]
     for (const offset of wild) {
       for (const length of wild) {
@@ -140,13 +137,9 @@ describe('the addon', () => {
   })
 
   it('lends a typed array of any kind only its own bytes', async () => {
-    const sink = new Accepts()
-    const poller = new NativePoller(sink)
-    const { endpoint } = await poller.listen({ host: '127.0.0.1', port: 0 }, { ...LISTEN, park: false })
-    const client = await connectRaw(endpoint as { port: number })
-    await until('it is accepted', () => sink.slots.length === 1)
+    const { poller, slot, client } = await accepted(false)
     const bytes = Buffer.from('0123456789').subarray(2, 6)
-    expect(poller.write(sink.slots[0]!, bytes, 1, 4)).toBe(3)
+    expect(poller.write(slot, bytes, 1, 4)).toBe(3)
     await client.bytes(3)
     expect(client.text).toBe('345')
     poller.destroy()

@@ -9,11 +9,26 @@ const MAX_UTF8_BYTES = 3
 
 /** Bytes as they come. There are no packet borders on TCP: a message may come in any number of pieces. */
 export class RawProtocol implements Protocol {
+  readonly borrow: boolean
   readonly #packet: Packet = { ctx: undefined, data: Buffer.alloc(0) }
+
+  /**
+   * With `borrow` the handler gets a view of the loop's memory instead of a copy: valid until `onMessage` returns, so not
+   * for handlers that keep `data` or wait for something before they read it. Returning or sending it is safe. It pays
+   * from some KiB on. Default `false`.
+   */
+  constructor(options: { readonly borrow?: boolean } = {}) {
+    this.borrow = options.borrow === true
+  }
 
   unPacket(_c: Connection, buffer: RingBuffer): Packet | undefined {
     if (buffer.isEmpty) return undefined
-    this.#packet.data = buffer.take(buffer.length)
+    if (this.borrow) {
+      this.#packet.data = buffer.peekAll()
+      buffer.retrieveAll()
+    } else {
+      this.#packet.data = buffer.take(buffer.length)
+    }
     return this.#packet
   }
 

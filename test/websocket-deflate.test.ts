@@ -365,7 +365,7 @@ describe('limits', () => {
     expect(client.told).toEqual(['close 1009'])
   })
 
-  it.each(['000500faff4865', '000500faff', '000500'])(
+  it.each(['000500faff4865', '000500faff', '000500', 'f248', 'f2'])(
     '%s, a compressed message that is cut, is refused with 1007',
     async (bytes) => {
       const { client } = await open(echo, { perMessageDeflate: true }, DEFLATE)
@@ -373,6 +373,20 @@ describe('limits', () => {
       expect(client.told).toEqual(['close 1007'])
     },
   )
+
+  it('a compressed message is refused wherever it is cut', async () => {
+    const whole = deflated('compressed as one block, each letter by its own code')
+    for (let length = 1; length < whole.length; length++) {
+      const { client } = await open(echo, { perMessageDeflate: true }, DEFLATE)
+      expect(client.read(frame(1, whole.subarray(0, length), { rsv: RSV1 })).told).toEqual(['close 1007'])
+    }
+  })
+
+  it('an empty message may have no bytes when compressed', async () => {
+    const { client } = await open(echo, { perMessageDeflate: true }, DEFLATE)
+    client.read(frame(1, '', { rsv: RSV1 }), frame(1, '\0', { rsv: RSV1 }))
+    expect(client.told).toEqual(['text ', 'text '])
+  })
 
   it('what is no DEFLATE, and what is no UTF-8 when inflated, is refused with 1007', async () => {
     for (const payload of [Buffer.from('ffffffff', 'hex'), deflated(Buffer.from([0xc3, 0x28]))]) {

@@ -25,6 +25,8 @@ const CHUNK_SIZE = 64 * 1024
 const MIN_ZLIB_BITS = 9
 /** The end of a flush, which is not sent (RFC 7692, section 7.2.1). */
 const TAIL: Buffer = Buffer.from([0, 0, 0xff, 0xff])
+/** The tail, and an empty last block: zlib refuses a message that was cut, for its stream has no end. */
+const END: Buffer = Buffer.from([...TAIL, 1, 0, 0, 0xff, 0xff])
 
 const NO_BYTES: Buffer = Buffer.alloc(0)
 
@@ -94,9 +96,11 @@ export class Inflater {
   /** The message, or `undefined` where it has to be done {@link later}. Throws {@link TooLong}, or what zlib throws. */
   now(payload: Buffer, limit: number): Buffer | undefined {
     if (payload.length > INFLATE_NOW) return undefined
+    // It should be one byte, but nothing else can be meant.
+    if (payload.length === 0) return NO_BYTES
     const most = Math.min(limit, INFLATED_NOW)
     try {
-      const message = inflateRawSync(withTail(payload), this.#options(most))
+      const message = inflateRawSync(withEnd(payload), this.#options(most))
       this.#window.add(message)
       return message
     } catch (error) {
@@ -109,7 +113,7 @@ export class Inflater {
   /** Calls back once, later. One message at a time. */
   later(payload: Buffer, limit: number, callback: Done): void {
     this.#queue.run((done) => {
-      inflateRaw(withTail(payload), { ...this.#options(limit), chunkSize: CHUNK_SIZE }, (error, message) => {
+      inflateRaw(withEnd(payload), { ...this.#options(limit), chunkSize: CHUNK_SIZE }, (error, message) => {
         done()
         if (error === null) this.#window.add(message)
         callback(isTooLong(error) ? tooLong(limit) : error, message)
@@ -117,13 +121,8 @@ export class Inflater {
     })
   }
 
-  /** The stream goes on with the next message: with this flush zlib gives what was in this one. */
   #options(maxOutputLength: number): ZlibOptions {
-    return {
-      ...this.#window.options,
-      finishFlush: constants.Z_SYNC_FLUSH,
-      maxOutputLength,
-    }
+    return { ...this.#window.options, maxOutputLength }
   }
 }
 
@@ -193,7 +192,6 @@ function withoutTail(compressed: Buffer): Buffer {
   return compressed.subarray(0, compressed.length - TAIL.length)
 }
 
-/** A message that was cut is found by it. */
-function withTail(compressed: Buffer): Buffer {
-  return Buffer.concat([compressed, TAIL])
+function withEnd(compressed: Buffer): Buffer {
+  return Buffer.concat([compressed, END])
 }

@@ -11,6 +11,7 @@ import type { UpgradeRequest } from './upgrade-request.js'
 export interface HttpAnswer {
   /** Default 200; of a refusal 403. */
   readonly status?: number
+  /** `Content-Length` and `Connection` are filled in, whatever is said of them here. */
   readonly headers?: Readonly<Record<string, string>>
   readonly body?: string | Uint8Array
 }

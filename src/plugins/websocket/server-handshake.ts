@@ -92,6 +92,9 @@ export function switchingProtocols(key: string, protocol: string | undefined, ex
   return Buffer.from(`${head}\r\n`, 'latin1')
 }
 
+/** Filled in here, and not to be there twice. */
+const OWN_FIELDS: ReadonlySet<string> = new Set(['connection', 'content-length', 'transfer-encoding'])
+
 /** A whole HTTP answer, the last one of its connection. `method` is that of the request: HEAD gets no body. */
 export function httpAnswer(answer: HttpAnswer, fallback: number, method = 'GET'): Buffer {
   const { status = fallback, headers = {}, body = '' } = answer
@@ -100,7 +103,7 @@ export function httpAnswer(answer: HttpAnswer, fallback: number, method = 'GET')
   const lines = [`HTTP/1.1 ${status} ${STATUS_CODES[status] ?? ''}`]
   for (const [name, value] of Object.entries(headers)) {
     if (!isToken(name) || /[\r\n\0]/.test(value)) throw new TypeError(`the header '${name}' cannot be sent`)
-    lines.push(`${name}: ${value}`)
+    if (!OWN_FIELDS.has(name.toLowerCase())) lines.push(`${name}: ${value}`)
   }
   if (typeof body === 'string' && !given.has('content-type')) {
     lines.push('Content-Type: text/plain; charset=utf-8')

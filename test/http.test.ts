@@ -462,6 +462,30 @@ describe.each(POLLERS)('HTTP on the %s poller', (poller) => {
       expect(statuses(client.text)).toEqual(['200', '200'])
     })
 
+    it('does not count the time in which a client takes a large answer, and answers its next request', async () => {
+      const large = Buffer.alloc(64 * 1024 * 1024, 'a')
+      const { connect } = await start(poller, ({ path }) => (path === '/' ? large : 'x'), {
+        keepAliveTimeout: 500,
+      })
+      const client = await connect()
+      const { socket } = client
+      let slow = true
+      socket.on('data', () => {
+        if (!slow) return
+        socket.pause()
+        setTimeout(() => socket.resume(), 5)
+      })
+      client.write(GET)
+      await sleep(1500)
+      expect(client.length).toBeLessThan(large.length)
+      client.write(LAST_GET)
+      slow = false
+      socket.resume()
+      await client.whenEnded()
+      expect(client.length).toBeGreaterThan(large.length)
+      expect(client.received.subarray(large.length).toString()).toContain('HTTP/1.1 200 OK')
+    })
+
     it('gives the handler the time that it takes', async () => {
       const { talk } = await start(poller, () => sleep(400).then(() => 'x'), {
         headersTimeout: 100,

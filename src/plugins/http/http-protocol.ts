@@ -321,6 +321,9 @@ export class HttpProtocol implements Protocol<HttpRequest, HttpOutput> {
       if (isOver(waited, headersTimeout)) timeOut(c, 'headersTimeout', headersTimeout)
     } else if (s.isFresh) {
       if (isOver(waited, headersTimeout)) c.close({ code: 'idle', message: 'no request came' })
+    } else if (c.writeBufferLength !== s.unsent) {
+      s.unsent = c.writeBufferLength
+      s.since = now
     } else if (isOver(waited, keepAliveTimeout)) {
       c.close({ code: 'idle', message: `no further request within ${keepAliveTimeout} ms` })
     }

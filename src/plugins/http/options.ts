@@ -12,7 +12,10 @@ export interface HttpOptions {
   readonly headersTimeout?: number
   /** Milliseconds from the head to the end of the body. Beyond: 408. 0 is never. Default 60 s. */
   readonly bodyTimeout?: number
-  /** Milliseconds that a connection may wait for its next request until it is closed. 0 is never. Default 5 s. */
+  /**
+   * Milliseconds that a connection may wait for its next request until it is closed; a client that is still taking the
+   * answer does not wait. 0 is never. Default 5 s.
+   */
   readonly keepAliveTimeout?: number
   /** Answer POST, PUT and PATCH that say nothing about their body with 411; else they have none. Default `true`. */
   readonly requireLength?: boolean

@@ -27,6 +27,8 @@ export class HttpSession {
   outgoing: AsyncIterator<BodyPart> | undefined = undefined
   /** The client has ended its side. */
   isEnded = false
+  /** Bytes of the write buffer at the last look: while they change the client takes its answer. */
+  unsent = 0
   /** Paused, because more requests came than can wait. */
   isPaused = false
 

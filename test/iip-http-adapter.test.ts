@@ -86,6 +86,13 @@ describe('an HTTP request', () => {
     expect(seen).toEqual({ 'X-Request-Id': ['<7>'], 'X-Twice': ['one', 'two'], Connection: ['close'] })
   })
 
+  it('keeps to itself how its body came', async () => {
+    const { port } = await adapter()
+    const headers = { 'Transfer-Encoding': 'chunked', Trailer: 'X-Sum' }
+    const seen = await ask(port, '/headers', { method: 'POST', body: 'a body', headers })
+    expect(JSON.parse(seen.body.toString())).toEqual({ Connection: ['close'] })
+  })
+
   it('sends the very bytes that the Go adapter sends', async () => {
     const vectors = JSON.parse(readFileSync(new URL('data/iip-vectors.json', import.meta.url), 'utf8')) as {
       name: string

@@ -333,6 +333,31 @@ describe('limits', () => {
     }
     expect(most).toBeLessThan(MIB)
   })
+
+  it('stop reading while handlers have too much that they have not answered', async () => {
+    const hold = gate()
+    let running = 0
+    const handler: IipHandler = {
+      onMessage: async (_c, _ctx, data) => {
+        running++
+        await hold.passed
+        return data.subarray(0, 8)
+      },
+    }
+    const port = await serveIip(handler, { maxRequestBytes: 65_536, maxHeldBytes: 131_072 })
+    const peer = await FramePeer.connect(port, 20)
+    for (let channel = 1; channel <= 20; channel++) {
+      void peer.send(1, '/p', channel, Buffer.alloc(60_000, `${channel}`.padStart(8, '0')))
+    }
+    await until(() => running >= 2)
+    await sleep(50)
+    expect(running).toBeLessThanOrEqual(3)
+    hold.open()
+    const answers = (await peer.frames(40)).slice(20)
+    expect(answers.map(({ data }) => Number(data)).sort((a, b) => a - b)).toEqual(
+      Array.from({ length: 20 }, (_, i) => i + 1),
+    )
+  })
 })
 
 describe('a router', () => {
@@ -396,6 +421,20 @@ describe('a router', () => {
 })
 
 describe('a streaming handler', () => {
+  it('that answers early ends whoever still reads the body', async () => {
+    let ended = false
+    const router = new IipRouter(quiet).stream('/early', ({ body }) => {
+      void body.bytes().then(() => {
+        ended = true
+      })
+      return 'enough'
+    })
+    const peer = await FramePeer.connect(await serveIip(router), 1)
+    await peer.send(0, '/early', 1, 'one ')
+    expect((await peer.frames(2))[1]).toMatchObject({ status: 5, path: '/early' })
+    await until(() => ended)
+  })
+
   it('gets chunks before the request is whole, and sends chunks before it ends', async () => {
     const router = new IipRouter(quiet).stream('/upper', async function* ({ body }) {
       yield 'begun '

@@ -63,6 +63,8 @@ export class IipBody implements AsyncIterable<Buffer> {
     if (this.#dropped) return
     this.#dropped = true
     this.#clear()
+    this.#waiting?.({ done: true, value: undefined })
+    this.#waiting = undefined
   }
 
   #clear(): void {

@@ -233,10 +233,13 @@ function withoutParam(uri: string): string {
   return parts.some(isOurs) ? `${uri.slice(0, at)}?${parts.filter((part) => !isOurs(part)).join('&')}` : uri
 }
 
-/** With Go's spelling and in Go's order; the host is not among them. */
+/** What Go's server takes out of the headers: the host, and what is of the HTTP connection alone. */
+const NOT_PASSED: ReadonlySet<string> = new Set(['host', 'trailer', 'transfer-encoding'])
+
+/** With Go's spelling and in Go's order. */
 function headersOf(request: IncomingMessage): Record<string, readonly string[]> {
   const entries = Object.entries(request.headersDistinct)
-    .filter(([name]) => name !== 'host')
+    .filter(([name]) => !NOT_PASSED.has(name))
     .map(([name, values]) => [canonical(name), values ?? []] as const)
     .sort(([a], [b]) => (a < b ? -1 : 1))
   return Object.fromEntries(entries)

@@ -30,8 +30,8 @@ export interface IipProtocolOptions {
   /** Bytes of a request that is handed over whole. A longer one closes the connection. Default 64 MiB. */
   readonly maxRequestBytes?: number
   /**
-   * Bytes that one connection may make the server hold: unfinished requests, requests that wait for earlier ones of their
-   * channel, and unread bodies. Beyond it the connection is not read, or closed where that cannot help. Default twice
+   * Bytes that one connection may make the server hold: unfinished requests, requests that handlers have not answered,
+   * requests that wait for earlier ones of their channel, and unread bodies. Beyond it the connection is not read, or closed where that cannot help. Default twice
    * `maxRequestBytes`.
    */
   readonly maxHeldBytes?: number

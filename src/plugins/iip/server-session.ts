@@ -95,7 +95,7 @@ export class ServerSession implements BodyOwner {
   #missing = 0
   #fillingLast = false
   #fillingOnly = false
-  /** Bytes of unfinished requests; of waiting requests and unread bodies. */
+  /** Bytes of unfinished requests; of waiting and unanswered requests and unread bodies. */
   #held = 0
   #waiting = 0
   #paused = false
@@ -305,6 +305,7 @@ export class ServerSession implements BodyOwner {
         return undefined
       default:
         channel.busy = true
+        this.#waiting += request.data.length
         return request
     }
   }
@@ -352,6 +353,7 @@ export class ServerSession implements BodyOwner {
   answered(request: IipRequest, sentPackets: number, sentBytes: number): void {
     const channel = request.route
     channel.busy = false
+    this.#waiting -= request.data.length
     channel.count.sent(sentPackets, sentBytes, 1)
     request.statistics?.answered(request, sentPackets, sentBytes)
     request.body?.drop()

@@ -293,6 +293,16 @@ describe('a plain request', () => {
     expect((await ask(plain('GET / HTTP/1.1'), { onRequest: () => undefined })).status).toBe(426)
   })
 
+  it('gets one Content-Length, the right one', async () => {
+    const headers = { 'content-length': '7', Connection: 'keep-alive', 'X-A': 'b' }
+    const client = await ask(plain('GET / HTTP/1.1'), { onRequest: () => ({ headers, body: 'page' }) })
+    expect(client.head.match(/^(?:content-length|connection|x-a): .*$/gim)).toEqual([
+      'X-A: b',
+      'Content-Length: 4',
+      'Connection: close',
+    ])
+  })
+
   it('cannot be answered with a header that breaks the line', async () => {
     const onRequest = () => ({ headers: { 'X-A': 'b\r\nX-C: d' } })
     expect((await ask(plain('GET / HTTP/1.1'), { onRequest })).status).toBe(500)

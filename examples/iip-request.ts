@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { IipClient } from 'ringloop/iip'
-import { orFail } from './iip/or-fail.js'
+import { fail, orFail } from './iip/or-fail.js'
 
 const USAGE =
   'iip-request HOST:PORT/path?query [--data TEXT | --data-file FILE] [--timeout 3s] [--tls] [--insecure]'
@@ -37,11 +37,19 @@ function milliseconds(text: string): number {
     : Math.ceil(Number(match[1]) * UNITS[match[2] ?? 's']!)
 }
 
+function read(file: string): Buffer {
+  try {
+    return readFileSync(file)
+  } catch (error) {
+    return fail((error as Error).message)
+  }
+}
+
 const target = /^([^/]+:\d+)(\/.*)$/.exec(positionals[0] ?? '')
 if (target === null || positionals.length > 1) usage('give one HOST:PORT/path')
 const timeout = milliseconds(values.timeout)
 const file = values['data-file']
-const data = file === undefined ? values.data : readFileSync(file)
+const data = file === undefined ? values.data : read(file)
 
 const tls = values.tls && { tls: values.insecure ? { rejectUnauthorized: false } : (true as const) }
 const client = new IipClient({

@@ -86,6 +86,18 @@ describe('an HTTP request', () => {
     expect(seen).toEqual({ 'X-Request-Id': ['<7>'], 'X-Twice': ['one', 'two'], Connection: ['close'] })
   })
 
+  it('that is under way when the adapter closes is answered, and its connection is not kept', async () => {
+    const { made, port } = await adapter()
+    const agent = new http.Agent({ keepAlive: true })
+    atEnd(() => agent.destroy())
+    const answer = ask(port, '/sleep?ms=300', { agent })
+    await sleep(100)
+    const since = performance.now()
+    await made.close()
+    expect(performance.now() - since).toBeLessThan(3000)
+    expect((await answer).body.toString()).toBe('slept')
+  })
+
   it('keeps to itself how its body came', async () => {
     const { port } = await adapter()
     const headers = { 'Transfer-Encoding': 'chunked', Trailer: 'X-Sum' }

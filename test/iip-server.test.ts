@@ -421,6 +421,16 @@ describe('a router', () => {
 })
 
 describe('a streaming handler', () => {
+  it('refuses a second reader, and the first one gets the body', async () => {
+    const router = new IipRouter(quiet).stream('/twice', async ({ body }) => {
+      const first = body.bytes()
+      const second = await body.bytes().catch((error) => error.code)
+      return `${second} ${await first}`
+    })
+    const client = iipClient(await serveIip(router))
+    expect((await client.request('/twice', 'all of it')).toString()).toBe('ERR_RINGLOOP_STATE all of it')
+  })
+
   it('that answers early ends whoever still reads the body', async () => {
     let ended = false
     const router = new IipRouter(quiet).stream('/early', ({ body }) => {

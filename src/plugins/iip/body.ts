@@ -3,6 +3,7 @@
  * the loop's thread. The chunks are the reader's own.
  */
 import Denque from 'denque'
+import { ErrorCode, RingloopError } from '../../index.js'
 
 /** Told when the reader took bytes, or will take no more. */
 export interface BodyOwner {
@@ -11,7 +12,8 @@ export interface BodyOwner {
 
 /**
  * The bytes of a request or response, chunk by chunk, once. The iteration rejects when the connection ends before the
- * body does. Leaving the loop early drops the rest. Bytes that wait to be read count against the connection's limit.
+ * body does, and with `ERR_RINGLOOP_STATE` for a second reader. Leaving the loop early drops the rest. Bytes that wait to
+ * be read count against the connection's limit.
  */
 export class IipBody implements AsyncIterable<Buffer> {
   readonly #owner: BodyOwner
@@ -76,6 +78,9 @@ export class IipBody implements AsyncIterable<Buffer> {
   }
 
   #next(): Promise<IteratorResult<Buffer>> {
+    if (this.#waiting !== undefined) {
+      return Promise.reject(new RingloopError(ErrorCode.STATE, 'a body is read by one, and chunk by chunk'))
+    }
     const chunk = this.#chunks.shift()
     if (chunk !== undefined) {
       this.#owner.bodyRead(chunk.length)

@@ -48,6 +48,8 @@ export class IipHttpAdapter {
   readonly #backends = new Map<string, IipBalancer>()
   readonly #patterns: Pattern[] = []
   #server: Server | undefined
+  /** Not yet answered. */
+  readonly #open = new Set<ServerResponse>()
 
   constructor(options: IipHttpAdapterOptions = {}) {
     this.#options = options
@@ -108,6 +110,7 @@ export class IipHttpAdapter {
     const server = this.#server
     if (server?.listening === true) {
       const closed = once(server, 'close')
+      for (const response of this.#open) endsConnection(response)
       server.close()
       server.closeIdleConnections()
       await closed
@@ -117,6 +120,9 @@ export class IipHttpAdapter {
 
   /** Answers one HTTP request. */
   readonly handle = (request: IncomingMessage, response: ServerResponse): void => {
+    if (this.#server?.listening === false) endsConnection(response)
+    this.#open.add(response)
+    response.once('close', () => this.#open.delete(response))
     this.#answer(request, response).catch((error) => {
       if (!response.headersSent && !response.destroyed) end(response, statusOf(error), '')
       else response.destroy()
@@ -181,8 +187,12 @@ function contentType(body: Buffer | string): string {
 
 /** The rest of the body is not read: the connection cannot be used for another request. */
 function refuseBody(response: ServerResponse): void {
-  response.setHeader('Connection', 'close')
+  endsConnection(response)
   end(response, 413, 'the body is too long')
+}
+
+function endsConnection(response: ServerResponse): void {
+  if (!response.headersSent) response.setHeader('Connection', 'close')
 }
 
 function statusOf(error: unknown): number {

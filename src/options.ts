@@ -189,14 +189,14 @@ export function parseAddress(address: Address): Endpoint {
   if (typeof address === 'string') return parseText(address)
   if (typeof address !== 'object' || address === null)
     fail(`address must be a text or an object, not ${String(address)}`)
-  if ('path' in address) {
-    if (typeof address.path !== 'string' || address.path === '')
-      fail('address.path must be the path of a unix socket')
-    return { path: address.path }
+  const { host = '', port: given, path } = address as { host?: unknown; port?: unknown; path?: unknown }
+  // The address of a server has all three, `path` undefined for TCP.
+  if ('path' in address && (path !== undefined || given === undefined)) {
+    if (typeof path !== 'string' || path === '') fail('address.path must be the path of a unix socket')
+    return { path }
   }
-  const { host = '' } = address
   if (typeof host !== 'string') fail(`address.host must be a text, not ${String(host)}`)
-  return { host, port: port(address.port) }
+  return { host, port: port(given) }
 }
 
 function parseText(text: string): Endpoint {

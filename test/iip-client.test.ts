@@ -367,6 +367,12 @@ describe('a streamed answer', () => {
 })
 
 describe('a client', () => {
+  it('takes the address of a server as it is', async () => {
+    const { address } = await startIip(router())
+    const client = iipClient(0, { address })
+    expect((await client.request('/echo', 'hello')).toString()).toBe('hello')
+  })
+
   it('rejects everything once it is closed, and closes harmlessly twice', async () => {
     const client = iipClient(await serveIip(router()))
     const running = client.request('/sleep?ms=5000', 'x')

@@ -486,6 +486,25 @@ describe.each(POLLERS)('HTTP on the %s poller', (poller) => {
       expect(client.received.subarray(large.length).toString()).toContain('HTTP/1.1 200 OK')
     })
 
+    it('ends a connection whose client takes nothing of a streamed answer', async () => {
+      async function* endless(): AsyncGenerator<Buffer> {
+        for (;;) yield Buffer.alloc(65_536)
+      }
+      let connected = (): boolean => true
+      const answer: Answer = (_request, c) => {
+        connected = () => c.connected
+        return endless()
+      }
+      const { connect, reasons } = await start(poller, answer, { bodyTimeout: 200 })
+      const client = await connect()
+      client.socket.pause()
+      client.write(GET)
+      await until('it is being closed', () => !connected())
+      client.destroy()
+      await until('it is closed', () => reasons.length === 1)
+      expect(reasons[0]!.code).toBe('slow-consumer')
+    })
+
     it('gives the handler the time that it takes', async () => {
       const { talk } = await start(poller, () => sleep(400).then(() => 'x'), {
         headersTimeout: 100,

@@ -315,14 +315,16 @@ export class HttpProtocol implements Protocol<HttpRequest, HttpOutput> {
     if (s.reader !== undefined) {
       if (s.reader.stream?.isFull === true) s.since = now
       else if (isOver(waited, bodyTimeout)) timeOut(c, 'bodyTimeout', bodyTimeout)
-    } else if (s.request !== undefined || s.outgoing !== undefined) {
+    } else if (s.outgoing !== undefined) {
+      if (isTaken(c, s)) s.since = now
+      else if (isOver(waited, bodyTimeout)) c.close(notTaken(bodyTimeout))
+    } else if (s.request !== undefined) {
       return
     } else if (s.inHead) {
       if (isOver(waited, headersTimeout)) timeOut(c, 'headersTimeout', headersTimeout)
     } else if (s.isFresh) {
       if (isOver(waited, headersTimeout)) c.close({ code: 'idle', message: 'no request came' })
-    } else if (c.writeBufferLength !== s.unsent) {
-      s.unsent = c.writeBufferLength
+    } else if (c.writeBufferLength > 0 && isTaken(c, s)) {
       s.since = now
     } else if (isOver(waited, keepAliveTimeout)) {
       c.close({ code: 'idle', message: `no further request within ${keepAliveTimeout} ms` })
@@ -348,6 +350,20 @@ function isOver(waited: number, limit: number): boolean {
 function timeOut(c: Client, name: string, ms: number): void {
   const error = new HttpError(408, `the request did not arrive within ${name} (${ms} ms)`)
   c.close({ code: 'idle', message: error.message, error })
+}
+
+/** Whether nothing waits for the client, or it has taken some of it since the last look. */
+function isTaken(c: Client, s: HttpSession): boolean {
+  const before = s.unsent
+  s.unsent = c.writeBufferLength
+  return s.unsent === 0 || s.unsent !== before
+}
+
+function notTaken(ms: number): CloseReason {
+  return {
+    code: 'slow-consumer',
+    message: `the client took nothing of an answer within bodyTimeout (${ms} ms)`,
+  }
 }
 
 function breakOff(c: Client): void {

@@ -10,7 +10,10 @@ export interface HttpOptions {
   readonly maxBodyBytes?: number
   /** Milliseconds from the first byte of a head, or from the connect, to its end. Beyond: 408. 0 is never. Default 30 s. */
   readonly headersTimeout?: number
-  /** Milliseconds from the head to the end of the body. Beyond: 408. 0 is never. Default 60 s. */
+  /**
+   * Milliseconds from the head to the end of the body. Beyond: 408. Also how long a client may take nothing of a streamed
+   * answer until it is closed. 0 is never. Default 60 s.
+   */
   readonly bodyTimeout?: number
   /**
    * Milliseconds that a connection may wait for its next request until it is closed; a client that is still taking the

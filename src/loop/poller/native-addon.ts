@@ -96,7 +96,7 @@ export function loadNativeAddon(): NativeAddon | string {
   }
   const file = findAddon()
   if (file === undefined) {
-    failure = 'the native addon has not been built (npm run build:native says why)'
+    failure = 'there is no native addon for this machine (the README says how to build it)'
     return failure
   }
   try {

@@ -1,7 +1,7 @@
 // Echo: what arrives goes back, from a loop per core.   npm run example -- echo   then: nc 127.0.0.1 1833
 import { availableParallelism } from 'node:os'
 import { isMainThread } from 'node:worker_threads'
-import { type Handler, Server } from 'ringloop'
+import { type Handler, RawProtocol, Server } from 'ringloop'
 import { exampleFlags, serve } from './flags.js'
 
 const echo: Handler = {
@@ -11,8 +11,10 @@ const echo: Handler = {
 /** Each loop's thread imports this very file and takes its handler from here. */
 export default echo
 
+/** Echo answers at once and keeps nothing: a view of the loop's memory will do instead of a copy. */
+export const protocol: RawProtocol = new RawProtocol({ borrow: true })
+
 if (isMainThread) {
-  const flags = exampleFlags({ loops: availableParallelism() })
-  const handler = flags.loops === 1 ? echo : import.meta.url
-  await serve(new Server(handler, flags.options))
+  const { loops, options } = exampleFlags({ loops: availableParallelism() })
+  await serve(loops === 1 ? new Server(echo, { ...options, protocol }) : new Server(import.meta.url, options))
 }

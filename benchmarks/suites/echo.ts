@@ -9,6 +9,7 @@ export const echo: Suite = {
   contenders: [
     { name: 'C', prepare: () => compileC('echo-epoll') },
     nodeServer('native', 'ringloop-native'),
+    nodeServer('borrow', 'ringloop-borrow'),
     nodeServer('net', 'ringloop-net'),
     nodeServer('node:net', 'node-net'),
   ],

@@ -14,8 +14,7 @@ import { chooseIntake } from './loop/intake.js'
 import { assertNotOwnModule } from './loop/loop-module.js'
 import { LoopMonitor } from './loop/loop-monitor.js'
 import { LoopThreads } from './loop/loop-threads.js'
-import { NativePoller, nativeAvailable } from './loop/poller/native-poller.js'
-import { NetPoller } from './loop/poller/net-poller.js'
+import { choosePoller } from './loop/poller/choose-poller.js'
 import type { Endpoint, Poller, PollerSink } from './loop/poller/poller.js'
 import { listenOn, SharedAdmission } from './loop/serving.js'
 import { type ServerStats, SharedStats } from './loop/stats.js'
@@ -132,7 +131,8 @@ export class Server<Ctx = undefined, Out = Uint8Array | string> {
     const protocol = options.protocol ?? (new RawProtocol() as unknown as Protocol<Ctx, Out>)
     const service = createService(checkHandler(handler), protocol, options)
     const stats = new SharedStats(1)
-    const createPoller = (sink: PollerSink): Poller => createServerPoller(sink, settings, logger)
+    const createPoller = (sink: PollerSink): Poller =>
+      choosePoller(settings.poller, sink, logger, settings.tls)
     const loop = new EventLoop({ ...options, logger }, { id: 0, serverId: randomUUID(), stats, createPoller })
     try {
       await loop.serve(service, new SharedAdmission(stats, 0, settings.maxConnections))
@@ -304,14 +304,6 @@ function checkCloneable(name: string, value: unknown): void {
       error,
     )
   }
-}
-
-function createServerPoller(sink: PollerSink, settings: ListenSettings, logger: Logger): Poller {
-  if (settings.poller === 'net') return new NetPoller(sink, settings.tls)
-  const available = nativeAvailable()
-  if (settings.poller === 'native' || available === true) return new NativePoller(sink)
-  logger.warn({}, `${available}; the net poller is used`)
-  return new NetPoller(sink)
 }
 
 /** The part of the options that each connection is held to: plain values that can be cloned. */

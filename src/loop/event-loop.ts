@@ -24,7 +24,7 @@ import {
 } from '../options.js'
 import type { Protocol } from '../protocol/protocol.js'
 import { RawProtocol } from '../protocol/raw.js'
-import { NativePoller, nativeAvailable } from './poller/native-poller.js'
+import { choosePoller } from './poller/choose-poller.js'
 import { NetPoller } from './poller/net-poller.js'
 import type { Endpoint, Poller, PollerSink } from './poller/poller.js'
 import { resolveEndpoint } from './resolve.js'
@@ -126,7 +126,8 @@ export class EventLoop {
     this.wheel = new TimingWheel({ tick: options.tick, wheelSize: options.wheelSize, onError })
     this.#tasks = new TaskQueue(onError)
     this.#counters = new LoopCounters(this.sharedStats, this.id)
-    const createPoller = setup?.createPoller ?? ((sink) => choosePoller(options, sink, this.logger))
+    const createPoller =
+      setup?.createPoller ?? ((sink) => choosePoller(checkPoller(options.poller), sink, this.logger))
     this.#transport = new Transport(this, this.#counters, createPoller)
   }
 
@@ -402,15 +403,6 @@ export class EventLoop {
 
 function nextRound(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve))
-}
-
-function choosePoller(options: LoopOptions, sink: PollerSink, logger: Logger): Poller {
-  const wanted = checkPoller(options.poller)
-  if (wanted === 'net') return new NetPoller(sink)
-  const available = nativeAvailable()
-  if (wanted === 'native' || available === true) return new NativePoller(sink)
-  logger.warn({}, `${available}; the net poller is used`)
-  return new NetPoller(sink)
 }
 
 function tlsOptions(tls: ConnectOptions['tls'], endpoint: Endpoint): Exclude<ConnectOptions['tls'], true> {

@@ -1,42 +1,59 @@
 /**
- * Every callback that a user writes for a connection. All of them run on the thread of the loop that owns the
- * connection; none is called twice at the same time for one loop.
+ * Every callback that a user writes for a connection: interfaces only. All of them run on the thread of the loop that
+ * owns the connection; none is called twice at the same time for one loop.
  */
 import type { Connection } from './connection.js'
 import type { CloseReason } from './errors.js'
-import type { EventLoop } from './loop/event-loop.js'
+import type { Loop } from './loop.js'
 
 /**
- * Answers packets. Only `onMessage` is needed.
+ * Answers packets. Only `onMessage` is needed. `Ctx` and `Out` are what the protocol cuts and packs; `State` is the type
+ * of `c.context`, `Data` that of `loop.data`.
  *
- * A handler that throws, or whose promise rejects, is logged and closes that connection; the loop goes on.
+ * A handler that throws, or whose promise rejects, is logged and closes that connection; the loop goes on. What a
+ * callback that gives `unknown` returns is ignored, unless it is a promise.
  */
-export interface Handler<Ctx = undefined, Out = Uint8Array | string> {
+export interface Handler<Ctx = undefined, Out = Uint8Array | string, State = unknown, Data = unknown> {
   /** Once per loop, before its first connection; a promise is awaited, a throw or rejection fails `server.start()`. */
-  onStart?(loop: EventLoop): void | Promise<void>
+  onStart?(loop: Loop<Data>): void | Promise<void>
 
   /** Once per loop, after its last connection; a promise is awaited before the loop ends. */
-  onStop?(loop: EventLoop): void | Promise<void>
+  onStop?(loop: Loop<Data>): void | Promise<void>
 
-  /** Once per connection, always before its first `onMessage`: at accept, or after the protocol's handshake. */
-  onConnect?(c: Connection<Out>): void
+  /**
+   * Once per connection, always before its first `onMessage`: at accept, or after the protocol's handshake. A promise is
+   * awaited before the first `onMessage`, for `handshakeTimeout` at most.
+   */
+  onConnect?(c: Connection<Out, State>): unknown
 
   /**
    * One packet. `data` is the handler's own and may be kept, unless the protocol says `borrow`.
    * What it returns, now or through a promise, is packed as the answer and sent. While a promise is pending no further
    * packet of this connection is handed over, so answers keep their order, unless the protocol is `multiplexed`.
    */
-  onMessage(c: Connection<Out>, ctx: Ctx, data: Buffer): Out | void | Promise<Out | void>
+  onMessage(c: Connection<Out, State>, ctx: Ctx, data: Buffer): Out | void | Promise<Out | void>
 
   /** The write buffer was above the high-water mark and has fallen below the low-water mark: send on. */
-  onDrain?(c: Connection<Out>): void
+  onDrain?(c: Connection<Out, State>): unknown
+
+  /**
+   * The peer has ended its side, and everything that it has sent was handed over and answered: no `onMessage` follows.
+   * With `allowHalfOpen` this side may go on sending until it calls `c.end()` or `c.close()`; without it the connection
+   * closes after this call.
+   */
+  onEnd?(c: Connection<Out, State>): unknown
 
   /** Exactly once for each `onConnect`, and last. The connection can be looked at, sending on it does nothing. */
-  onClose?(c: Connection<Out>, reason: CloseReason): void
+  onClose?(c: Connection<Out, State>, reason: CloseReason): unknown
 }
 
 /**
  * What a loop module may export as `default` (and, with `Protocol`, as `protocol`): the object itself, a class made
- * with `new (loop)`, or a factory called with the loop. Each loop makes its own.
+ * with `new (loop)`, or a factory called with the loop, which may be async. Each loop makes its own.
  */
-export type PerLoop<T> = T | (new (loop: EventLoop) => T) | ((loop: EventLoop) => T)
+export type PerLoop<T, Data = unknown> =
+  | T
+  | (new (
+      loop: Loop<Data>,
+    ) => T)
+  | ((loop: Loop<Data>) => T | Promise<T>)

@@ -9,19 +9,23 @@
  * In reading order: the server, what a user writes, what a user is given, and the parts underneath.
  */
 
-export { Connection, type OnSent } from './connection.js'
+export type { Connection, OnSent, ProtocolConnection } from './connection.js'
 export { type CloseCode, type CloseReason, ErrorCode, ProtocolError, RingloopError } from './errors.js'
 export type { Handler, PerLoop } from './handler.js'
-export type { Logger, LoggerOption, LogLevel } from './log.js'
 export {
-  type BroadcastOptions,
-  type BroadcastResult,
-  EventLoop,
-  type LocalBroadcastOptions,
-} from './loop/event-loop.js'
-export type { LoadBalance, LoopLoad } from './loop/load-balance.js'
+  errorResponse,
+  type HeaderMap,
+  type HeadLimits,
+  HeadMemo,
+  HeadParser,
+  HttpError,
+  type RequestHead,
+} from './http1/head.js'
+export type { Logger, LoggerOption, LogLevel } from './log.js'
+export { EventLoop } from './loop/event-loop.js'
 export type { Histogram, LoopStats, ServerStats } from './loop/stats.js'
 export { Timer, TimingWheel, type TimingWheelOptions } from './loop/timing-wheel.js'
+export type { BroadcastOptions, BroadcastResult, LocalBroadcastOptions, Loop } from './loop.js'
 export type {
   Address,
   ConnectionLimits,
@@ -35,15 +39,6 @@ export type {
 } from './options.js'
 export { type DelimiterOptions, DelimiterProtocol } from './protocol/delimiter.js'
 export { type FixedLengthOptions, FixedLengthProtocol } from './protocol/fixed-length.js'
-export {
-  errorResponse,
-  type HeaderMap,
-  type HeadLimits,
-  HeadMemo,
-  HeadParser,
-  HttpError,
-  type RequestHead,
-} from './protocol/http-head.js'
 export { type LengthFieldOptions, LengthFieldProtocol } from './protocol/length-field.js'
 export { type LineOptions, LineProtocol } from './protocol/line.js'
 export type { Packed, Packet, Protocol } from './protocol/protocol.js'
@@ -51,3 +46,4 @@ export { RawProtocol } from './protocol/raw.js'
 export { RingBufferPool, type RingBufferPoolOptions } from './ringbuffer/pool.js'
 export { RingBuffer, RingBufferError } from './ringbuffer/ring-buffer.js'
 export { BoundAddress, Server } from './server.js'
+export type { LoadBalance, LoopLoad } from './threads/load-balance.js'

@@ -1,12 +1,12 @@
 /** The options of servers, loops and connections: their defaults, and the checks that turn mistakes into sentences. */
 import type { ConnectionOptions as TlsConnectOptions, TlsOptions } from 'node:tls'
-import type { Service } from './connection.js'
+import type { Service } from './connection/tcp-connection.js'
 import { ErrorCode, RingloopError } from './errors.js'
 import type { Handler } from './handler.js'
 import type { LoggerOption } from './log.js'
-import type { LoadBalance } from './loop/load-balance.js'
 import type { Endpoint } from './loop/poller/poller.js'
 import type { Protocol } from './protocol/protocol.js'
+import type { LoadBalance } from './threads/load-balance.js'
 
 /** `'host:port'`, `':port'` (every interface), `'[::1]:port'`, `{ host, port }`, or `{ path }` for a unix socket. */
 export type Address = string | { readonly host?: string; readonly port: number } | { readonly path: string }
@@ -103,8 +103,9 @@ export interface ConsoleOptions {
   readonly address?: Address
 }
 
-export interface ConnectOptions<Ctx = undefined, Out = Uint8Array | string> extends ConnectionLimits {
-  readonly handler: Handler<Ctx, Out>
+export interface ConnectOptions<Ctx = undefined, Out = Uint8Array | string, State = unknown>
+  extends ConnectionLimits {
+  readonly handler: Handler<Ctx, Out, State>
   /** Default: bytes as they come. */
   readonly protocol?: Protocol<Ctx, Out>
   /** Speak TLS: the options of `tls.connect`, or `true` for its defaults. The certificate is verified unless told otherwise. */

@@ -9,18 +9,15 @@ import { pathToFileURL } from 'node:url'
 import { ErrorCode, RingloopError } from './errors.js'
 import type { Handler } from './handler.js'
 import { createLogger, type Logger } from './log.js'
-import { type BroadcastOptions, type BroadcastResult, EventLoop, NOTHING_SENT } from './loop/event-loop.js'
-import { chooseIntake } from './loop/intake.js'
-import { assertNotOwnModule } from './loop/loop-module.js'
+import { EventLoop, NOTHING_SENT } from './loop/event-loop.js'
+import { listenOn, SharedAdmission } from './loop/listen.js'
 import { LoopMonitor } from './loop/loop-monitor.js'
-import { LoopThreads } from './loop/loop-threads.js'
 import { choosePoller } from './loop/poller/choose-poller.js'
 import type { Endpoint, Poller, PollerSink } from './loop/poller/poller.js'
-import { listenOn, SharedAdmission } from './loop/serving.js'
 import { type ServerStats, SharedStats } from './loop/stats.js'
-import type { ThreadSetup } from './loop/thread-messages.js'
 import { type Timer, TimingWheel } from './loop/timing-wheel.js'
 import { endpointText } from './loop/transport.js'
+import type { BroadcastOptions, BroadcastResult } from './loop.js'
 import {
   type ConnectionLimits,
   checkHandler,
@@ -33,6 +30,10 @@ import {
 import type { Protocol } from './protocol/protocol.js'
 import { RawProtocol } from './protocol/raw.js'
 import { SideServers } from './side-servers.js'
+import { chooseIntake } from './threads/accept-mode.js'
+import { assertNotOwnModule } from './threads/loop-module.js'
+import { LoopThreads } from './threads/loop-threads.js'
+import type { ThreadSetup } from './threads/thread-messages.js'
 
 /** Where a server listens. As a text: `host:port`, or the path of a unix socket. */
 export class BoundAddress {

@@ -1,7 +1,6 @@
 import fc from 'fast-check'
 import {
   type CloseReason,
-  type Connection,
   DelimiterProtocol,
   EventLoop,
   FixedLengthProtocol,
@@ -9,6 +8,7 @@ import {
   LengthFieldProtocol,
   LineProtocol,
   type Protocol,
+  type ProtocolConnection,
   ProtocolError,
   RingBuffer,
   Server,
@@ -19,8 +19,8 @@ import { packetsOf } from './support/pieces.js'
 import { connectRaw } from './support/raw-client.js'
 import { until, within } from './support/wait.js'
 
-function connection(protocol: Protocol): Connection {
-  const c = { session: undefined } as Connection
+function connection(protocol: Protocol): ProtocolConnection {
+  const c = { session: undefined } as ProtocolConnection
   protocol.onConnect?.(c)
   return c
 }

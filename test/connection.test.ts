@@ -1,6 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, it, vi } from 'vitest'
-import type { AnyConnection, Connection } from '../src/connection.js'
+import type { AnyConnection } from '../src/connection/tcp-connection.js'
+import type { Connection } from '../src/connection.js'
 import { type CloseReason, ErrorCode, ProtocolError, type RingloopError } from '../src/errors.js'
 import type { Handler } from '../src/handler.js'
 import type { Packed, Protocol } from '../src/protocol/protocol.js'
@@ -83,7 +84,7 @@ describe('packets and answers', () => {
   it('passes the ctx of the question to packet, and none for send', async () => {
     const asked: unknown[] = []
     class Recorder extends LengthProtocol {
-      override packet(c: Connection, out: Uint8Array | string, ctx?: number): Uint8Array[] {
+      override packet(c: AnyConnection, out: Uint8Array | string, ctx?: number): Uint8Array[] {
         asked.push(ctx)
         return super.packet(c, out)
       }
@@ -390,7 +391,7 @@ describe('promises', () => {
     const ctxs: unknown[] = []
     class Multiplexed extends LengthProtocol {
       readonly multiplexed = true
-      override packet(c: Connection, out: Uint8Array | string, ctx?: number): Uint8Array[] {
+      override packet(c: AnyConnection, out: Uint8Array | string, ctx?: number): Uint8Array[] {
         ctxs.push(ctx)
         return super.packet(c, out)
       }
@@ -870,11 +871,11 @@ describe('close inside a callback', () => {
     for (const where of PLACES) {
       it(`${act} in ${where}: onClose once and last, nothing leaks`, async () => {
         const calls: string[] = []
-        const at = (name: Where, c: AnyConnection): void => {
+        const at = (name: Where, c: Connection): void => {
           calls.push(name)
           if (name !== where) return
           if (act === 'close') c.close()
-          else if (act === 'abort') c.abort({ code: 'closed', message: 'test' })
+          else if (act === 'abort') (c as AnyConnection).abort({ code: 'closed', message: 'test' })
           else void c.loop.stop()
         }
         class Noisy extends LengthProtocol {
@@ -890,10 +891,10 @@ describe('close inside a callback', () => {
             at('packet', args[0])
             return super.packet(...args)
           }
-          onConnect(c: Connection): void {
+          onConnect(c: AnyConnection): void {
             at('pOnConnect', c)
           }
-          onClose(c: Connection): void {
+          onClose(c: AnyConnection): void {
             at('pOnClose', c)
           }
         }
@@ -1290,7 +1291,7 @@ describe('idleTime', () => {
 
   it('lets the protocol’s last word out', async () => {
     class Polite extends RawProtocol {
-      onClosing(c: Connection): void {
+      onClosing(c: AnyConnection): void {
         c.sendRaw(Buffer.from('bye'))
       }
     }
@@ -1492,7 +1493,7 @@ describe('connect', () => {
     class Greeting extends RawProtocol {
       readonly handshake = true
       override unPacket(
-        c: Connection,
+        c: AnyConnection,
         buffer: Parameters<RawProtocol['unPacket']>[1],
       ): ReturnType<RawProtocol['unPacket']> {
         const packet = super.unPacket(c, buffer)
@@ -1603,7 +1604,7 @@ describe('random schedules', () => {
     let connection: AnyConnection | undefined
     /** Notes the bytes of an answer when they are given to the connection, in the order in which they must go out. */
     class Noting extends LengthProtocol {
-      override packet(c: Connection, out: Uint8Array | string): Uint8Array[] {
+      override packet(c: AnyConnection, out: Uint8Array | string): Uint8Array[] {
         const packed = super.packet(c, out)
         expected.push(Buffer.concat(packed))
         return packed
@@ -1611,7 +1612,7 @@ describe('random schedules', () => {
     }
     const handler: Handler<number> = {
       onConnect: (c) => {
-        connection = c
+        connection = c as AnyConnection
         calls.push('connect')
       },
       onMessage: (_c, _ctx, data) => {
@@ -1791,13 +1792,13 @@ describe('the optional parts of a protocol', () => {
       this.calls.push(name)
       if (this.refuses === name) throw new Error(`${name} refuses`)
     }
-    unanswered(_c: Connection, ctx: number): void {
+    unanswered(_c: AnyConnection, ctx: number): void {
       this.#note(`unanswered ${ctx}`)
     }
     onEnd(): void {
       this.#note('onEnd')
     }
-    onClosing(_c: Connection, reason: CloseReason): void {
+    onClosing(_c: AnyConnection, reason: CloseReason): void {
       this.#note(`onClosing ${reason.code}`)
     }
     onClose(): void {
@@ -1845,13 +1846,13 @@ describe('the optional parts of a protocol', () => {
     const onClose = vi.fn()
     const fake = await fakeLoop({ ...echo, onClose }, { protocol })
     const { socket, c } = fake.accept()
-    c.hold()
+    c.holdPackets()
     socket.read(frames('held'))
     socket.end()
     await settle()
     expect(socket.out).toHaveLength(0)
     expect(onClose).not.toHaveBeenCalled()
-    c.release()
+    c.releasePackets()
     await settle()
     expect(bodies(socket.out).map(String)).toEqual(['held'])
     expect(onClose).toHaveBeenCalledTimes(1)

@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { HeadParser, HttpError, type RequestHead } from '../src/protocol/http-head.js'
+import { HeadParser, HttpError, type RequestHead } from '../src/http1/head.js'
 import { RingBuffer } from '../src/ringbuffer/ring-buffer.js'
 
 const LIMITS = { maxHeaderBytes: 1024, maxHeaders: 16 }

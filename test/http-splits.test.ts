@@ -1,20 +1,25 @@
 /** However the bytes of requests are split, the HTTP plugin sees the same requests: checked on the protocol alone. */
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import type { Connection } from '../src/connection.js'
+import type { ProtocolConnection } from '../src/connection.js'
+import { HttpError } from '../src/http1/head.js'
 import { HttpProtocol } from '../src/plugins/http/http-protocol.js'
 import type { HttpOutput } from '../src/plugins/http/response.js'
-import { HttpError } from '../src/protocol/http-head.js'
 import { RingBuffer } from '../src/ringbuffer/ring-buffer.js'
 import { packetsOf } from './support/pieces.js'
 
 const OPTIONS = { maxHeaderBytes: 300, maxHeaders: 6, maxBodyBytes: 60 }
 
 /** As much of a connection as the protocol touches. */
-function fakeConnection(): Connection<HttpOutput> {
+function fakeConnection(): ProtocolConnection<HttpOutput> {
   const timer = { active: true, unref: () => timer, stop() {}, restart() {} }
   const loop = { runEvery: () => timer, connections: [] }
-  return { session: undefined, loop, close() {}, sendRaw: () => true } as unknown as Connection<HttpOutput>
+  return {
+    session: undefined,
+    loop,
+    close() {},
+    sendRaw: () => true,
+  } as unknown as ProtocolConnection<HttpOutput>
 }
 
 /** Requests as lines, ended by the status of what was refused. */

@@ -1,6 +1,11 @@
 import fc from 'fast-check'
 import { describe, expect, it, vi } from 'vitest'
-import { type Balancer, createBalancer, type LoadBalance, type LoopLoad } from '../src/loop/load-balance.js'
+import {
+  type Balancer,
+  createBalancer,
+  type LoadBalance,
+  type LoopLoad,
+} from '../src/threads/load-balance.js'
 
 const unexpected = (error: unknown): never => expect.unreachable(String(error))
 const noAddress = (): never => expect.unreachable('nobody asked for the address')

@@ -9,9 +9,11 @@
  */
 import { randomUUID } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { AnyConnection, AnyService, Connection } from '../connection.js'
+import type { AnyConnection, AnyService } from '../connection/tcp-connection.js'
+import type { Connection } from '../connection.js'
 import { type CloseReason, ErrorCode, RingloopError, toError } from '../errors.js'
 import { createLogger, type Logger } from '../log.js'
+import type { BroadcastResult, LocalBroadcastOptions, Loop } from '../loop.js'
 import {
   type Address,
   type ConnectOptions,
@@ -33,28 +35,8 @@ import { TaskQueue } from './task-queue.js'
 import { type Timer, TimingWheel } from './timing-wheel.js'
 import { type Admission, endpointText, Transport } from './transport.js'
 
-/** What a broadcast did. */
-export interface BroadcastResult {
-  /** Connections that the message was sent to. */
-  readonly sent: number
-  /** Connections above their high-water mark that it was not sent to. */
-  readonly dropped: number
-  /** Of the dropped ones, those that were closed for it. */
-  readonly closed: number
-}
-
 /** Nobody was there. @internal */
 export const NOTHING_SENT: BroadcastResult = { sent: 0, dropped: 0, closed: 0 }
-
-export interface BroadcastOptions {
-  /** What happens to a connection above its high-water mark: the message is dropped (default), or it is closed. */
-  readonly slow?: 'drop' | 'close'
-}
-
-export interface LocalBroadcastOptions<Out> extends BroadcastOptions {
-  /** Leaves out connections for which it is `false`. */
-  readonly filter?: (c: Connection<Out>) => boolean
-}
 
 /** What a server gives a loop that it makes. @internal */
 export interface LoopSetup {
@@ -72,7 +54,7 @@ const LINGER_CHECK_MS = 10
 /** A mailbox gives 64 connections a round: enough for as many as a backlog holds. */
 const MAX_ARRIVAL_ROUNDS = 1000
 
-export class EventLoop {
+export class EventLoop<Data = unknown> implements Loop<Data> {
   /** 0 … numLoops - 1. */
   readonly id: number
   /** How many loops the server has; 1 for a loop made by `new EventLoop`. */
@@ -80,7 +62,7 @@ export class EventLoop {
   /** The same on every loop of a server and on no other: names a `BroadcastChannel` on which they can talk. */
   readonly serverId: string
   /** The `data` of the options: a copy in each thread. */
-  readonly data: unknown
+  readonly data: Data
   readonly logger: Logger
   /**
    * Milliseconds since the loop was made, as of this turn. An int32, which costs no allocation and wraps after 24.8 days:
@@ -114,7 +96,7 @@ export class EventLoop {
    */
   constructor(options: LoopOptions = {}, setup?: LoopSetup) {
     this.id = setup?.id ?? 0
-    this.data = options.data
+    this.data = options.data as Data
     this.logger = createLogger(options.logger)
     this.sharedStats = setup?.stats ?? new SharedStats(1)
     this.numLoops = this.sharedStats.numLoops
@@ -145,7 +127,7 @@ export class EventLoop {
    * Every connection of this loop, accepted or made by `connect`; also one that is still connecting or closing, where
    * `connected` is `false`.
    */
-  get connections(): Iterable<AnyConnection> {
+  get connections(): Iterable<Connection<never>> {
     return this.#connections()
   }
 
@@ -164,6 +146,14 @@ export class EventLoop {
     return this.wheel.runEvery(ms, fn)
   }
 
+  addTimer(timer: Timer, ms: number): void {
+    this.wheel.add(timer, ms)
+  }
+
+  yield(): Promise<void> {
+    return nextRound()
+  }
+
   /** Calls `fn` at the end of this turn, before its output is flushed; outside a turn, soon. What it throws is logged. */
   queueInLoop(fn: () => void): void {
     this.#tasks.push(fn)
@@ -180,10 +170,10 @@ export class EventLoop {
    * cannot be reached, the handshake fails, or `timeout` is over, and with `ERR_RINGLOOP_CLOSED` on a stopped loop.
    * The addresses of a host name are tried one after another.
    */
-  async connect<Ctx = undefined, Out = Uint8Array | string>(
+  async connect<Ctx = undefined, Out = Uint8Array | string, State = unknown>(
     address: Address,
-    options: ConnectOptions<Ctx, Out>,
-  ): Promise<Connection<Out>> {
+    options: ConnectOptions<Ctx, Out, State>,
+  ): Promise<Connection<Out, State>> {
     const protocol = options.protocol ?? (new RawProtocol() as unknown as Protocol<Ctx, Out>)
     const service = createService(options.handler, protocol, options)
     const timeout = wholeNumber('timeout', options.timeout, DEFAULT_CONNECT_TIMEOUT, 1)
@@ -197,7 +187,13 @@ export class EventLoop {
       for (const endpoint of await resolveEndpoint(wanted, false)) {
         if (this.stopping) throw new RingloopError(ErrorCode.CLOSED, 'the loop is stopped')
         try {
-          return await this.#connectTo(transport, endpoint, { ...settings, tls }, service, timeout)
+          return (await this.#connectTo(
+            transport,
+            endpoint,
+            { ...settings, tls },
+            service,
+            timeout,
+          )) as Connection<Out, State>
         } catch (error) {
           failure = error
         }
@@ -221,7 +217,7 @@ export class EventLoop {
         c.abort({ code: 'network-error', message: `not ready within ${timeout} ms` })
       })
       timer.stop()
-      const c: Connection<Out> = transport.connect(endpoint, settings, service, {
+      const c: AnyConnection = transport.connect(endpoint, settings, service, {
         resolve: () => {
           timer.stop()
           resolve(c)
@@ -343,9 +339,9 @@ export class EventLoop {
     // A handler that stops its loop is not to find its connection closed under it.
     await nextRound()
     if (drain > 0) await this.#drain(drain)
-    for (const c of this.connections) c.beginClose(STOPPED)
+    for (const c of this.#connections()) c.beginClose(STOPPED)
     this.#runTurn()
-    for (const c of this.connections) c.abort(STOPPED)
+    for (const c of this.#connections()) c.abort(STOPPED)
     this.#transport.refuse()
     this.#runTurn()
     await this.#callOnStop()
@@ -391,7 +387,7 @@ export class EventLoop {
       await nextRound()
     }
     for (let round = 0; round < 2; round++) await nextRound()
-    for (const c of this.connections) c.drain(STOPPED)
+    for (const c of this.#connections()) c.drain(STOPPED)
     if (this.#size === 0) return
     await new Promise<void>((resolve) => {
       this.#whenEmpty = resolve

@@ -3,11 +3,18 @@
  * in the poller's out slab, and flushes it with one write per connection. One per loop, and a second one when a loop
  * with the native poller makes a TLS connection. The loop's thread only.
  */
-import { type AnyConnection, type AnyService, Connection, Flag, type Opening } from '../connection.js'
+import {
+  type AnyConnection,
+  type AnyService,
+  Flag,
+  type Opening,
+  TcpConnection,
+} from '../connection/tcp-connection.js'
 import type { CloseReason } from '../errors.js'
+import type { BroadcastResult, LocalBroadcastOptions } from '../loop.js'
 import { RingBufferPool } from '../ringbuffer/pool.js'
 import { RingBuffer } from '../ringbuffer/ring-buffer.js'
-import type { BroadcastResult, EventLoop, LocalBroadcastOptions } from './event-loop.js'
+import type { EventLoop } from './event-loop.js'
 import {
   ACCEPT_RETRY_MS,
   type ConnectOptions,
@@ -350,7 +357,7 @@ export class Transport implements PollerSink {
   // ---- life --------------------------------------------------------------------------------------------------------
 
   #add(slot: number, service: AnyService, flags: number): AnyConnection {
-    const c = new Connection(this, service, slot, this.loop.nextConnectionId(), flags)
+    const c = new TcpConnection(this, service, slot, this.loop.nextConnectionId(), flags)
     while (this.#connections.length <= slot) this.#connections.push(undefined)
     this.#connections[slot] = c
     this.#size++

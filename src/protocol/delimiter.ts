@@ -1,5 +1,5 @@
 /** Packets that end with a sequence of bytes. `c.session` is how far the unfinished packet has been searched. */
-import type { Connection } from '../connection.js'
+import type { ProtocolConnection } from '../connection.js'
 import { ErrorCode, ProtocolError, RingloopError } from '../errors.js'
 import { wholeNumber } from '../options.js'
 import type { RingBuffer } from '../ringbuffer/ring-buffer.js'
@@ -48,11 +48,11 @@ export class DelimiterProtocol implements Protocol {
     this.maxPacket = wholeNumber('maxPacket', options.maxPacket, DEFAULT_MAX_PACKET)
   }
 
-  onConnect(c: Connection): void {
+  onConnect(c: ProtocolConnection): void {
     c.session = 0
   }
 
-  unPacket(c: Connection, buffer: RingBuffer): Packet | undefined {
+  unPacket(c: ProtocolConnection, buffer: RingBuffer): Packet | undefined {
     if (buffer.isEmpty) return undefined
     const found = buffer.indexOf(this.#needle, c.session as number)
     if (found === -1) {
@@ -69,13 +69,13 @@ export class DelimiterProtocol implements Protocol {
     return this.cut
   }
 
-  packet(_c: Connection, out: Uint8Array | string): Packed {
+  packet(_c: ProtocolConnection, out: Uint8Array | string): Packed {
     const bytes = typeof out === 'string' ? Buffer.from(out) : out
     return this.#suffix.length === 0 ? bytes : [bytes, this.#suffix]
   }
 
   packetInto(
-    _c: Connection,
+    _c: ProtocolConnection,
     out: Uint8Array | string,
     _ctx: undefined,
     target: Buffer,

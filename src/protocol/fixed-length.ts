@@ -1,5 +1,5 @@
 /** Packets of one length. Keeps no state. */
-import type { Connection } from '../connection.js'
+import type { ProtocolConnection } from '../connection.js'
 import { ErrorCode, RingloopError } from '../errors.js'
 import { wholeNumber } from '../options.js'
 import type { RingBuffer } from '../ringbuffer/ring-buffer.js'
@@ -33,14 +33,14 @@ export class FixedLengthProtocol implements Protocol {
     }
   }
 
-  unPacket(_c: Connection, buffer: RingBuffer): Packet | undefined {
+  unPacket(_c: ProtocolConnection, buffer: RingBuffer): Packet | undefined {
     if (buffer.length < this.#length) return undefined
     this.#packet.data = buffer.take(this.#length)
     return this.#packet
   }
 
   /** Throws `ERR_RINGLOOP_PACKET` for an answer of another length. */
-  packet(_c: Connection, out: Uint8Array | string): Packed {
+  packet(_c: ProtocolConnection, out: Uint8Array | string): Packed {
     const bytes = typeof out === 'string' ? Buffer.from(out) : out
     if (bytes.length === this.#length) return bytes
     throw new RingloopError(
@@ -50,7 +50,7 @@ export class FixedLengthProtocol implements Protocol {
   }
 
   packetInto(
-    _c: Connection,
+    _c: ProtocolConnection,
     out: Uint8Array | string,
     _ctx: undefined,
     target: Buffer,
@@ -60,7 +60,7 @@ export class FixedLengthProtocol implements Protocol {
     return out.length > target.length - offset ? -1 : writeInto(target, offset, out)
   }
 
-  broadcast(out: Uint8Array | string): (c: Connection) => Packed {
+  broadcast(out: Uint8Array | string): (c: ProtocolConnection) => Packed {
     return (c) => this.packet(c, out)
   }
 }

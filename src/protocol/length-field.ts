@@ -1,5 +1,5 @@
 /** Packets that say their length in a field of their header. Keeps no state: the field is read again while bytes are missing. */
-import type { Connection } from '../connection.js'
+import type { ProtocolConnection } from '../connection.js'
 import { ErrorCode, ProtocolError, RingloopError } from '../errors.js'
 import { wholeNumber } from '../options.js'
 import type { RingBuffer } from '../ringbuffer/ring-buffer.js'
@@ -63,7 +63,7 @@ export class LengthFieldProtocol implements Protocol {
     if (options.prefix !== undefined) this.#lead.set(options.prefix.subarray(0, this.#strip))
   }
 
-  unPacket(_c: Connection, buffer: RingBuffer): Packet | undefined {
+  unPacket(_c: ProtocolConnection, buffer: RingBuffer): Packet | undefined {
     const fieldEnd = this.#offset + this.#size
     if (buffer.length < fieldEnd) return undefined
     const value = this.#readLength(buffer)
@@ -81,7 +81,7 @@ export class LengthFieldProtocol implements Protocol {
   }
 
   /** Throws `ERR_RINGLOOP_PACKET` for an answer whose length the field cannot hold. */
-  packet(_c: Connection, out: Uint8Array | string): Packed {
+  packet(_c: ProtocolConnection, out: Uint8Array | string): Packed {
     const payload = typeof out === 'string' ? Buffer.byteLength(out) : out.length
     const frame = Buffer.allocUnsafe(this.#strip + payload)
     writeInto(frame, this.#strip, out)
@@ -90,7 +90,7 @@ export class LengthFieldProtocol implements Protocol {
   }
 
   packetInto(
-    _c: Connection,
+    _c: ProtocolConnection,
     out: Uint8Array | string,
     _ctx: undefined,
     target: Buffer,
@@ -102,7 +102,7 @@ export class LengthFieldProtocol implements Protocol {
     return length
   }
 
-  broadcast(out: Uint8Array | string): (c: Connection) => Packed {
+  broadcast(out: Uint8Array | string): (c: ProtocolConnection) => Packed {
     let packed: Packed | undefined
     return (c) => {
       packed ??= this.packet(c, out)

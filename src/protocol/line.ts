@@ -1,5 +1,5 @@
 /** Lines of text. `c.session` is how far the unfinished line has been searched. */
-import type { Connection } from '../connection.js'
+import type { ProtocolConnection } from '../connection.js'
 import { ErrorCode, RingloopError } from '../errors.js'
 import type { RingBuffer } from '../ringbuffer/ring-buffer.js'
 import { DelimiterProtocol } from './delimiter.js'
@@ -32,7 +32,7 @@ export class LineProtocol extends DelimiterProtocol {
     super(maxPacket === undefined ? { delimiter: newline } : { delimiter: newline, maxPacket })
   }
 
-  override unPacket(c: Connection, buffer: RingBuffer): Packet | undefined {
+  override unPacket(c: ProtocolConnection, buffer: RingBuffer): Packet | undefined {
     if (buffer.isEmpty) return undefined
     const found = buffer.indexOf(LF, c.session as number)
     const end = found === -1 ? buffer.length : found

@@ -1,8 +1,8 @@
 /**
  * The protocol seam: how bytes become packets and answers become bytes. One protocol object serves all connections of
- * a loop; what it must remember of one connection it keeps in `c.session`. Runs on the loop's thread only.
+ * a loop; what it must remember of one connection it keeps in `c.session`, of the type `Session`. Runs on the loop's thread only.
  */
-import type { Connection } from '../connection.js'
+import type { ProtocolConnection } from '../connection.js'
 import type { CloseReason } from '../errors.js'
 import type { RingBuffer } from '../ringbuffer/ring-buffer.js'
 
@@ -17,8 +17,13 @@ export interface Packet<Ctx = undefined> {
 /** Bytes ready for the wire, in one piece or several. */
 export type Packed = Uint8Array | readonly Uint8Array[]
 
+/** Packs one message for each of many connections; `undefined` leaves one out. Parameters compare as those of methods do. */
+export type BroadcastPacker<Out, Session> = {
+  pack(c: ProtocolConnection<Out, Session>): Packed | undefined
+}['pack']
+
 /** Cuts packets out of a connection's bytes, and packs answers. */
-export interface Protocol<Ctx = undefined, Out = Uint8Array | string> {
+export interface Protocol<Ctx = undefined, Out = Uint8Array | string, Session = unknown> {
   /**
    * Called while it returns packets; `undefined` says "not yet": it is called again when more bytes have come.
    * An empty packet is legal. It takes what it returns out of `buffer` (`retrieve`, `read`, …) and leaves the rest;
@@ -26,50 +31,56 @@ export interface Protocol<Ctx = undefined, Out = Uint8Array | string> {
    * It may answer by itself with `c.sendRaw`, and may `c.close()`. A {@link ProtocolError} thrown here closes the
    * connection with its message as the reason.
    */
-  unPacket(c: Connection<Out>, buffer: RingBuffer): Packet<Ctx> | undefined
+  unPacket(c: ProtocolConnection<Out, Session>, buffer: RingBuffer): Packet<Ctx> | undefined
 
   /**
    * Makes the bytes of an answer (`ctx` is that of the packet being answered) or of a `send` (`ctx` absent).
    * The loop has copied or written the bytes when the call that needed them returns, so they may be reused.
    */
-  packet(c: Connection<Out>, out: Out, ctx?: Ctx): Packed
+  packet(c: ProtocolConnection<Out, Session>, out: Out, ctx?: Ctx): Packed
 
   /**
    * Optional, the fast way for answers and sends: writes `out` straight behind what the loop has gathered, at
    * `target[offset…]`, and returns how many bytes it wrote, or -1 to be asked through {@link packet} instead (also when
    * fewer than the needed bytes are left in `target`).
    */
-  packetInto?(c: Connection<Out>, out: Out, ctx: Ctx | undefined, target: Buffer, offset: number): number
+  packetInto?(
+    c: ProtocolConnection<Out, Session>,
+    out: Out,
+    ctx: Ctx | undefined,
+    target: Buffer,
+    offset: number,
+  ): number
 
   /**
    * Optional: the handler answered the packet of `ctx` with nothing, at once or by its promise. For a protocol in which
    * every packet needs an answer. Not called where `ctx` is `undefined`.
    */
-  unanswered?(c: Connection<Out>, ctx: Ctx): void
+  unanswered?(c: ProtocolConnection<Out, Session>, ctx: Ctx): void
 
   /**
    * Optional: called once per loop for a broadcast, returns what packs `out` for each connection (so that framing and
    * compression are done once), or `undefined` for a connection that is to be left out.
    */
-  broadcast?(out: Out): (c: Connection<Out>) => Packed | undefined
+  broadcast?(out: Out): BroadcastPacker<Out, Session>
 
   /** A connection was accepted or connected: make its `c.session` here. */
-  onConnect?(c: Connection<Out>): void
+  onConnect?(c: ProtocolConnection<Out, Session>): void
 
   /** The write buffer fell below the low-water mark after it was above the high one; called before the handler's. */
-  onDrain?(c: Connection<Out>): void
+  onDrain?(c: ProtocolConnection<Out, Session>): void
 
   /** The peer ended its side, or is gone: no more bytes will come. It is closed once what has come is answered. */
-  onEnd?(c: Connection<Out>): void
+  onEnd?(c: ProtocolConnection<Out, Session>): void
 
   /**
    * This side is about to end the connection, by `close`, after an error, or because the server stops: a last word can
    * go out with `c.sendRaw`. Not a place to call `c.close`.
    */
-  onClosing?(c: Connection<Out>, reason: CloseReason): void
+  onClosing?(c: ProtocolConnection<Out, Session>, reason: CloseReason): void
 
   /** The connection ended; called before the handler's `onClose`, also where the handshake never ended. */
-  onClose?(c: Connection<Out>, reason: CloseReason): void
+  onClose?(c: ProtocolConnection<Out, Session>, reason: CloseReason): void
 
   /** `true`: the handler's `onConnect` waits until the protocol calls `c.established()`. Default `false`. */
   readonly handshake?: boolean

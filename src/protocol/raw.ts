@@ -1,5 +1,5 @@
 /** The default protocol: what one read brought is one packet, what is returned goes out as it is. Keeps no state. */
-import type { Connection } from '../connection.js'
+import type { ProtocolConnection } from '../connection.js'
 import { ErrorCode, RingloopError } from '../errors.js'
 import type { RingBuffer } from '../ringbuffer/ring-buffer.js'
 import type { Packed, Packet, Protocol } from './protocol.js'
@@ -21,7 +21,7 @@ export class RawProtocol implements Protocol {
     this.borrow = options.borrow === true
   }
 
-  unPacket(_c: Connection, buffer: RingBuffer): Packet | undefined {
+  unPacket(_c: ProtocolConnection, buffer: RingBuffer): Packet | undefined {
     if (buffer.isEmpty) return undefined
     if (this.borrow) {
       this.#packet.data = buffer.peekAll()
@@ -32,12 +32,12 @@ export class RawProtocol implements Protocol {
     return this.#packet
   }
 
-  packet(_c: Connection, out: Uint8Array | string): Packed {
+  packet(_c: ProtocolConnection, out: Uint8Array | string): Packed {
     return bytesOf(out)
   }
 
   packetInto(
-    _c: Connection,
+    _c: ProtocolConnection,
     out: Uint8Array | string,
     _ctx: undefined,
     target: Buffer,

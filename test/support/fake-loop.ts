@@ -1,9 +1,9 @@
 /** An event loop on a fake poller, for tests of the connection's states without a system. */
 import { vi } from 'vitest'
-import type { AnyConnection } from '../../src/connection.js'
+import type { AnyConnection } from '../../src/connection/tcp-connection.js'
 import type { Handler } from '../../src/handler.js'
 import { EventLoop } from '../../src/loop/event-loop.js'
-import { SharedAdmission } from '../../src/loop/serving.js'
+import { SharedAdmission } from '../../src/loop/listen.js'
 import { SharedStats } from '../../src/loop/stats.js'
 import { type ConnectionLimits, createService } from '../../src/options.js'
 import type { Protocol } from '../../src/protocol/protocol.js'

@@ -1,5 +1,5 @@
 /** A length-prefixed protocol for tests: 4 bytes big-endian, then as many bytes; `ctx` counts the packets. */
-import type { Connection } from '../../src/connection.js'
+import type { ProtocolConnection } from '../../src/connection.js'
 import { ProtocolError } from '../../src/errors.js'
 import type { Packet, Protocol } from '../../src/protocol/protocol.js'
 import type { RingBuffer } from '../../src/ringbuffer/ring-buffer.js'
@@ -10,7 +10,7 @@ const MAX_LENGTH = 64 * 1024 * 1024
 export class LengthProtocol implements Protocol<number, Uint8Array | string> {
   #count = 0
 
-  unPacket(_c: Connection, buffer: RingBuffer): Packet<number> | undefined {
+  unPacket(_c: ProtocolConnection, buffer: RingBuffer): Packet<number> | undefined {
     if (buffer.length < HEADER) return undefined
     const length = buffer.peekUint32()
     if (length > MAX_LENGTH) throw new ProtocolError(`a packet of ${length} bytes`)
@@ -19,7 +19,7 @@ export class LengthProtocol implements Protocol<number, Uint8Array | string> {
     return { ctx: ++this.#count, data: buffer.take(length) }
   }
 
-  packet(_c: Connection, out: Uint8Array | string): Uint8Array[] {
+  packet(_c: ProtocolConnection, out: Uint8Array | string): Uint8Array[] {
     const bytes = Buffer.from(out as string)
     const header = Buffer.alloc(HEADER)
     header.writeUInt32BE(bytes.length)

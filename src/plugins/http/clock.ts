@@ -2,7 +2,7 @@
  * What all HTTP connections of a protocol on one loop share: the Date field, the heads of plain answers, and the sweep
  * that finds who has waited too long. One timer in all; a request only notes when it came.
  */
-import type { Connection, EventLoop, Timer } from '../../index.js'
+import type { Loop, ProtocolConnection, Timer } from '../../index.js'
 import type { HttpOutput } from './response.js'
 
 const MAX_PERIOD = 500
@@ -11,14 +11,14 @@ const MIN_PERIOD = 20
 const SWEEPS = 4
 
 // biome-ignore lint/suspicious/noExplicitAny: the loop has connections of other protocols too
-type Sweep = (c: Connection<any>, now: number) => void
+type Sweep = (c: ProtocolConnection<any>, now: number) => void
 
 export class HttpClock {
   /** Milliseconds on a clock of its own; as old as the last sweep. */
   now = 0
   /** A time-out that is over by this clock and this much more is over. */
   readonly period: number
-  readonly #loop: EventLoop
+  readonly #loop: Loop
   readonly #sweep: Sweep
   #timer: Timer | undefined
   #open = 0
@@ -26,7 +26,7 @@ export class HttpClock {
   #textHead: Buffer = Buffer.alloc(0)
   #textLength = -1
 
-  constructor(loop: EventLoop, timeouts: readonly number[], sweep: Sweep) {
+  constructor(loop: Loop, timeouts: readonly number[], sweep: Sweep) {
     const shortest = Math.min(...timeouts.filter((ms) => ms > 0))
     this.period = Math.max(MIN_PERIOD, Math.min(MAX_PERIOD, Math.floor(shortest / SWEEPS)))
     this.#loop = loop
@@ -78,6 +78,6 @@ export class HttpClock {
     this.#read()
     const { now } = this
     if (now - before > 2 * this.period) return
-    for (const c of this.#loop.connections as Iterable<Connection<HttpOutput>>) this.#sweep(c, now)
+    for (const c of this.#loop.connections as Iterable<ProtocolConnection<HttpOutput>>) this.#sweep(c, now)
   }
 }

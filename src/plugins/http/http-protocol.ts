@@ -6,15 +6,16 @@ import {
   type CloseReason,
   type Connection,
   ErrorCode,
-  type EventLoop,
   errorResponse,
   type Handler,
   HeadMemo,
   HeadParser,
   HttpError,
+  type Loop,
   type Packed,
   type Packet,
   type Protocol,
+  type ProtocolConnection,
   type RequestHead,
   type RingBuffer,
   RingloopError,
@@ -40,7 +41,7 @@ const FIRST_NON_ASCII = 0x80
 const OWN_FIELDS = 256
 const MAX_UTF8_BYTES = 3
 
-type Client = Connection<HttpOutput>
+type Client = ProtocolConnection<HttpOutput>
 
 /**
  * Serves HTTP/1.1 and 1.0, kept alive and pipelined.
@@ -56,7 +57,7 @@ export class HttpProtocol implements Protocol<HttpRequest, HttpOutput> {
   /** With `streamBody` a body goes on coming in while its request is being answered. */
   readonly multiplexed: boolean
   readonly #settings: HttpSettings
-  readonly #clocks: WeakMap<EventLoop, HttpClock> = new WeakMap()
+  readonly #clocks: WeakMap<Loop, HttpClock> = new WeakMap()
   readonly #memo: HeadMemo = new HeadMemo()
   readonly #packet: { ctx: HttpRequest; data: Buffer } = { ctx: undefined as never, data: EMPTY }
   #lastHead: RequestHead | undefined
@@ -108,19 +109,25 @@ export class HttpProtocol implements Protocol<HttpRequest, HttpOutput> {
       return plan.body.length === 0 ? head : [head, asBytes(plan.body)]
     }
     s.outgoing = plan.stream[Symbol.asyncIterator]()
-    c.hold(!this.multiplexed)
+    if (this.multiplexed) c.holdEnd()
+    else c.holdPackets()
     this.#sendStream(c, s, s.outgoing, plan).then(
-      () => c.release(!this.multiplexed),
+      () => this.#streamSent(c),
       (error) => {
         c.loop.logger.error(
           { err: error, peer: c.peerAddr },
           'the body of an answer failed; its connection is closed',
         )
         c.close({ code: 'handler-error', message: `the body of an answer failed: ${error}`, error })
-        c.release(!this.multiplexed)
+        this.#streamSent(c)
       },
     )
     return Buffer.from(plan.head, 'latin1')
+  }
+
+  #streamSent(c: Client): void {
+    if (this.multiplexed) c.releaseEnd()
+    else c.releasePackets()
   }
 
   packetInto(
@@ -180,7 +187,7 @@ export class HttpProtocol implements Protocol<HttpRequest, HttpOutput> {
     endIterator(s.outgoing)
   }
 
-  #clockOf(loop: EventLoop): HttpClock {
+  #clockOf(loop: Loop): HttpClock {
     let clock = this.#clocks.get(loop)
     if (clock === undefined) {
       const { headersTimeout, bodyTimeout, keepAliveTimeout } = this.#settings

@@ -1,5 +1,5 @@
 /** What the protocol remembers of one connection: the request under way, the body that comes in, the one that goes out. */
-import type { Connection, HeadParser } from '../../index.js'
+import type { HeadParser, ProtocolConnection } from '../../index.js'
 import type { BodyReader } from './body-reader.js'
 import { type BodySource, BodyStream } from './body-stream.js'
 import type { HttpClock } from './clock.js'
@@ -38,13 +38,13 @@ export class HttpSession {
     this.since = clock.now
   }
 
-  sendContinue(c: Connection<HttpOutput>): void {
+  sendContinue(c: ProtocolConnection<HttpOutput>): void {
     if (!this.owesContinue) return
     this.owesContinue = false
     c.sendRaw(CONTINUE)
   }
 
-  openStream(c: Connection<HttpOutput>): BodyStream {
+  openStream(c: ProtocolConnection<HttpOutput>): BodyStream {
     const source: BodySource = {
       begin: () => this.sendContinue(c),
       pause: () => c.pause(),

@@ -2,7 +2,7 @@
  * A client of several servers that do the same. It chooses one for each request, leaves out those that fail, and asks
  * them again after a pause. All methods are to be called on the thread that made it.
  */
-import { ErrorCode, EventLoop, type Logger, RingloopError, type Timer } from '../../index.js'
+import { ErrorCode, EventLoop, type Logger, type Loop, RingloopError, type Timer } from '../../index.js'
 import type { IipBody } from './body.js'
 import { IipClient, type IipClientOptions } from './client.js'
 import type { RequestData, RequestOptions } from './client-call.js'
@@ -127,7 +127,7 @@ export class IipBalancer {
   readonly #maxFailures: number
   readonly #pause: number
   readonly #timeout: number
-  readonly #loop: EventLoop
+  readonly #loop: Loop
   readonly #ownsLoop: boolean
   readonly #logger: Logger
   #backends: Backend[] = []
@@ -387,7 +387,7 @@ function mayRepeat(error: unknown, data: RequestData | undefined, options: Balan
 }
 
 /** Its pending requests may still be answered. */
-async function closeWhenDone(client: IipClient, loop: EventLoop): Promise<void> {
+async function closeWhenDone(client: IipClient, loop: Loop): Promise<void> {
   while (client.pending > 0) await new Promise<void>((resolve) => loop.runAfter(50, resolve))
   await client.close()
 }

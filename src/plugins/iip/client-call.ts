@@ -2,7 +2,7 @@
  * One request of a client, from the call to the moment its promise settles, which happens exactly once. It outlives that
  * moment where its answer is still to come: the answer is then taken off the wire and dropped.
  */
-import type { EventLoop, Timer } from '../../index.js'
+import type { Loop, Timer } from '../../index.js'
 import { Assembly } from './assembly.js'
 import type { BodyOwner, IipBody } from './body.js'
 import { IipError, IipErrorCode } from './errors.js'
@@ -56,7 +56,7 @@ export class Call {
   }
 
   /** Starts what may end it early. */
-  watch(loop: EventLoop, timeout: number, signal: AbortSignal | undefined): void {
+  watch(loop: Loop, timeout: number, signal: AbortSignal | undefined): void {
     if (signal !== undefined) {
       if (signal.aborted) {
         this.fail(signal.reason)

@@ -9,6 +9,7 @@ import {
   ErrorCode,
   type Packed,
   type Protocol,
+  type ProtocolConnection,
   type RingBuffer,
   RingloopError,
 } from '../../index.js'
@@ -96,7 +97,7 @@ export class ClientChannel {
 }
 
 export class ClientConnection implements BodyOwner {
-  readonly #c: Connection<Call>
+  readonly #c: ProtocolConnection<Call>
   readonly #limits: ClientLimits
   readonly #pool: Pool
   readonly #reader = new FrameReader(Status.RESPONSE_FIRST, this)
@@ -122,7 +123,7 @@ export class ClientConnection implements BodyOwner {
   #unread = 0
   #paused = false
 
-  constructor(c: Connection<Call>, limits: ClientLimits, pool: Pool) {
+  constructor(c: ProtocolConnection<Call>, limits: ClientLimits, pool: Pool) {
     this.#c = c
     this.#limits = limits
     this.#pool = pool
@@ -441,15 +442,21 @@ export class ClientProtocol implements Protocol<undefined, Call> {
     this.#pool = pool
   }
 
-  onConnect(c: Connection<Call>): void {
+  onConnect(c: ProtocolConnection<Call>): void {
     c.session = new ClientConnection(c, this.#limits, this.#pool)
   }
 
-  unPacket(c: Connection<Call>, buffer: RingBuffer): undefined {
+  unPacket(c: ProtocolConnection<Call>, buffer: RingBuffer): undefined {
     connectionOf(c).read(buffer)
   }
 
-  packetInto(_c: Connection<Call>, call: Call, _ctx: undefined, target: Buffer, offset: number): number {
+  packetInto(
+    _c: ProtocolConnection<Call>,
+    call: Call,
+    _ctx: undefined,
+    target: Buffer,
+    offset: number,
+  ): number {
     const { path } = call
     const data = call.data as Uint8Array
     const size = path.length + MIN_HEADER - 1
@@ -459,17 +466,17 @@ export class ClientProtocol implements Protocol<undefined, Call> {
     return size + data.length
   }
 
-  packet(_c: Connection<Call>, call: Call): Packed {
+  packet(_c: ProtocolConnection<Call>, call: Call): Packed {
     return packets(Status.REQUEST_FIRST, call.path, call.channel, call.data as Uint8Array)
   }
 
-  onClose(c: Connection<Call>, reason: CloseReason): void {
+  onClose(c: ProtocolConnection<Call>, reason: CloseReason): void {
     connectionOf(c).ended(reason)
   }
 }
 
 export function connectionOf(c: Connection<Call>): ClientConnection {
-  return c.session as ClientConnection
+  return (c as ProtocolConnection<Call>).session as ClientConnection
 }
 
 function channelId(answer: Buffer): number | undefined {

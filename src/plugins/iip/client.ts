@@ -12,6 +12,7 @@ import {
   ErrorCode,
   EventLoop,
   type LoggerOption,
+  type Loop,
   type PollerOption,
   RingloopError,
   type Timer,
@@ -59,7 +60,7 @@ export interface IipClientOptions {
   /** The options of `tls.connect`, or `true`. The server's certificate is verified unless told otherwise. */
   readonly tls?: ConnectOptions['tls']
   /** The loop that it runs on, such as `connection.loop` in a handler. Default: one of its own in this thread. */
-  readonly loop?: EventLoop
+  readonly loop?: Loop
   /** Of its own loop. */
   readonly poller?: PollerOption
   /** Of its own loop. */
@@ -77,7 +78,7 @@ interface Settings extends ClientLimits {
 export class IipClient {
   readonly #options: IipClientOptions
   readonly #settings: Settings
-  readonly #loop: EventLoop
+  readonly #loop: Loop
   readonly #ownsLoop: boolean
   readonly #protocol: ClientProtocol
   readonly #connections: ClientConnection[] = []

@@ -14,7 +14,7 @@ import {
 import { NO_RESPONSE } from './errors.js'
 import { LAST, MIN_HEADER, ONLY, packetCount, packets, putHeader, Status } from './frame.js'
 import { PathCache } from './path.js'
-import type { IipConnection, IipOut, IipRequest } from './request.js'
+import type { IipConnection, IipOut, IipProtocolConnection, IipRequest } from './request.js'
 import { ServerSession, type SessionLimits } from './server-session.js'
 import { wholeNumber } from './whole-number.js'
 
@@ -58,24 +58,24 @@ export class IipProtocol implements Protocol<IipRequest, IipOut> {
     }
   }
 
-  onConnect(c: IipConnection): void {
+  onConnect(c: IipProtocolConnection): void {
     c.session = new ServerSession(c, this.#limits, this.#paths)
   }
 
-  onEnd(c: IipConnection): void {
+  onEnd(c: IipProtocolConnection): void {
     sessionOf(c).end()
   }
 
-  onClose(c: IipConnection, reason: CloseReason): void {
+  onClose(c: IipProtocolConnection, reason: CloseReason): void {
     sessionOf(c).close(new RingloopError(ErrorCode.CLOSED, reason.message, reason.error))
   }
 
-  unPacket(c: IipConnection, buffer: RingBuffer): Packet<IipRequest> | undefined {
+  unPacket(c: IipProtocolConnection, buffer: RingBuffer): Packet<IipRequest> | undefined {
     return sessionOf(c).next(buffer)
   }
 
   packetInto(
-    _c: IipConnection,
+    _c: IipProtocolConnection,
     out: IipOut,
     ctx: IipRequest | undefined,
     target: Buffer,
@@ -94,7 +94,7 @@ export class IipProtocol implements Protocol<IipRequest, IipOut> {
     return dataAt + length - offset
   }
 
-  packet(_c: IipConnection, out: IipOut, ctx?: IipRequest): Packed {
+  packet(_c: IipProtocolConnection, out: IipOut, ctx?: IipRequest): Packed {
     if (ctx === undefined) throw onlyAnswers()
     const given = typeof out === 'string' ? Buffer.from(out) : out
     const data = given.length === 0 ? NO_RESPONSE : given
@@ -106,14 +106,14 @@ export class IipProtocol implements Protocol<IipRequest, IipOut> {
   }
 
   /** Every request needs an answer: the peer pairs them by their order alone. */
-  unanswered(c: IipConnection, ctx: IipRequest): void {
+  unanswered(c: IipProtocolConnection, ctx: IipRequest): void {
     c.sendRaw(this.packet(c, NO_RESPONSE, ctx))
   }
 }
 
 /** @internal */
 export function sessionOf(c: IipConnection): ServerSession {
-  return c.session as ServerSession
+  return (c as IipProtocolConnection).session as ServerSession
 }
 
 function copy(data: Uint8Array, target: Buffer, at: number): number {

@@ -1,5 +1,5 @@
 /** A request as handlers see it: the `ctx` of an IIP packet. It belongs to the loop's thread and is never reused. */
-import type { Connection } from '../../index.js'
+import type { Connection, ProtocolConnection } from '../../index.js'
 import type { IipBody } from './body.js'
 import type { ParsedPath } from './path.js'
 import type { PathStatistics } from './router-statistics.js'
@@ -9,6 +9,8 @@ import type { ServerChannel, ServerSession } from './server-session.js'
 export type IipOut = Uint8Array | string
 
 export type IipConnection = Connection<IipOut>
+/** The same, as the protocol sees it. */
+export type IipProtocolConnection = ProtocolConnection<IipOut>
 
 export class IipRequest {
   /** The whole body, the handler's own; empty for a streaming handler. */

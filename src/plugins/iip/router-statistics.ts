@@ -3,7 +3,7 @@
  * put to all loops of the server over a `BroadcastChannel`, and their numbers are summed.
  */
 import { BroadcastChannel } from 'node:worker_threads'
-import type { EventLoop } from '../../index.js'
+import type { Loop } from '../../index.js'
 import { goJson } from './errors.js'
 import { sessionOf } from './protocol.js'
 import type { IipConnection, IipRequest } from './request.js'
@@ -99,7 +99,7 @@ export class RouterStatistics {
   /** Of connections that are closed. */
   readonly #past = new Count()
   readonly #pending = new Map<number, Pending>()
-  #loop: EventLoop | undefined
+  #loop: Loop | undefined
   #bus: BroadcastChannel | undefined
   #questions = 0
 
@@ -113,7 +113,7 @@ export class RouterStatistics {
     this.#paths.delete(path)
   }
 
-  start(loop: EventLoop): void {
+  start(loop: Loop): void {
     this.#loop = loop
     if (loop.numLoops === 1) return
     this.#bus = new BroadcastChannel(`ringloop-iip-${loop.serverId}`)

@@ -7,8 +7,8 @@
 import {
   type CloseReason,
   ErrorCode,
-  type EventLoop,
   type Handler,
+  type Loop,
   ProtocolError,
   RingloopError,
 } from '../../index.js'
@@ -137,7 +137,7 @@ export class IipRouter implements Handler<IipRequest, IipOut> {
   }
 
   /** @internal */
-  onStart(loop: EventLoop): void {
+  onStart(loop: Loop): void {
     this.#statistics?.start(loop)
   }
 

@@ -12,7 +12,7 @@ import { type BodyOwner, IipBody } from './body.js'
 import { goJson, TOO_MANY_CHANNELS } from './errors.js'
 import { checkOrder, FIRST, FrameReader, LAST, ONLY, packets, Status } from './frame.js'
 import { type ParsedPath, type PathCache, SysPath } from './path.js'
-import { type IipConnection, IipRequest } from './request.js'
+import { type IipProtocolConnection, IipRequest } from './request.js'
 import { Count } from './statistics.js'
 
 /** Up to this size a request in one packet waits in the ring until it is whole. */
@@ -75,7 +75,7 @@ export class ServerChannel {
 }
 
 export class ServerSession implements BodyOwner {
-  readonly connection: IipConnection
+  readonly connection: IipProtocolConnection
   /** Set by a router before the first packet. */
   streams: StreamLimit | undefined = undefined
   /** Of channels that were deleted. */
@@ -107,10 +107,10 @@ export class ServerSession implements BodyOwner {
   readonly #packet: { ctx: IipRequest; data: Buffer } = { ctx: undefined as never, data: NO_DATA }
   readonly #release = (): void => {
     this.#woken = false
-    this.connection.release()
+    this.connection.releasePackets()
   }
 
-  constructor(connection: IipConnection, limits: SessionLimits, paths: PathCache) {
+  constructor(connection: IipProtocolConnection, limits: SessionLimits, paths: PathCache) {
     this.connection = connection
     this.#limits = limits
     this.#paths = paths
@@ -367,7 +367,7 @@ export class ServerSession implements BodyOwner {
   #wake(): void {
     if (this.#woken) return
     this.#woken = true
-    this.connection.hold()
+    this.connection.holdPackets()
     this.connection.loop.queueInLoop(this.#release)
   }
 

@@ -3,7 +3,7 @@
  * handler's copy; what is fragmented, compressed or not yet whole goes through an `Incoming`.
  */
 import { isUtf8 } from 'node:buffer'
-import { type Connection, type Packet, ProtocolError } from '../../index.js'
+import { type Packet, type ProtocolConnection, ProtocolError } from '../../index.js'
 import type { RingBuffer } from '../../ringbuffer/ring-buffer.js'
 import { BufferOn, smallSlab } from '../../ringbuffer/slab.js'
 import { TooLong } from './deflate.js'
@@ -29,7 +29,7 @@ import type { Sender } from './sender.js'
 import { State, type WebSocketSession } from './session.js'
 import { ACCEPT, checkUtf8 } from './utf8.js'
 
-type WebSocketConnection = Connection<WebSocketOut>
+type WebSocketConnection = ProtocolConnection<WebSocketOut, WebSocketSession>
 
 const WHOLE_TEXT = FIN | Opcode.TEXT
 const WHOLE_BINARY = FIN | Opcode.BINARY
@@ -284,10 +284,10 @@ export class Receiver {
       throw inflateViolation(error as Error)
     }
     if (data !== undefined) return this.#whole(session, incoming, data)
-    c.hold()
+    c.holdPackets()
     inflater.later(payload, maxPayload, (error, message) => {
       incoming.inflated = error ?? message
-      c.release()
+      c.releasePackets()
     })
     return undefined
   }

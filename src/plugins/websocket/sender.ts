@@ -2,7 +2,7 @@
  * Frames on their way out, for all connections of one protocol object. A frame is written straight into the loop's out
  * slab where it can be; large messages that are to be compressed wait in the session's outbox, and all behind them.
  */
-import type { Connection, Packed } from '../../index.js'
+import type { Packed, ProtocolConnection } from '../../index.js'
 import { smallSlab } from '../../ringbuffer/slab.js'
 import { compress } from './deflate.js'
 import { closePayload, FIN, headerLength, MASK_LENGTH, MASKED, Opcode, RSV1, writeHeader } from './frame.js'
@@ -11,7 +11,7 @@ import { TEXT, type WebSocketContext, type WebSocketMessage, type WebSocketOut }
 import type { WebSocketSettings } from './options.js'
 import { type DeflateState, type Outgoing, State, type WebSocketSession } from './session.js'
 
-type WebSocketConnection = Connection<WebSocketOut>
+type WebSocketConnection = ProtocolConnection<WebSocketOut, WebSocketSession>
 
 /** The most bytes that a UTF-16 unit becomes. */
 const MAX_UTF8_BYTES = 3

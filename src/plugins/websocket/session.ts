@@ -2,8 +2,9 @@
  * What the protocol remembers of one connection, and what a handler can do with it beyond `send`. Kept small: an idle
  * WebSocket has this object and the text of its opening request, nothing else. The loop's thread only.
  */
-import { type Connection, ErrorCode, RingloopError } from '../../index.js'
-import type { HeaderMap, HeadParser } from '../../protocol/http-head.js'
+
+import type { HeaderMap, HeadParser } from '../../http1/head.js'
+import { type Connection, ErrorCode, type ProtocolConnection, RingloopError } from '../../index.js'
 import type { ClientHandshake } from './client-handshake.js'
 import type { Deflater, Inflater } from './deflate.js'
 import { CloseStatus, isValidCloseCode, MAX_CONTROL_PAYLOAD, Opcode } from './frame.js'
@@ -62,7 +63,7 @@ const MAX_REASON = MAX_CONTROL_PAYLOAD - 2
 
 export class WebSocketSession {
   /** @internal */
-  readonly connection: Connection<WebSocketOut>
+  readonly connection: ProtocolConnection<WebSocketOut, WebSocketSession>
   /** One of {@link State}. @internal */
   state: number = State.HANDSHAKE
   /** One of {@link Liveness}. @internal */
@@ -81,13 +82,13 @@ export class WebSocketSession {
   ending: Ending = NOT_CLOSED
 
   /** @internal */
-  constructor(connection: Connection<WebSocketOut>) {
+  constructor(connection: ProtocolConnection<WebSocketOut, WebSocketSession>) {
     this.connection = connection
   }
 
   /** @internal */
   get owner(): WebSocketProtocol {
-    return this.connection.service.protocol as unknown as WebSocketProtocol
+    return this.connection.protocol as WebSocketProtocol
   }
 
   /** `true` from `onConnect` until one side closes: messages can be sent. */
@@ -176,7 +177,7 @@ export class WebSocketSession {
 
 /** The WebSocket side of a connection under a `WebSocketProtocol`. Throws `ERR_RINGLOOP_STATE` for any other. */
 export function webSocketOf(c: Connection<never> | Connection<WebSocketOut> | Connection): WebSocketSession {
-  const { session } = c
+  const { session } = c as ProtocolConnection<never>
   if (session instanceof WebSocketSession) return session
   throw new RingloopError(ErrorCode.STATE, 'this connection does not speak WebSocket')
 }

@@ -1,5 +1,5 @@
 /** A request as hooks and handlers see it. It holds text only and may be kept. */
-import { type HeaderMap, HeadParser, type RequestHead } from '../../protocol/http-head.js'
+import { type HeaderMap, HeadParser, type RequestHead } from '../../http1/head.js'
 import { RingBuffer } from '../../ringbuffer/ring-buffer.js'
 
 /** Of no use once the WebSocket is open. */

@@ -2,8 +2,9 @@
  * WebSocket (RFC 6455, RFC 7692) as a `Protocol`: the opening handshake, then messages, then the closing handshake. One
  * object serves all connections of a loop in one role, server or client; what it knows of each is in its session.
  */
-import type { CloseReason, Connection, Packed, Packet, Protocol } from '../../index.js'
-import { errorResponse, HeadParser, HttpError, type RequestHead } from '../../protocol/http-head.js'
+
+import { errorResponse, HeadParser, HttpError, type RequestHead } from '../../http1/head.js'
+import type { CloseReason, Packed, Packet, Protocol, ProtocolConnection } from '../../index.js'
 import type { RingBuffer } from '../../ringbuffer/ring-buffer.js'
 import { ClientHandshake } from './client-handshake.js'
 import { Deflater, Inflater, ZlibQueue } from './deflate.js'
@@ -25,7 +26,7 @@ import { type Agreed, Liveness, State, WebSocketSession } from './session.js'
 import { SessionTimer } from './session-timer.js'
 import { UpgradeRequest } from './upgrade-request.js'
 
-type WebSocketConnection = Connection<WebSocketOut>
+type WebSocketConnection = ProtocolConnection<WebSocketOut, WebSocketSession>
 
 /** With which close code a connection ends that this side ends without a close handshake. */
 const STATUS_OF: Readonly<Partial<Record<CloseReason['code'], number>>> = {
@@ -189,11 +190,11 @@ export class WebSocketProtocol implements Protocol<WebSocketContext, WebSocketOu
         then(given)
         return
       }
-      connection.hold()
+      connection.holdPackets()
       given
         .then(then)
         .catch((error) => this.#hookFailed(session, error))
-        .then(() => connection.release())
+        .then(() => connection.releasePackets())
     } catch (error) {
       this.#hookFailed(session, error)
     }
@@ -319,7 +320,7 @@ export class WebSocketProtocol implements Protocol<WebSocketContext, WebSocketOu
   #startTimer(session: WebSocketSession, ms: number): void {
     session.timer ??= new SessionTimer(session)
     if (ms === Number.POSITIVE_INFINITY) session.timer.stop()
-    else session.connection.loop.wheel.add(session.timer, ms)
+    else session.connection.loop.addTimer(session.timer, ms)
   }
 
   #stopTimer(session: WebSocketSession): void {
@@ -369,7 +370,7 @@ export class WebSocketProtocol implements Protocol<WebSocketContext, WebSocketOu
   #isBusy(c: WebSocketConnection): boolean {
     if (c.paused) return true
     if (c.writeBufferLength === 0) return c.readBufferLength > 0
-    return c.loop.readClock() - c.lastActive < this.#settings.heartbeatInterval
+    return c.idleFor < this.#settings.heartbeatInterval
   }
 }
 

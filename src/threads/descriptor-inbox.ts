@@ -3,9 +3,9 @@
  * poller of which only the mailbox is used. The loop's thread only.
  */
 import assert from 'node:assert'
-import type { EventLoop } from './event-loop.js'
-import { AcceptOnlySink } from './poller/accept-only-sink.js'
-import { NativePoller } from './poller/native-poller.js'
+import type { EventLoop } from '../loop/event-loop.js'
+import { AcceptOnlySink } from '../loop/poller/accept-only-sink.js'
+import { NativePoller } from '../loop/poller/native-poller.js'
 
 export class DescriptorInbox extends AcceptOnlySink {
   readonly #loop: EventLoop

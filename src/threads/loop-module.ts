@@ -4,10 +4,10 @@
  */
 import { ErrorCode, RingloopError, toError } from '../errors.js'
 import type { Handler } from '../handler.js'
+import type { EventLoop } from '../loop/event-loop.js'
 import { checkHandler, checkProtocol } from '../options.js'
 import type { Protocol } from '../protocol/protocol.js'
 import { RawProtocol } from '../protocol/raw.js'
-import type { EventLoop } from './event-loop.js'
 
 // biome-ignore lint/suspicious/noExplicitAny: which types the module uses is known to it alone
 type Any = any

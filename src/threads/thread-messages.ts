@@ -2,9 +2,9 @@
 import type { Socket } from 'node:net'
 import type { TlsOptions } from 'node:tls'
 import type { ErrorCode } from '../errors.js'
+import type { Endpoint } from '../loop/poller/poller.js'
+import type { BroadcastOptions, BroadcastResult } from '../loop.js'
 import type { ConnectionLimits } from '../options.js'
-import type { BroadcastOptions, BroadcastResult } from './event-loop.js'
-import type { Endpoint } from './poller/poller.js'
 
 /** How a loop's connections reach it. */
 export type Intake =

@@ -3,14 +3,14 @@
  * listen by themselves. The server's thread only.
  */
 import type { Logger } from '../log.js'
+import type { Endpoint } from '../loop/poller/poller.js'
+import type { SharedStats } from '../loop/stats.js'
+import type { BroadcastOptions, BroadcastResult } from '../loop.js'
 import type { ListenSettings } from '../options.js'
+import type { IntakeChoice } from './accept-mode.js'
 import { type Acceptor, NativeAcceptor, Placement, TransferAcceptor } from './acceptor.js'
-import type { BroadcastOptions, BroadcastResult } from './event-loop.js'
-import type { IntakeChoice } from './intake.js'
 import { createBalancer } from './load-balance.js'
 import { LoopThread } from './loop-thread.js'
-import type { Endpoint } from './poller/poller.js'
-import type { SharedStats } from './stats.js'
 import type { ThreadSetup } from './thread-messages.js'
 
 export class LoopThreads {

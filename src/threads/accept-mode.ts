@@ -4,8 +4,8 @@
  */
 import { ErrorCode, RingloopError } from '../errors.js'
 import type { Logger } from '../log.js'
+import { nativeAvailable } from '../loop/poller/native-poller.js'
 import type { ListenSettings } from '../options.js'
-import { nativeAvailable } from './poller/native-poller.js'
 import type { Intake } from './thread-messages.js'
 
 export interface IntakeChoice {

@@ -5,14 +5,14 @@
 import { once } from 'node:events'
 import net from 'node:net'
 import type { Logger } from '../log.js'
+import { listenFirst } from '../loop/listen.js'
+import { AcceptOnlySink } from '../loop/poller/accept-only-sink.js'
+import { NativePoller } from '../loop/poller/native-poller.js'
+import { ACCEPT_RETRY_MS, type Endpoint, type ListenOptions } from '../loop/poller/poller.js'
+import type { SharedStats } from '../loop/stats.js'
+import { systemError } from '../loop/system-error.js'
 import type { Balancer } from './load-balance.js'
 import type { LoopThread } from './loop-thread.js'
-import { AcceptOnlySink } from './poller/accept-only-sink.js'
-import { NativePoller } from './poller/native-poller.js'
-import { ACCEPT_RETRY_MS, type Endpoint, type ListenOptions } from './poller/poller.js'
-import { listenFirst } from './serving.js'
-import type { SharedStats } from './stats.js'
-import { systemError } from './system-error.js'
 
 /** ESRCH: the loop's thread has ended. */
 const NO_MAILBOX = -3

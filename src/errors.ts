@@ -66,7 +66,8 @@ export interface CloseReason {
  * `peer-closed` the peer ended its side · `closed` this side called `close` · `idle` no traffic for `idleTime` ·
  * `read-buffer-full` a packet did not complete within `maxReadBuffer` · `protocol-error` the peer broke the protocol ·
  * `handler-error` the handler threw or rejected · `network-error` reset, timed out, unreachable ·
- * `slow-consumer` closed by a broadcast's policy · `server-stopped` the server or loop was stopped.
+ * `slow-consumer` closed by a broadcast's policy · `server-stopped` the server or loop was stopped ·
+ * `handshake-timeout` the handshake, or a promise of `onConnect`, took longer than `handshakeTimeout`.
  */
 export type CloseCode =
   | 'peer-closed'
@@ -78,18 +79,19 @@ export type CloseCode =
   | 'network-error'
   | 'slow-consumer'
   | 'server-stopped'
+  | 'handshake-timeout'
 
-/** What was thrown or rejected, as an Error: anything can be, even what cannot be printed. @internal */
+/** What was thrown or rejected, as an Error that can be logged: anything can be thrown, even what cannot be printed. */
 export function toError(thrown: unknown): Error {
-  if (thrown instanceof Error) return thrown
   try {
+    if (thrown instanceof Error && typeof thrown.message === 'string') return thrown
     return new Error(typeof thrown === 'string' ? thrown : inspect(thrown))
   } catch {
     return new Error('a value that cannot be printed')
   }
 }
 
-/** The codes in the order of the shared counters of closes by reason. @internal */
+/** The codes in the order of the shared counters of closes by reason. */
 export const CLOSE_CODES: readonly CloseCode[] = [
   'peer-closed',
   'closed',
@@ -100,4 +102,9 @@ export const CLOSE_CODES: readonly CloseCode[] = [
   'network-error',
   'slow-consumer',
   'server-stopped',
+  'handshake-timeout',
 ]
+
+export function isCloseCode(value: unknown): value is CloseCode {
+  return CLOSE_CODES.includes(value as CloseCode)
+}

@@ -24,7 +24,6 @@ export {
 export type { Logger, LoggerOption, LogLevel } from './log.js'
 export { EventLoop } from './loop/event-loop.js'
 export type { Histogram, LoopStats, ServerStats } from './loop/stats.js'
-export { Timer, TimingWheel, type TimingWheelOptions } from './loop/timing-wheel.js'
 export type { BroadcastOptions, BroadcastResult, LocalBroadcastOptions, Loop } from './loop.js'
 export type {
   Address,
@@ -47,3 +46,5 @@ export { RingBufferPool, type RingBufferPoolOptions } from './ringbuffer/pool.js
 export { RingBuffer, RingBufferError } from './ringbuffer/ring-buffer.js'
 export { BoundAddress, Server } from './server.js'
 export type { LoadBalance, LoopLoad } from './threads/load-balance.js'
+export { Timer } from './timers/timer.js'
+export { TimingWheel, type TimingWheelOptions } from './timers/timing-wheel.js'

@@ -5,8 +5,8 @@
 import type { Connection } from './connection.js'
 import type { Logger } from './log.js'
 import type { LoopStats } from './loop/stats.js'
-import type { Timer } from './loop/timing-wheel.js'
 import type { Address, ConnectOptions } from './options.js'
+import type { Timer } from './timers/timer.js'
 
 /** What a broadcast did. */
 export interface BroadcastResult {

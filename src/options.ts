@@ -1,6 +1,5 @@
 /** The options of servers, loops and connections: their defaults, and the checks that turn mistakes into sentences. */
 import type { ConnectionOptions as TlsConnectOptions, TlsOptions } from 'node:tls'
-import type { Service } from './connection/tcp-connection.js'
 import { ErrorCode, RingloopError } from './errors.js'
 import type { Handler } from './handler.js'
 import type { LoggerOption } from './log.js'
@@ -26,6 +25,16 @@ export interface ConnectionLimits {
   readonly idleTime?: number
   /** Milliseconds that a closing connection may take none of its last bytes until they are dropped. Default 30 s. */
   readonly closeTimeout?: number
+  /**
+   * Milliseconds that the TLS handshake may take, and, from the accept or connect on, the protocol's own handshake and a
+   * promise of `onConnect`, until the connection is closed; 0 is never. Default 30 s.
+   */
+  readonly handshakeTimeout?: number
+  /**
+   * A connection stays open when the peer has ended its side, until `c.end()` or `c.close()`; see `Handler.onEnd`. Default
+   * `false`: it closes when everything has been handed over, answered and sent.
+   */
+  readonly allowHalfOpen?: boolean
   /** Send small packets at once (no Nagle). Default `true`. */
   readonly noDelay?: boolean
   /** Milliseconds of silence after which the system probes the peer; 0 (default) is never. */
@@ -110,32 +119,34 @@ export interface ConnectOptions<Ctx = undefined, Out = Uint8Array | string, Stat
   readonly protocol?: Protocol<Ctx, Out>
   /** Speak TLS: the options of `tls.connect`, or `true` for its defaults. The certificate is verified unless told otherwise. */
   readonly tls?: TlsConnectOptions | true
-  /** Milliseconds for the connect and the protocol's handshake. Default 10 s. */
+  /** Milliseconds for the connect, the protocol's handshake and a promise of `onConnect`. Default 10 s. */
   readonly timeout?: number
+  /** Ends it while it is not through: `connect` rejects with the signal's reason as `cause`. */
+  readonly signal?: AbortSignal
 }
 
-const MIB = 1024 * 1024
 const MAX_PORT = 65_535
 
-function fail(message: string): never {
+/** Throws `ERR_RINGLOOP_OPTION`. */
+export function fail(message: string): never {
   throw new RingloopError(ErrorCode.OPTION, message)
 }
 
-/** A whole number of at least `min`, or the default. */
-export function wholeNumber(name: string, value: unknown, fallback: number, min = 0): number {
+/** An integer of at least `min`, or the default. */
+export function checkInteger(name: string, value: unknown, fallback: number, min = 0): number {
   if (value === undefined) return fallback
   if (!Number.isSafeInteger(value) || (value as number) < min) {
-    fail(`${name} must be a whole number, ${min} or more, not ${String(value)}`)
+    fail(`${name} must be an integer, ${min} or more, not ${String(value)}`)
   }
   return value as number
 }
 
-/** As {@link wholeNumber}, and `Infinity` is no limit. */
-function limit(name: string, value: unknown, fallback: number, min = 0): number {
-  return value === Number.POSITIVE_INFINITY ? value : wholeNumber(name, value, fallback, min)
+/** As {@link checkInteger}, and `Infinity` is no limit. */
+export function checkLimit(name: string, value: unknown, fallback: number, min = 0): number {
+  return value === Number.POSITIVE_INFINITY ? value : checkInteger(name, value, fallback, min)
 }
 
-function bool(name: string, value: unknown, fallback: boolean): boolean {
+export function checkBoolean(name: string, value: unknown, fallback: boolean): boolean {
   if (value === undefined) return fallback
   if (typeof value !== 'boolean') fail(`${name} must be true or false, not ${String(value)}`)
   return value
@@ -148,34 +159,17 @@ export interface SocketSettings {
 
 export function socketSettings(limits: ConnectionLimits): SocketSettings {
   return {
-    noDelay: bool('noDelay', limits.noDelay, true),
-    keepAlive: wholeNumber('keepAlive', limits.keepAlive, 0),
+    noDelay: checkBoolean('noDelay', limits.noDelay, true),
+    keepAlive: checkInteger('keepAlive', limits.keepAlive, 0),
   }
 }
 
-/** Checks the limits and puts everything that connections share into one object. */
-export function createService<Ctx, Out>(
-  handler: Handler<Ctx, Out>,
-  protocol: Protocol<Ctx, Out>,
-  limits: ConnectionLimits,
-): Service<Ctx, Out> {
-  const highWaterMark = limit('highWaterMark', limits.highWaterMark, MIB, 1)
-  const lowWaterMark = limit('lowWaterMark', limits.lowWaterMark, Math.floor(highWaterMark / 4))
-  if (lowWaterMark > highWaterMark) {
-    fail(`lowWaterMark (${lowWaterMark}) must not be above highWaterMark (${highWaterMark})`)
-  }
-  return {
-    handler: checkHandler(handler),
-    protocol: checkProtocol(protocol),
-    highWaterMark,
-    lowWaterMark,
-    maxReadBuffer: limit('maxReadBuffer', limits.maxReadBuffer, 16 * MIB, 1),
-    idleTime: wholeNumber('idleTime', limits.idleTime, 0),
-    closeTimeout: wholeNumber('closeTimeout', limits.closeTimeout, 30_000, 1),
-  }
+export function checkSignal(signal: AbortSignal | undefined): AbortSignal | undefined {
+  if (signal === undefined || signal instanceof AbortSignal) return signal
+  return fail('signal must be an AbortSignal')
 }
 
-export function checkHandler<Ctx, Out>(handler: Handler<Ctx, Out>): Handler<Ctx, Out> {
+export function checkHandler<Ctx, Out, State>(handler: Handler<Ctx, Out, State>): Handler<Ctx, Out, State> {
   if (typeof handler?.onMessage === 'function') return handler
   return fail('a handler must be an object with a function onMessage')
 }
@@ -209,7 +203,7 @@ function parseText(text: string): Endpoint {
 function port(value: unknown): number {
   if (Number.isInteger(value) && (value as number) >= 0 && (value as number) <= MAX_PORT)
     return value as number
-  return fail(`the port must be a whole number from 0 to ${MAX_PORT}, not ${String(value)}`)
+  return fail(`the port must be an integer from 0 to ${MAX_PORT}, not ${String(value)}`)
 }
 
 const POLLERS: readonly unknown[] = ['auto', 'native', 'net']
@@ -243,15 +237,15 @@ export function listenSettings(options: ServerOptions<never, never>): ListenSett
     fail("tls goes through the net poller: leave out poller, or set it to 'net'")
   }
   const endpoint = parseAddress(options.address ?? ':1388')
-  const reusePort = bool('reusePort', options.reusePort, false)
+  const reusePort = checkBoolean('reusePort', options.reusePort, false)
   if (reusePort && 'path' in endpoint) fail('reusePort is for TCP: a unix socket has no port')
   return {
     ...socketSettings(options),
     endpoint,
     loadBalance,
     reusePort,
-    maxConnections: limit('maxConnections', options.maxConnections, Number.POSITIVE_INFINITY, 1),
-    backlog: wholeNumber('backlog', options.backlog, 1024, 1),
+    maxConnections: checkLimit('maxConnections', options.maxConnections, Number.POSITIVE_INFINITY, 1),
+    backlog: checkInteger('backlog', options.backlog, 1024, 1),
     poller: options.tls === undefined ? poller : 'net',
     tls: options.tls,
   }

@@ -6,26 +6,26 @@ import { randomUUID } from 'node:crypto'
 import { availableParallelism } from 'node:os'
 import path from 'node:path'
 import { pathToFileURL } from 'node:url'
+import { connectionConfig } from './connection/config.js'
 import { ErrorCode, RingloopError } from './errors.js'
 import type { Handler } from './handler.js'
 import { createLogger, type Logger } from './log.js'
+import { SharedAdmission } from './loop/admission.js'
 import { EventLoop, NOTHING_SENT } from './loop/event-loop.js'
-import { listenOn, SharedAdmission } from './loop/listen.js'
+import { listenOn } from './loop/listen.js'
 import { LoopMonitor } from './loop/loop-monitor.js'
 import { choosePoller } from './loop/poller/choose-poller.js'
 import type { Endpoint, Poller, PollerSink } from './loop/poller/poller.js'
+import { endpointText } from './loop/resolve.js'
 import { type ServerStats, SharedStats } from './loop/stats.js'
-import { type Timer, TimingWheel } from './loop/timing-wheel.js'
-import { endpointText } from './loop/transport.js'
 import type { BroadcastOptions, BroadcastResult } from './loop.js'
 import {
   type ConnectionLimits,
   checkHandler,
-  createService,
+  checkInteger,
   type ListenSettings,
   listenSettings,
   type ServerOptions,
-  wholeNumber,
 } from './options.js'
 import type { Protocol } from './protocol/protocol.js'
 import { RawProtocol } from './protocol/raw.js'
@@ -34,6 +34,8 @@ import { chooseIntake } from './threads/accept-mode.js'
 import { assertNotOwnModule } from './threads/loop-module.js'
 import { LoopThreads } from './threads/loop-threads.js'
 import type { ThreadSetup } from './threads/thread-messages.js'
+import type { Timer } from './timers/timer.js'
+import { TimingWheel } from './timers/timing-wheel.js'
 
 /** Where a server listens. As a text: `host:port`, or the path of a unix socket. */
 export class BoundAddress {
@@ -123,14 +125,14 @@ export class Server<Ctx = undefined, Out = Uint8Array | string> {
     monitor: boolean,
   ): Promise<Running> {
     const options = this.#options
-    if (wholeNumber('numLoops', options.numLoops, 1, 1) > 1) {
+    if (checkInteger('numLoops', options.numLoops, 1, 1) > 1) {
       throw new RingloopError(
         ErrorCode.HANDLER_NEEDS_MODULE,
         'a handler object cannot cross into threads: with numLoops above 1 pass the URL of a module that exports it',
       )
     }
     const protocol = options.protocol ?? (new RawProtocol() as unknown as Protocol<Ctx, Out>)
-    const service = createService(checkHandler(handler), protocol, options)
+    const service = connectionConfig(checkHandler(handler), protocol, options)
     const stats = new SharedStats(1)
     const createPoller = (sink: PollerSink): Poller =>
       choosePoller(settings.poller, sink, logger, settings.tls)
@@ -162,11 +164,11 @@ export class Server<Ctx = undefined, Out = Uint8Array | string> {
     }
     checkCloneable('data', options.data)
     checkCloneable('tls', options.tls)
-    const wanted = wholeNumber('numLoops', options.numLoops, availableParallelism(), 1)
+    const wanted = checkInteger('numLoops', options.numLoops, availableParallelism(), 1)
     const choice = chooseIntake(settings, wanted, logger)
     const stats = new SharedStats(choice.numLoops)
     const limits = connectionLimits(options)
-    createService({ onMessage() {} }, new RawProtocol() as never, limits)
+    connectionConfig({ onMessage() {} }, new RawProtocol() as never, limits)
     const serverId = randomUUID()
     const setup = (id: number, endpoint: Endpoint): ThreadSetup => ({
       id,
@@ -197,7 +199,7 @@ export class Server<Ctx = undefined, Out = Uint8Array | string> {
    * (default 0) for them. Resolves when every loop has ended; harmless before `start` and when called again.
    */
   stop(options: { readonly drain?: number } = {}): Promise<void> {
-    this.#stopping ??= this.#stop(wholeNumber('drain', options.drain, 0))
+    this.#stopping ??= this.#stop(checkInteger('drain', options.drain, 0))
     return this.#stopping
   }
 
@@ -310,6 +312,10 @@ function checkCloneable(name: string, value: unknown): void {
 /** The part of the options that each connection is held to: plain values that can be cloned. */
 function connectionLimits(options: ConnectionLimits): ThreadSetup['limits'] {
   const { highWaterMark, lowWaterMark, maxReadBuffer, idleTime, closeTimeout, noDelay, keepAlive } = options
-  const given = { highWaterMark, lowWaterMark, maxReadBuffer, idleTime, closeTimeout, noDelay, keepAlive }
+  const { handshakeTimeout, allowHalfOpen } = options
+  const given = {
+    ...{ highWaterMark, lowWaterMark, maxReadBuffer, idleTime, closeTimeout, noDelay, keepAlive },
+    ...{ handshakeTimeout, allowHalfOpen },
+  }
   return Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined))
 }

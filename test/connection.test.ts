@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, it, vi } from 'vitest'
-import type { AnyConnection } from '../src/connection/tcp-connection.js'
+import type { AnyConnection } from '../src/connection/host.js'
 import type { Connection } from '../src/connection.js'
 import { type CloseReason, ErrorCode, ProtocolError, type RingloopError } from '../src/errors.js'
 import type { Handler } from '../src/handler.js'
@@ -20,7 +20,7 @@ function expectClean(fake: FakeLoop): void {
   expect(fake.poller.violations).toEqual([])
   for (const socket of fake.poller.all) expect(socket.closed).toBeDefined()
   expect(fake.ringsOut()).toBe(0)
-  expect(fake.loop.transport.backlogBytes).toBe(0)
+  expect(fake.loop.table.traffic.backlogBytes).toBe(0)
   expect([...fake.loop.connections]).toEqual([])
 }
 
@@ -115,8 +115,9 @@ describe('packets and answers', () => {
       { protocol },
     )
     fake.accept().socket.read('x')
-    await settle()
-    expect(reasons.map((reason) => reason.code)).toEqual(['handler-error'])
+    await vi.waitFor(() => expect(reasons.map((reason) => reason.code)).toEqual(['handler-error']), {
+      timeout: 30_000,
+    })
     expectClean(fake)
   })
 })
@@ -1282,7 +1283,7 @@ describe('idleTime', () => {
     const onClose = vi.fn()
     const fake = await fakeLoop({ ...echo, onClose })
     const { c } = fake.accept()
-    c.lastActive = 2 ** 31 - 100
+    fake.loop.table.lastActive[c.slot] = 2 ** 31 - 100
     vi.spyOn(fake.loop, 'readClock').mockReturnValue((2 ** 31 + 100) | 0)
     c.idleTime = 20
     await vi.waitFor(() => expect(onClose).toHaveBeenCalledTimes(1), { timeout: 5000 })

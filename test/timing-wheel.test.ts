@@ -1,6 +1,7 @@
 import fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
-import { Timer, TimingWheel, type TimingWheelOptions } from '../src/loop/timing-wheel.js'
+import { Timer } from '../src/timers/timer.js'
+import { TimingWheel, type TimingWheelOptions } from '../src/timers/timing-wheel.js'
 
 const DAY = 86_400_000
 

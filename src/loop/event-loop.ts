@@ -1,44 +1,33 @@
 /**
- * The event loop: one per thread that serves. It owns its connections, their timers and the tasks queued on it, and runs
- * on Node's own loop, so timers, promises and other sockets go on working inside handlers. Everything here is to be
- * called on the loop's thread.
+ * The event loop: one per thread that serves. It owns the tables of its connections, their timers and the tasks queued on
+ * it, and runs on Node's own loop, so timers, promises and other sockets go on working inside handlers. Everything here
+ * is to be called on the loop's thread.
  *
- *     beginTurn   the poller has a batch
- *       …         its records go to the connections (transport.ts)
- *     endTurn     queued tasks, then one flush of everything gathered
+ * A turn begins in `beginTurn`, when a poller has a batch, or in `#runTurn`, when something was sent or queued without
+ * one; it ends in `#finishTurn`: queued tasks, then one flush of everything gathered.
  */
 import { randomUUID } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { AnyConnection, AnyService } from '../connection/tcp-connection.js'
+import type { AnyConfig } from '../connection/config.js'
+import type { AnyConnection } from '../connection/host.js'
 import type { Connection } from '../connection.js'
 import { type CloseReason, ErrorCode, RingloopError, toError } from '../errors.js'
 import { createLogger, type Logger } from '../log.js'
 import type { BroadcastResult, LocalBroadcastOptions, Loop } from '../loop.js'
-import {
-  type Address,
-  type ConnectOptions,
-  checkPoller,
-  createService,
-  type LoopOptions,
-  parseAddress,
-  socketSettings,
-  wholeNumber,
-} from '../options.js'
-import type { Protocol } from '../protocol/protocol.js'
-import { RawProtocol } from '../protocol/raw.js'
+import { type Address, type ConnectOptions, checkInteger, checkPoller, type LoopOptions } from '../options.js'
+import type { Timer } from '../timers/timer.js'
+import { TimingWheel } from '../timers/timing-wheel.js'
+import type { Admission } from './admission.js'
+import { ConnectionTable, type TableOwner } from './connection-table.js'
+import { Connector, type ConnectorOwner } from './connector.js'
 import { choosePoller } from './poller/choose-poller.js'
 import { NetPoller } from './poller/net-poller.js'
-import type { Endpoint, Poller, PollerSink } from './poller/poller.js'
-import { resolveEndpoint } from './resolve.js'
+import type { Poller, PollerSink } from './poller/poller.js'
 import { CELL, LoopCounters, type LoopStats, SharedStats } from './stats.js'
 import { TaskQueue } from './task-queue.js'
-import { type Timer, TimingWheel } from './timing-wheel.js'
-import { type Admission, endpointText, Transport } from './transport.js'
+import { TurnQueue } from './turn-queue.js'
 
-/** Nobody was there. @internal */
-export const NOTHING_SENT: BroadcastResult = { sent: 0, dropped: 0, closed: 0 }
-
-/** What a server gives a loop that it makes. @internal */
+/** What a server gives a loop that it makes. */
 export interface LoopSetup {
   readonly id: number
   readonly serverId: string
@@ -46,45 +35,42 @@ export interface LoopSetup {
   readonly createPoller: (sink: PollerSink) => Poller
 }
 
-const STOPPED: CloseReason = { code: 'server-stopped', message: 'the server was stopped' }
-const SLOW: CloseReason = { code: 'slow-consumer', message: 'above the high-water mark at a broadcast' }
-const DEFAULT_CONNECT_TIMEOUT = 10_000
+/** Of a broadcast when nobody is there. */
+export const NOTHING_SENT: BroadcastResult = { sent: 0, dropped: 0, closed: 0 }
+
+const LOOP_STOPPED: CloseReason = { code: 'server-stopped', message: 'the server was stopped' }
 /** How often a stopping loop looks whether its last peers have gone. */
 const LINGER_CHECK_MS = 10
 /** A mailbox gives 64 connections a round: enough for as many as a backlog holds. */
 const MAX_ARRIVAL_ROUNDS = 1000
 
-export class EventLoop<Data = unknown> implements Loop<Data> {
-  /** 0 … numLoops - 1. */
+export class EventLoop<Data = unknown> implements Loop<Data>, TableOwner, ConnectorOwner {
   readonly id: number
-  /** How many loops the server has; 1 for a loop made by `new EventLoop`. */
   readonly numLoops: number
-  /** The same on every loop of a server and on no other: names a `BroadcastChannel` on which they can talk. */
   readonly serverId: string
-  /** The `data` of the options: a copy in each thread. */
   readonly data: Data
   readonly logger: Logger
-  /**
-   * Milliseconds since the loop was made, as of this turn. An int32, which costs no allocation and wraps after 24.8 days:
-   * what is compared is a difference, made an int32 again.
-   * @internal
-   */
+  /** Milliseconds since the loop was made, as of this turn; see `ConnectionHost.now`. */
   now = 0
-  /** @internal */
-  readonly wheel: TimingWheel
-  /** @internal */
+  readonly turns: TurnQueue
+  readonly table: ConnectionTable
   readonly sharedStats: SharedStats
 
   readonly #origin = performance.now()
+  readonly #wheel: TimingWheel
   readonly #counters: LoopCounters
-  readonly #transport: Transport
-  #tlsTransport: Transport | undefined
+  readonly #connector: Connector = new Connector(this)
+  /** For connections over TLS that a loop with the native poller makes. */
+  #tlsTable: ConnectionTable | undefined
   /** The server's, once it has started. */
-  #handler: AnyService['handler'] | undefined
+  #handler: AnyConfig['handler'] | undefined
   readonly #tasks: TaskQueue
   readonly #turn = (): void => this.#runTurn()
-  #inTurn = false
-  #turnScheduled = false
+  readonly #round = (): void => this.#runRound()
+  #isInTurn = false
+  /** A turn without a batch is to come: in this tick, or in the next round. */
+  #isTurnScheduled = false
+  #isRoundScheduled = false
   #turnStart = 0
   #lastConnectionId = 0
   #stopping: Promise<void> | undefined
@@ -103,266 +89,211 @@ export class EventLoop<Data = unknown> implements Loop<Data> {
     this.serverId = setup?.serverId ?? randomUUID()
     const onError = (error: unknown): void => {
       this.#counters.add(CELL.handlerErrors, 1)
-      this.logger.error({ err: error }, 'a timer or a task of the loop failed')
+      this.logger.error({ err: toError(error) }, 'a timer or a task of the loop failed')
     }
-    this.wheel = new TimingWheel({ tick: options.tick, wheelSize: options.wheelSize, onError })
+    this.#wheel = new TimingWheel({ tick: options.tick, wheelSize: options.wheelSize, onError })
     this.#tasks = new TaskQueue(onError)
     this.#counters = new LoopCounters(this.sharedStats, this.id)
+    this.turns = new TurnQueue(() => this.#scheduleRound())
     const createPoller =
       setup?.createPoller ?? ((sink) => choosePoller(checkPoller(options.poller), sink, this.logger))
-    this.#transport = new Transport(this, this.#counters, createPoller)
+    this.table = new ConnectionTable(this, this.#counters, createPoller)
   }
 
-  /** Which poller this loop uses. */
   get poller(): 'native' | 'net' {
-    return this.#transport.poller.kind
+    return this.table.poller.kind
   }
 
-  /** `true` once `stop` was called: a protocol may tell its peers. */
   get stopping(): boolean {
     return this.#stopping !== undefined
   }
 
-  /**
-   * Every connection of this loop, accepted or made by `connect`; also one that is still connecting or closing, where
-   * `connected` is `false`.
-   */
   get connections(): Iterable<Connection<never>> {
     return this.#connections()
   }
 
   *#connections(): IterableIterator<AnyConnection> {
-    yield* this.#transport.connections()
-    if (this.#tlsTransport !== undefined) yield* this.#tlsTransport.connections()
+    for (const table of this.#tables()) yield* table.connections()
   }
 
-  /** Calls `fn` once, in `ms` milliseconds, on this loop. What it throws is logged. */
+  #tables(): readonly ConnectionTable[] {
+    return this.#tlsTable === undefined ? [this.table] : [this.table, this.#tlsTable]
+  }
+
+  // ---- what a handler asks -------------------------------------------------------------------------------------------
+
   runAfter(ms: number, fn: () => void): Timer {
-    return this.wheel.runAfter(ms, fn)
+    return this.#wheel.runAfter(ms, fn)
   }
 
-  /** Calls `fn` every `ms` milliseconds on this loop until the handle is stopped. What it throws is logged. */
   runEvery(ms: number, fn: () => void): Timer {
-    return this.wheel.runEvery(ms, fn)
+    return this.#wheel.runEvery(ms, fn)
   }
 
   addTimer(timer: Timer, ms: number): void {
-    this.wheel.add(timer, ms)
+    this.#wheel.add(timer, ms)
   }
 
-  yield(): Promise<void> {
-    return nextRound()
-  }
-
-  /** Calls `fn` at the end of this turn, before its output is flushed; outside a turn, soon. What it throws is logged. */
   queueInLoop(fn: () => void): void {
     this.#tasks.push(fn)
     this.scheduleTurn()
   }
 
-  /** What this loop has counted. */
+  yield(): Promise<void> {
+    return this.turns.yield()
+  }
+
   stats(): LoopStats {
     return this.sharedStats.snapshot().loops[this.id]!
   }
 
-  /**
-   * Connects on this loop. Resolves after the handler's `onConnect`; rejects with `ERR_RINGLOOP_CONNECT` when the peer
-   * cannot be reached, the handshake fails, or `timeout` is over, and with `ERR_RINGLOOP_CLOSED` on a stopped loop.
-   * The addresses of a host name are tried one after another.
-   */
   async connect<Ctx = undefined, Out = Uint8Array | string, State = unknown>(
     address: Address,
     options: ConnectOptions<Ctx, Out, State>,
   ): Promise<Connection<Out, State>> {
-    const protocol = options.protocol ?? (new RawProtocol() as unknown as Protocol<Ctx, Out>)
-    const service = createService(options.handler, protocol, options)
-    const timeout = wholeNumber('timeout', options.timeout, DEFAULT_CONNECT_TIMEOUT, 1)
-    const settings = socketSettings(options)
-    const wanted = parseAddress(address)
-    if (this.#stopping !== undefined) throw new RingloopError(ErrorCode.CLOSED, 'the loop is stopped')
-    const tls = tlsOptions(options.tls, wanted)
-    const transport = tls === undefined ? this.#transport : this.#transportForTls()
-    let failure: unknown
-    try {
-      for (const endpoint of await resolveEndpoint(wanted, false)) {
-        if (this.stopping) throw new RingloopError(ErrorCode.CLOSED, 'the loop is stopped')
-        try {
-          return (await this.#connectTo(
-            transport,
-            endpoint,
-            { ...settings, tls },
-            service,
-            timeout,
-          )) as Connection<Out, State>
-        } catch (error) {
-          failure = error
-        }
-      }
-    } catch (error) {
-      failure = error
-    }
-    if (failure instanceof RingloopError) throw failure
-    throw connectError(wanted, failure)
+    return (await this.#connector.connect(address, options)) as Connection<Out, State>
   }
 
-  #connectTo<Ctx, Out>(
-    transport: Transport,
-    endpoint: Endpoint,
-    settings: Parameters<Poller['connect']>[1],
-    service: ReturnType<typeof createService<Ctx, Out>>,
-    timeout: number,
-  ): Promise<Connection<Out>> {
-    return new Promise((resolve, reject) => {
-      const timer = this.wheel.runAfter(timeout, () => {
-        c.abort({ code: 'network-error', message: `not ready within ${timeout} ms` })
-      })
-      timer.stop()
-      const c: AnyConnection = transport.connect(endpoint, settings, service, {
-        resolve: () => {
-          timer.stop()
-          resolve(c)
-        },
-        reject: (error) => {
-          timer.stop()
-          reject(connectError(endpoint, error))
-        },
-      })
-      timer.restart()
-    })
-  }
-
-  #transportForTls(): Transport {
-    if (this.poller === 'net') return this.#transport
-    this.#tlsTransport ??= new Transport(this, this.#counters, (sink) => new NetPoller(sink))
-    return this.#tlsTransport
-  }
-
-  /**
-   * Sends `out` to every connection that this loop has accepted and whose handshake is over. It is packed once where
-   * the protocol can. Not for connections made by `connect`.
-   */
   broadcast<Out = Uint8Array | string>(out: Out, options: LocalBroadcastOptions<Out> = {}): BroadcastResult {
-    return this.#transport.broadcast(out, options, SLOW)
+    return this.table.broadcast(out, options)
   }
 
-  /** What accepted connections are served with. Awaits the handler's onStart. @internal */
-  async serve(service: AnyService, admission: Admission): Promise<void> {
-    this.#transport.serve(service, admission)
-    try {
-      await service.handler.onStart?.(this)
-    } catch (error) {
-      const reason = toError(error).message
-      throw new RingloopError(ErrorCode.LOOP_START, `onStart of loop ${this.id} failed: ${reason}`, error)
+  // ---- a turn --------------------------------------------------------------------------------------------------------
+
+  /** A poller has a batch for its connections. */
+  beginTurn(): void {
+    this.#isInTurn = true
+    this.#turnStart = performance.now()
+    this.now = (this.#turnStart - this.#origin) | 0
+    this.turns.begin(this.#turnStart)
+  }
+
+  /** The batch, of so many records, has been handled. */
+  endTurn(records: number): void {
+    this.#finishTurn()
+    this.#counters.addBatch(records, performance.now() - this.#turnStart)
+  }
+
+  /** There is output or a task: a turn is coming, or is made to come. */
+  scheduleTurn(): void {
+    if (this.#isInTurn || this.#isTurnScheduled || this.#isRoundScheduled) return
+    this.#isTurnScheduled = true
+    process.nextTick(this.#turn)
+  }
+
+  #runTurn(): void {
+    this.#isTurnScheduled = false
+    this.#isInTurn = true
+    this.readClock()
+    this.#finishTurn()
+  }
+
+  /** Whoever waits for a turn gets it, between two polls. */
+  #runRound(): void {
+    this.#isRoundScheduled = false
+    this.#isInTurn = true
+    this.#turnStart = performance.now()
+    this.readClock()
+    this.turns.run()
+    this.#finishTurn()
+  }
+
+  #finishTurn(): void {
+    this.#tasks.run()
+    let packets = 0
+    let hasMore = false
+    for (const table of this.#tables()) {
+      packets += table.traffic.messagesIn
+      if (table.flush()) hasMore = true
     }
-    this.#handler = service.handler
+    if (packets > 0) this.turns.learn(packets, performance.now() - this.#turnStart)
+    if (hasMore || this.#tasks.length > 0 || !this.turns.isEmpty) this.#scheduleRound()
+    if (this.#whenEmpty !== undefined && this.#size === 0) this.#whenEmpty()
+    this.#isInTurn = false
   }
 
-  // ---- for the server and the transports ---------------------------------------------------------------------------
-
-  /** @internal */
-  get transport(): Transport {
-    return this.#transport
+  /** What a turn has left over waits for the next round of Node's loop, so that sockets get their turn in between. */
+  #scheduleRound(): void {
+    if (this.#isRoundScheduled) return
+    this.#isRoundScheduled = true
+    setImmediate(this.#round)
   }
 
-  /** @internal */
-  nextConnectionId(): number {
-    this.#lastConnectionId++
-    return this.#lastConnectionId
-  }
+  // ---- for the connections and the server ----------------------------------------------------------------------------
 
-  /** @internal */
   readClock(): number {
     this.now = (performance.now() - this.#origin) | 0
     return this.now
   }
 
-  /** @internal */
-  beginTurn(): void {
-    this.#inTurn = true
-    this.#turnStart = performance.now()
-    this.now = (this.#turnStart - this.#origin) | 0
+  nextConnectionId(): number {
+    this.#lastConnectionId++
+    return this.#lastConnectionId
   }
 
-  /** @internal */
-  endTurn(records: number): void {
-    this.#finishTurn()
-    this.#counters.addBatch(records, performance.now() - this.#turnStart)
-    this.#inTurn = false
-  }
-
-  /** There is output or a task: a turn is coming, or is made to come. @internal */
-  scheduleTurn(): void {
-    if (this.#inTurn || this.#turnScheduled) return
-    this.#turnScheduled = true
-    process.nextTick(this.#turn)
-  }
-
-  #runTurn(): void {
-    this.#turnScheduled = false
-    this.readClock()
-    this.#inTurn = true
-    this.#finishTurn()
-    this.#inTurn = false
-  }
-
-  #finishTurn(): void {
-    this.#tasks.run()
-    let more = this.#transport.flush()
-    if (this.#tlsTransport?.flush() === true) more = true
-    if (more || this.#tasks.length > 0) this.#scheduleLater()
-    if (this.#whenEmpty !== undefined && this.#size === 0) this.#whenEmpty()
-  }
-
-  /** What a flush has caused waits for the next round of Node's loop, so that sockets get their turn in between. */
-  #scheduleLater(): void {
-    if (this.#turnScheduled) return
-    this.#turnScheduled = true
-    setImmediate(this.#turn)
+  tableFor(usesTls: boolean): ConnectionTable {
+    if (!usesTls || this.poller === 'net') return this.table
+    this.#tlsTable ??= new ConnectionTable(this, this.#counters, (sink) => new NetPoller(sink))
+    return this.#tlsTable
   }
 
   get #size(): number {
-    return this.#transport.size + (this.#tlsTransport?.size ?? 0)
+    return this.table.size + (this.#tlsTable?.size ?? 0)
   }
 
-  /**
-   * Ends every connection: those with an answer pending or bytes unsent get `drain` ms (default 0) for them. Then
-   * everything of this loop is closed; timers and tasks are dropped. Later calls give the same promise.
-   */
+  /** What accepted connections are served with. Awaits the handler's onStart. */
+  async serve(config: AnyConfig, admission: Admission): Promise<void> {
+    this.table.serve(config, admission)
+    try {
+      await config.handler.onStart?.(this)
+    } catch (error) {
+      const reason = toError(error).message
+      throw new RingloopError(ErrorCode.LOOP_START, `onStart of loop ${this.id} failed: ${reason}`, error)
+    }
+    this.#handler = config.handler
+  }
+
+  // ---- the end -------------------------------------------------------------------------------------------------------
+
   stop(options: { readonly drain?: number } = {}): Promise<void> {
-    const drain = wholeNumber('drain', options.drain, 0)
+    const drain = checkInteger('drain', options.drain, 0)
     this.#stopping ??= this.#stop(drain)
     return this.#stopping
   }
 
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.stop()
+  }
+
   async #stop(drain: number): Promise<void> {
-    this.#transport.stopListening()
+    this.table.stopListening()
     // A handler that stops its loop is not to find its connection closed under it.
     await nextRound()
     if (drain > 0) await this.#drain(drain)
-    for (const c of this.#connections()) c.beginClose(STOPPED)
+    for (const c of this.#connections()) c.beginClose(LOOP_STOPPED)
     this.#runTurn()
-    for (const c of this.#connections()) c.abort(STOPPED)
-    this.#transport.refuse()
+    for (const c of this.#connections()) c.abort(LOOP_STOPPED)
+    this.table.refuse()
     this.#runTurn()
     await this.#callOnStop()
     if (drain > 0) await this.#linger()
-    this.#transport.destroy()
-    this.#tlsTransport?.destroy()
-    this.wheel.close()
+    for (const table of this.#tables()) table.destroy()
+    this.#wheel.close()
     this.#tasks.clear()
+    this.turns.close()
   }
 
-  /** It was on its way through the mailbox when the loop was told to stop: it is served what it has sent. @internal */
+  /** It was on its way through the mailbox when the loop was told to stop: it is served what it has sent. */
   drainLate(c: AnyConnection): void {
     void nextRound()
       .then(nextRound)
-      .then(() => c.drain(STOPPED))
+      .then(() => c.drain(LOOP_STOPPED))
   }
 
   /** Peers that are still sending get the time to read their last bytes; see `Poller.close`. */
   async #linger(): Promise<void> {
-    for (const transport of [this.#transport, this.#tlsTransport]) {
-      while (transport?.poller.expireLingering() === true) await sleep(LINGER_CHECK_MS)
+    for (const { poller } of this.#tables()) {
+      while (poller.expireLingering()) await sleep(LINGER_CHECK_MS)
     }
   }
 
@@ -370,7 +301,7 @@ export class EventLoop<Data = unknown> implements Loop<Data> {
     try {
       await this.#handler?.onStop?.(this)
     } catch (error) {
-      this.logger.error({ err: error }, 'onStop failed')
+      this.logger.error({ err: toError(error) }, 'onStop failed')
     }
   }
 
@@ -387,11 +318,11 @@ export class EventLoop<Data = unknown> implements Loop<Data> {
       await nextRound()
     }
     for (let round = 0; round < 2; round++) await nextRound()
-    for (const c of this.#connections()) c.drain(STOPPED)
+    for (const c of this.#connections()) c.drain(LOOP_STOPPED)
     if (this.#size === 0) return
     await new Promise<void>((resolve) => {
       this.#whenEmpty = resolve
-      this.wheel.runAfter(Math.max(0, deadline - performance.now()), resolve)
+      this.#wheel.runAfter(Math.max(0, deadline - performance.now()), resolve)
     })
     this.#whenEmpty = undefined
   }
@@ -399,21 +330,4 @@ export class EventLoop<Data = unknown> implements Loop<Data> {
 
 function nextRound(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve))
-}
-
-function tlsOptions(tls: ConnectOptions['tls'], endpoint: Endpoint): Exclude<ConnectOptions['tls'], true> {
-  if (tls === undefined) return undefined
-  const given = tls === true ? {} : tls
-  if ('path' in endpoint || given.servername !== undefined) return given
-  return { servername: /^[\d.]+$|:/.test(endpoint.host) ? '' : endpoint.host, ...given }
-}
-
-function connectError(endpoint: Endpoint, cause: unknown): RingloopError {
-  const underneath = cause instanceof RingloopError ? (cause.cause ?? cause) : cause
-  const reason = toError(underneath).message
-  return new RingloopError(
-    ErrorCode.CONNECT,
-    `cannot connect to ${endpointText(endpoint)}: ${reason}`,
-    underneath,
-  )
 }

@@ -1,32 +1,9 @@
-/** What a loop needs to accept connections by itself: a listener, and the count that all loops share. */
+/** What a loop needs to accept connections by itself: a listener, where its addresses come from. */
 
 import { ErrorCode, RingloopError, toError } from '../errors.js'
 import type { EventLoop } from './event-loop.js'
 import type { Endpoint, ListenOptions } from './poller/poller.js'
-import { resolveEndpoint } from './resolve.js'
-import type { SharedStats } from './stats.js'
-import { type Admission, endpointText } from './transport.js'
-
-/** `maxConnections` over all loops. What came through a mailbox was counted by the acceptor when it chose the loop. */
-export class SharedAdmission implements Admission {
-  readonly #stats: SharedStats
-  readonly #loop: number
-  readonly #maxConnections: number
-
-  constructor(stats: SharedStats, loop: number, maxConnections: number) {
-    this.#stats = stats
-    this.#loop = loop
-    this.#maxConnections = maxConnections
-  }
-
-  admit(fromMailbox: boolean): boolean {
-    return fromMailbox || this.#stats.admit(this.#loop, this.#maxConnections)
-  }
-
-  lose(fromMailbox: boolean): void {
-    if (fromMailbox) this.#stats.release(this.#loop)
-  }
-}
+import { endpointText, resolveEndpoint } from './resolve.js'
 
 /** Listens with the loop's poller, which accepts from now on. Rejects as {@link listenFirst}. */
 export async function listenOn(
@@ -34,8 +11,8 @@ export async function listenOn(
   endpoint: Endpoint,
   options: ListenOptions,
 ): Promise<Endpoint> {
-  const listening = await listenFirst(loop.transport.poller, endpoint, options)
-  loop.transport.addListener(listening.listener)
+  const listening = await listenFirst(loop.table.poller, endpoint, options)
+  loop.table.addListener(listening.listener)
   return listening.endpoint
 }
 

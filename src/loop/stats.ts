@@ -139,9 +139,6 @@ const BATCH_SIZE = new Scale(BATCH_TIME.end, 1, 1, 11)
 const LOOP_DELAY = new Scale(BATCH_SIZE.end, 1, 1, 12)
 const CELLS = LOOP_DELAY.end
 
-/** Of so many messages one is timed, on average. */
-export const SAMPLE_MEAN = 128
-
 const LINE_BYTES = 64
 const LINE_INTS = LINE_BYTES / 4
 /** The header is one line of int32 cells. */

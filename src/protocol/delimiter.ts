@@ -1,7 +1,7 @@
 /** Packets that end with a sequence of bytes. `c.session` is how far the unfinished packet has been searched. */
 import type { ProtocolConnection } from '../connection.js'
 import { ErrorCode, ProtocolError, RingloopError } from '../errors.js'
-import { wholeNumber } from '../options.js'
+import { checkInteger } from '../options.js'
 import type { RingBuffer } from '../ringbuffer/ring-buffer.js'
 import type { Packed, Packet, Protocol } from './protocol.js'
 import { mostBytes, writeInto } from './write-into.js'
@@ -45,7 +45,7 @@ export class DelimiterProtocol implements Protocol {
     this.#needle = this.#delimiter.length === 1 ? this.#delimiter[0]! : this.#delimiter
     this.#kept = keep ? this.#delimiter.length : 0
     this.#suffix = keep ? Buffer.alloc(0) : this.#delimiter
-    this.maxPacket = wholeNumber('maxPacket', options.maxPacket, DEFAULT_MAX_PACKET)
+    this.maxPacket = checkInteger('maxPacket', options.maxPacket, DEFAULT_MAX_PACKET)
   }
 
   onConnect(c: ProtocolConnection): void {

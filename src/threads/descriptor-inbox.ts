@@ -34,7 +34,7 @@ export class DescriptorInbox extends AcceptOnlySink {
   }
 
   handleLost(listener: number): void {
-    this.#loop.transport.handleLost(listener)
+    this.#loop.table.handleLost(listener)
   }
 
   destroy(): void {

@@ -5,16 +5,18 @@
 import assert from 'node:assert'
 import { inspect } from 'node:util'
 import { parentPort, workerData } from 'node:worker_threads'
+import { connectionConfig } from '../connection/config.js'
 import { ErrorCode, RingloopError, toError } from '../errors.js'
 import type { Logger } from '../log.js'
+import { SharedAdmission } from '../loop/admission.js'
 import { EventLoop, NOTHING_SENT } from '../loop/event-loop.js'
-import { listenOn, SharedAdmission } from '../loop/listen.js'
+import { listenOn } from '../loop/listen.js'
 import { LoopMonitor } from '../loop/loop-monitor.js'
 import { NativePoller } from '../loop/poller/native-poller.js'
 import { NetPoller } from '../loop/poller/net-poller.js'
 import type { Endpoint, Poller, PollerSink } from '../loop/poller/poller.js'
 import { SharedStats } from '../loop/stats.js'
-import { createService, socketSettings } from '../options.js'
+import { socketSettings } from '../options.js'
 import { DescriptorInbox } from './descriptor-inbox.js'
 import { importLoopModule } from './loop-module.js'
 import type { FromThread, LogMethod, ThreadSetup, ToThread } from './thread-messages.js'
@@ -77,7 +79,7 @@ async function start(): Promise<EventLoop> {
   const module = await importLoopModule(setup.moduleUrl)
   const loop = new EventLoop(options, { id, serverId, stats, createPoller })
   const handler = await module.handler(loop)
-  const service = createService(handler, await module.protocol(loop), limits)
+  const service = connectionConfig(handler, await module.protocol(loop), limits)
   await loop.serve(service, new SharedAdmission(stats, id, maxConnections))
   if (intake === 'descriptors') inbox = createInbox(loop)
   if (setup.monitor) new LoopMonitor(loop)

@@ -1,11 +1,12 @@
 /** An event loop on a fake poller, for tests of the connection's states without a system. */
 import { vi } from 'vitest'
-import type { AnyConnection } from '../../src/connection/tcp-connection.js'
+import { connectionConfig } from '../../src/connection/config.js'
+import type { AnyConnection } from '../../src/connection/host.js'
 import type { Handler } from '../../src/handler.js'
+import { SharedAdmission } from '../../src/loop/admission.js'
 import { EventLoop } from '../../src/loop/event-loop.js'
-import { SharedAdmission } from '../../src/loop/listen.js'
 import { SharedStats } from '../../src/loop/stats.js'
-import { type ConnectionLimits, createService } from '../../src/options.js'
+import type { ConnectionLimits } from '../../src/options.js'
 import type { Protocol } from '../../src/protocol/protocol.js'
 import { RawProtocol } from '../../src/protocol/raw.js'
 import { FakePoller, type FakeSocket } from '../fake-poller.js'
@@ -47,10 +48,10 @@ export async function fakeLoop(handler: Handler<Any, Any>, options: FakeLoopOpti
       },
     },
   )
-  const service = createService(handler, options.protocol ?? new RawProtocol(), options)
+  const service = connectionConfig(handler, options.protocol ?? new RawProtocol(), options)
   await loop.serve(service, new SharedAdmission(stats, 0, Number.POSITIVE_INFINITY))
   let taken = 0
-  for (const pool of [loop.transport.pool, loop.transport.outPool]) {
+  for (const pool of [loop.table.pool, loop.table.outPool]) {
     const { take, give } = { take: pool.take.bind(pool), give: pool.give.bind(pool) }
     vi.spyOn(pool, 'take').mockImplementation(() => {
       taken++

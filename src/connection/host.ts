@@ -1,0 +1,79 @@
+/**
+ * What a connection asks of its loop: the poller that has its socket, the slab that its answers are gathered in, memory,
+ * counters, turns. An interface only, so that a connection knows nothing of who stands behind it;
+ * `loop/connection-table.ts` implements it. The loop's thread only.
+ */
+import type { CloseReason } from '../errors.js'
+import type { Poller } from '../loop/poller/poller.js'
+import type { Loop } from '../loop.js'
+import type { RingBufferPool } from '../ringbuffer/pool.js'
+import type { RingBuffer } from '../ringbuffer/ring-buffer.js'
+import type { MessageSampler } from './message-sampler.js'
+import type { TcpConnection } from './tcp-connection.js'
+import type { Traffic } from './traffic.js'
+
+// biome-ignore lint/suspicious/noExplicitAny: what passes through is known to the protocol alone
+type Any = any
+/** A connection of whatever protocol. */
+export type AnyConnection = TcpConnection<Any>
+
+/** The out slab: small answers of a turn lie in it, the bytes of one connection together as its segment. */
+export interface OutSegments {
+  /** The slab itself; written only between {@link open} and {@link close}. */
+  readonly bytes: Buffer
+  /**
+   * Where `c` may put `length` bytes, right behind what it has gathered; -1 where it may not: its bytes have to go
+   * behind its backlog.
+   */
+  open(c: AnyConnection, length: number): number
+  /** `c` has put its bytes at `at`, up to `end`; they go out with the next flush. */
+  close(c: AnyConnection, at: number, end: number): void
+  /** Bytes of `slot` that are gathered and not yet offered to the kernel. */
+  gathered(slot: number): number
+  /** Forgets what is gathered for `slot`. */
+  drop(slot: number): void
+  /** Offers everything that is gathered to the kernel, of all connections. Calls no callback of the user's. */
+  write(): void
+  /** `c.handleFlushed()` is called at the end of the next flush. */
+  afterFlush(slot: number): void
+}
+
+/** Who has had enough of this turn, and waits for the next. */
+export interface Turns {
+  /** After so many packets a connection looks at the clock. */
+  readonly packetsPerLook: number
+  /** How long one connection may go on in one turn, in ms; less while many wait. */
+  readonly slice: number
+  /** Milliseconds since anybody last looked, or since the turn began. */
+  lap(): number
+  /** `c.takeTurn()` is called in a later round, in turn with the others. */
+  push(c: AnyConnection): void
+  /** Whether a chain of promises has kept the loop for so long that the others should have their turn. */
+  readonly isOverdue: boolean
+}
+
+export interface ConnectionHost {
+  readonly loop: Loop
+  /** The loop's clock in ms, as of this turn: an int32, which wraps after 24.8 days; compare differences `| 0`. */
+  readonly now: number
+  /** Reads the clock anew. */
+  readClock(): number
+  readonly poller: Poller
+  readonly out: OutSegments
+  readonly turns: Turns
+  readonly traffic: Traffic
+  readonly sampler: MessageSampler
+  /** The one view through which protocols look at the poller's memory. */
+  readonly view: RingBuffer
+  /** Rings for unfinished packets, and for what the kernel refused. */
+  readonly pool: RingBufferPool
+  readonly outPool: RingBufferPool
+  /** By slot: when bytes last went in or out, by the clock above. */
+  readonly lastActive: Int32Array
+  /** How many rounds it takes until every socket that is ready has been read. */
+  readonly roundsToReadAll: number
+  countHandlerError(): void
+  countProtocolError(): void
+  /** `c` is over and gives its slot back. */
+  release(c: AnyConnection, linger: boolean, reason: CloseReason): void
+}

@@ -11,9 +11,9 @@ export type OnSent = (error?: Error) => void
 
 /**
  * One connection, as its handler sees it. `Out` is what the protocol can pack, `State` what {@link Connection.context}
- * holds.
+ * holds, `Data` what the option `data` holds, which is `c.loop.data`.
  */
-export interface Connection<Out = Uint8Array | string, State = unknown> {
+export interface Connection<Out = Uint8Array | string, State = unknown, Data = unknown> {
   /** Unique within its loop. */
   readonly id: number
 
@@ -21,7 +21,7 @@ export interface Connection<Out = Uint8Array | string, State = unknown> {
   context: State
 
   /** The loop that owns this connection. */
-  readonly loop: Loop
+  readonly loop: Loop<Data>
 
   /** `true` from `onConnect` (or the handshake's begin) until it is closed by either side. */
   readonly connected: boolean

@@ -24,27 +24,27 @@ export interface Handler<Ctx = undefined, Out = Uint8Array | string, State = unk
    * Once per connection, always before its first `onMessage`: at accept, or after the protocol's handshake. A promise is
    * awaited before the first `onMessage`, for `handshakeTimeout` at most.
    */
-  onConnect?(c: Connection<Out, State>): unknown
+  onConnect?(c: Connection<Out, State, Data>): unknown
 
   /**
    * One packet. `data` is the handler's own and may be kept, unless the protocol says `borrow`.
    * What it returns, now or through a promise, is packed as the answer and sent. While a promise is pending no further
    * packet of this connection is handed over, so answers keep their order, unless the protocol is `multiplexed`.
    */
-  onMessage(c: Connection<Out, State>, ctx: Ctx, data: Buffer): Out | void | Promise<Out | void>
+  onMessage(c: Connection<Out, State, Data>, ctx: Ctx, data: Buffer): Out | void | Promise<Out | void>
 
   /** The write buffer was above the high-water mark and has fallen below the low-water mark: send on. */
-  onDrain?(c: Connection<Out, State>): unknown
+  onDrain?(c: Connection<Out, State, Data>): unknown
 
   /**
    * The peer has ended its side, and everything that it has sent was handed over and answered: no `onMessage` follows.
    * With `allowHalfOpen` this side may go on sending until it calls `c.end()` or `c.close()`; without it the connection
    * closes after this call.
    */
-  onEnd?(c: Connection<Out, State>): unknown
+  onEnd?(c: Connection<Out, State, Data>): unknown
 
   /** Exactly once for each `onConnect`, and last. The connection can be looked at, sending on it does nothing. */
-  onClose?(c: Connection<Out, State>, reason: CloseReason): unknown
+  onClose?(c: Connection<Out, State, Data>, reason: CloseReason): unknown
 }
 
 /**

@@ -9,6 +9,7 @@
  * In reading order: the server, what a user writes, what a user is given, and the parts underneath.
  */
 
+export { pipe } from './connection/pipe.js'
 export type { Connection, OnSent, ProtocolConnection } from './connection.js'
 export { type CloseCode, type CloseReason, ErrorCode, ProtocolError, RingloopError } from './errors.js'
 export type { Handler, PerLoop } from './handler.js'

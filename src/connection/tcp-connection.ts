@@ -1038,9 +1038,9 @@ export class TcpConnection<Out = Uint8Array | string, Context = unknown>
     const { logger } = host.loop
     const error = toError(thrown)
     if (this.#state === State.CLOSED) {
-      const level = isConsequence(thrown) ? 'debug' : 'error'
+      const level = isConsequence(error) ? 'debug' : 'error'
       logger[level](this.#logged({ err: error }), `${where} failed after the connection was closed`)
-    } else if (thrown instanceof ProtocolError) {
+    } else if (error instanceof ProtocolError) {
       host.countProtocolError()
       logger.info(this.#logged({ reason: error.message }), 'the peer broke the protocol')
       this.beginClose({ code: 'protocol-error', message: error.message, error })
@@ -1160,8 +1160,7 @@ function closeReason(given: CloseReason | CloseCode | Error): CloseReason {
 
 /** Where a packet ends that `packetInto` has written at `at`. */
 function endOf(at: number, wrote: number, slab: Buffer): number {
-  const end = at + wrote
-  if (wrote >= 0 && end <= slab.length && (end | 0) === end) return end
+  if ((wrote | 0) === wrote && wrote >= 0 && wrote <= slab.length - at) return at + wrote
   throw new RingloopError(
     ErrorCode.PACKET,
     `packetInto must return how many bytes it wrote, or -1, not ${String(wrote)}`,

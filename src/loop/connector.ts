@@ -113,7 +113,7 @@ function checkConnect<Ctx, Out, State>(endpoint: Endpoint, options: ConnectOptio
 }
 
 function isAborted({ signal }: Wanted): boolean {
-  return signal !== undefined && signal.aborted
+  return signal?.aborted ?? false
 }
 
 function tlsOptions(tls: ConnectOptions['tls'], endpoint: Endpoint): ConnectionOptions | undefined {

@@ -1,0 +1,283 @@
+/** One side of a connection ends: `onEnd`, `allowHalfOpen`, `end`, and the pipe between two connections. */
+import { randomBytes } from 'node:crypto'
+import { describe, expect, it } from 'vitest'
+import { pipe } from '../src/connection/pipe.js'
+import type { Connection } from '../src/connection.js'
+import type { FakeSocket } from './fake-poller.js'
+import { type FakeLoop, fakeLoop, settle } from './support/fake-loop.js'
+import { bodies, frames, LengthProtocol } from './support/length-protocol.js'
+
+describe('onEnd', () => {
+  it('comes after the last packet and before onClose', async () => {
+    const calls: string[] = []
+    const fake = await fakeLoop(
+      {
+        onMessage: (_c, _ctx, data) => void calls.push(String(data)),
+        onEnd: () => void calls.push('end'),
+        onClose: (_c, { code }) => void calls.push(code),
+      },
+      { protocol: new LengthProtocol() },
+    )
+    const { socket } = fake.accept()
+    socket.read(frames('one', 'two'))
+    socket.end()
+    await settle()
+    expect(calls).toEqual(['one', 'two', 'end', 'peer-closed'])
+  })
+
+  it('waits for packets that wait for an answer, and for the answers', async () => {
+    const calls: string[] = []
+    let answer!: (text: string) => void
+    const fake = await fakeLoop(
+      {
+        onMessage: (_c, _ctx, data) => {
+          calls.push(String(data))
+          return new Promise<string>((resolve) => (answer = resolve))
+        },
+        onEnd: () => void calls.push('end'),
+      },
+      { protocol: new LengthProtocol() },
+    )
+    const { socket } = fake.accept()
+    socket.read(frames('one', 'two'))
+    socket.end()
+    await settle()
+    expect(calls).toEqual(['one'])
+    answer('1')
+    await settle()
+    expect(calls).toEqual(['one', 'two'])
+    answer('2')
+    await settle()
+    expect(calls).toEqual(['one', 'two', 'end'])
+    expect(bodies(socket.out).map(String)).toEqual(['1', '2'])
+    expect(socket.closed).toBeDefined()
+  })
+
+  it('may answer late: the connection closes when its promise has settled', async () => {
+    let go!: () => void
+    const fake = await fakeLoop({
+      onMessage() {},
+      onEnd: async (c) => {
+        await new Promise<void>((resolve) => (go = resolve))
+        c.send('goodbye')
+      },
+    })
+    const { socket } = fake.accept()
+    socket.end()
+    await settle()
+    expect(socket.closed).toBeUndefined()
+    go()
+    await settle()
+    expect(socket.out.toString()).toBe('goodbye')
+    expect(socket.closed).toBeDefined()
+  })
+
+  it('closes its connection when it throws, and says so', async () => {
+    const reasons: string[] = []
+    const fake = await fakeLoop({
+      onMessage() {},
+      onEnd: () => {
+        throw new Error('no')
+      },
+      onClose: (_c, { message }) => void reasons.push(message),
+    })
+    fake.accept().socket.end()
+    await settle()
+    expect(reasons).toEqual(['onEnd failed: no'])
+  })
+
+  it('does not come for a connection that breaks before its packets are handed over', async () => {
+    const calls: string[] = []
+    const fake = await fakeLoop({
+      onMessage() {},
+      onEnd: () => void calls.push('end'),
+      onClose: (_c, { code }) => void calls.push(code),
+    })
+    const { socket, c } = fake.accept()
+    c.close()
+    socket.end()
+    await settle()
+    expect(calls).toEqual(['closed'])
+  })
+})
+
+describe('allowHalfOpen', () => {
+  it('leaves a connection open for sending until this side ends too', async () => {
+    const closes: string[] = []
+    const fake = await fakeLoop(
+      { onMessage() {}, onClose: (_c, { code }) => void closes.push(code) },
+      { allowHalfOpen: true },
+    )
+    const { socket, c } = fake.accept()
+    socket.end()
+    await settle()
+    expect(c.connected).toBe(true)
+    expect(c.send('still ')).toBe(true)
+    c.end('here')
+    await settle()
+    expect(socket.out.toString()).toBe('still here')
+    expect(closes).toEqual(['peer-closed'])
+  })
+
+  it('a reset ends a connection of which only our side is open', async () => {
+    const closes: string[] = []
+    const fake = await fakeLoop(
+      { onMessage() {}, onClose: (_c, { code }) => void closes.push(code) },
+      { allowHalfOpen: true },
+    )
+    const { socket } = fake.accept()
+    socket.end()
+    await settle()
+    socket.reset()
+    await settle()
+    expect(closes).toEqual(['peer-closed'])
+  })
+
+  it('end() without a peer that ends leaves the connection open for reading', async () => {
+    const seen: string[] = []
+    const fake = await fakeLoop({ onMessage: (_c, _ctx, data) => void seen.push(String(data)) })
+    const { socket, c } = fake.accept()
+    expect(c.end('last')).toBe(true)
+    expect(c.send('too late')).toBe(false)
+    await settle()
+    expect(socket.shut).toBe(true)
+    socket.read('more')
+    expect(seen).toEqual(['more'])
+    socket.end()
+    await settle()
+    expect(socket.closed).toBeDefined()
+  })
+
+  it('end() calls its onSent when the kernel has the bytes', async () => {
+    const sent: unknown[] = []
+    const fake = await fakeLoop({ onMessage() {} })
+    const { socket, c } = fake.accept()
+    c.end('last', (error) => sent.push(error))
+    await settle()
+    expect(sent).toEqual([undefined])
+    expect(socket.out.toString()).toBe('last')
+  })
+})
+
+describe('pipe', () => {
+  interface Piped {
+    readonly fake: FakeLoop
+    readonly left: FakeSocket
+    readonly right: FakeSocket
+    readonly a: Connection<never>
+    readonly b: Connection<never>
+    readonly closes: string[]
+  }
+
+  async function pair(options: { highWaterMark?: number; lowWaterMark?: number } = {}): Promise<Piped> {
+    const closes: string[] = []
+    const fake = await fakeLoop(
+      {
+        onMessage: () => {
+          throw new Error('a piped connection hands over no packet')
+        },
+        onClose: (_c, { code }) => void closes.push(code),
+      },
+      options,
+    )
+    const { socket: left, c: a } = fake.accept()
+    const { socket: right, c: b } = fake.accept()
+    return { fake, left, right, a, b, closes }
+  }
+
+  it('moves bytes both ways', async () => {
+    const { left, right, a, b } = await pair()
+    void pipe(a, b)
+    left.read('to the right')
+    right.read('to the left')
+    await settle()
+    expect(right.out.toString()).toBe('to the right')
+    expect(left.out.toString()).toBe('to the left')
+  })
+
+  it('passes on the end of one side, and closes both when both have ended', async () => {
+    const { left, right, a, b, closes } = await pair()
+    let done = false
+    void pipe(a, b).then(() => (done = true))
+    left.read('question')
+    left.end()
+    await settle()
+    expect(right.shut).toBe(true)
+    expect(left.closed).toBeUndefined()
+    right.read('answer after the end')
+    right.end()
+    await settle()
+    expect(left.out.toString()).toBe('answer after the end')
+    expect([left.closed, right.closed].every((closed) => closed !== undefined)).toBe(true)
+    expect(closes).toEqual(['peer-closed', 'peer-closed'])
+    expect(done).toBe(true)
+  })
+
+  it('does not read a side whose other side does not take it, and loses nothing', async () => {
+    const { left, right, a, b, fake } = await pair({ highWaterMark: 1000, lowWaterMark: 100 })
+    void pipe(a, b)
+    await settle()
+    let room = 0
+    right.room = (offered) => {
+      const taken = Math.min(room, offered)
+      room -= taken
+      return taken
+    }
+    const sent = randomBytes(5000)
+    let read = 0
+    while (left.reading && read < sent.length) {
+      left.read(sent.subarray(read, read + 500))
+      read += 500
+      await settle()
+    }
+    expect(read).toBeLessThan(2500)
+    expect(b.writeBufferLength).toBeGreaterThan(1000)
+    room = Number.POSITIVE_INFINITY
+    right.drain()
+    await settle()
+    expect(left.reading).toBe(true)
+    left.read(sent.subarray(read))
+    left.end()
+    await settle()
+    expect(right.out.equals(sent)).toBe(true)
+    right.end()
+    await settle()
+    expect(fake.ringsOut()).toBe(0)
+    expect(fake.loop.table.traffic.backlogBytes).toBe(0)
+  })
+
+  it('hands on first what waited before, in order', async () => {
+    const fake = await fakeLoop(
+      { onConnect: () => new Promise<void>((resolve) => setImmediate(resolve)), onMessage() {} },
+      {},
+    )
+    const { socket: left, c: a } = fake.accept()
+    const { socket: right, c: b } = fake.accept()
+    left.read('first ')
+    void pipe(a, b)
+    left.read('second')
+    left.end()
+    await settle()
+    expect(right.out.toString()).toBe('first second')
+    expect(right.shut).toBe(true)
+  })
+
+  it('a broken side takes the other with it', async () => {
+    const { left, right, a, b, closes } = await pair()
+    const piped = pipe(a, b)
+    await settle()
+    left.reset()
+    await settle()
+    await piped
+    expect(right.closed).toBeDefined()
+    expect(closes.sort()).toEqual(['closed', 'network-error'])
+  })
+
+  it('is refused for one connection, for closed ones, and for what is no connection', async () => {
+    const { a, b } = await pair()
+    expect(() => pipe(a, a)).toThrow(/two connections/)
+    expect(() => pipe(a, {} as never)).toThrow(/two connections/)
+    void pipe(a, b)
+    expect(() => pipe(a, b)).toThrow(expect.objectContaining({ code: 'ERR_RINGLOOP_STATE' }))
+  })
+})

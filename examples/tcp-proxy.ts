@@ -22,11 +22,7 @@ export default proxy
 if (isMainThread) {
   const { to, loops, options } = exampleFlags({ to: '127.0.0.1:1833', port: 1834 })
   const data: Data = { to }
-  await orExit(
-    serve(
-      loops === 1
-        ? new Server(proxy, { ...options, data })
-        : new Server(import.meta.url, { ...options, data }),
-    ),
+  await serve(
+    loops === 1 ? new Server(proxy, { ...options, data }) : new Server(import.meta.url, { ...options, data }),
   )
 }

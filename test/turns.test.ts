@@ -28,7 +28,7 @@ describe('a connection with many packets', () => {
           spin(0.5)
         },
       },
-      { protocol: new LengthProtocol() },
+      { protocol: new LengthProtocol(), takesTurns: true },
     )
     const { socket } = fake.accept()
     socket.read(flood())
@@ -50,7 +50,7 @@ describe('a connection with many packets', () => {
           spin(0.5)
         },
       },
-      { protocol: new LengthProtocol() },
+      { protocol: new LengthProtocol(), takesTurns: true },
     )
     fake.accept().socket.read(flood())
     fake.accept().socket.read(frames('polite'))
@@ -67,7 +67,7 @@ describe('a connection with many packets', () => {
           spin(0.5)
         },
       },
-      { protocol: new LengthProtocol() },
+      { protocol: new LengthProtocol(), takesTurns: true },
     )
     const all = [fake.accept(), fake.accept(), fake.accept()]
     for (const { socket } of all) socket.read(flood())
@@ -78,7 +78,7 @@ describe('a connection with many packets', () => {
   })
 
   it('is not read far ahead while it waits for its turn', async () => {
-    const fake = await fakeLoop({ onMessage: () => spin(0.5) }, { protocol: new LengthProtocol() })
+    const fake = await fakeLoop({ onMessage: () => spin(0.5) }, { protocol: new LengthProtocol(), takesTurns: true })
     const { socket, c } = fake.accept()
     let reads = 0
     while (socket.read(Buffer.concat(Array.from({ length: 40 }, flood)))) reads++
@@ -100,7 +100,7 @@ describe('a connection with many packets', () => {
         },
         onClose: (_c, { code }) => void reasons.push(`${code} after ${seen}`),
       },
-      { protocol: new LengthProtocol() },
+      { protocol: new LengthProtocol(), takesTurns: true },
     )
     const { socket } = fake.accept()
     socket.read(flood())

@@ -17,6 +17,21 @@ type Any = any
 /** A connection of whatever protocol. */
 export type AnyConnection = TcpConnection<Any>
 
+/** Who gathers bytes in the out slab. */
+export interface SegmentOwner {
+  readonly slot: number
+  /** Bytes wait before whatever would be gathered now. */
+  readonly hasBacklog: boolean
+  readonly isBroken: boolean
+  /** Its segment cannot stay: the bytes move behind its backlog. */
+  spillSegment(slab: Buffer, start: number, end: number): void
+}
+
+/** Who waits for a turn. */
+export interface TurnTaker {
+  takeTurn(): void
+}
+
 /** The out slab: small answers of a turn lie in it, the bytes of one connection together as its segment. */
 export interface OutSegments {
   /** The slab itself; written only between {@link open} and {@link close}. */
@@ -25,9 +40,9 @@ export interface OutSegments {
    * Where `c` may put `length` bytes, right behind what it has gathered; -1 where it may not: its bytes have to go
    * behind its backlog.
    */
-  open(c: AnyConnection, length: number): number
+  open(c: SegmentOwner, length: number): number
   /** `c` has put its bytes at `at`, up to `end`; they go out with the next flush. */
-  close(c: AnyConnection, at: number, end: number): void
+  close(c: SegmentOwner, at: number, end: number): void
   /** Bytes of `slot` that are gathered and not yet offered to the kernel. */
   gathered(slot: number): number
   /** Forgets what is gathered for `slot`. */
@@ -47,7 +62,7 @@ export interface Turns {
   /** Milliseconds since anybody last looked, or since the turn began. */
   lap(): number
   /** `c.takeTurn()` is called in a later round, in turn with the others. */
-  push(c: AnyConnection): void
+  push(c: TurnTaker): void
   /** Whether a chain of promises has kept the loop for so long that the others should have their turn. */
   readonly isOverdue: boolean
 }

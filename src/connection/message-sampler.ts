@@ -3,8 +3,8 @@
  * would cost as much as a small handler. Which message is next is drawn by lot: traffic may have a period of its own.
  * The loop's thread only.
  */
+import type { Connection } from '../connection.js'
 import type { Handler } from '../handler.js'
-import type { AnyConnection } from './host.js'
 
 /** Of so many messages one is timed, on average. */
 const SAMPLE_MEAN = 128
@@ -34,7 +34,7 @@ export class MessageSampler {
   /** Calls `onMessage` and times it. */
   time<Ctx, Out>(
     handler: Handler<Ctx, Out>,
-    c: AnyConnection,
+    c: Connection<Out>,
     now: number,
     ctx: Ctx,
     data: Buffer,

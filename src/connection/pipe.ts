@@ -3,8 +3,9 @@
  * read holds the other back: neither side keeps more than its `highWaterMark`. Both connections' loop's thread only.
  */
 import type { Connection } from '../connection.js'
-import { type CloseReason, ErrorCode, RingloopError } from '../errors.js'
-import { type Diversion, TcpConnection } from './tcp-connection.js'
+import { ErrorCode, RingloopError } from '../errors.js'
+import type { Diversion } from './receive-side.js'
+import { TcpConnection } from './tcp-connection.js'
 
 /** One direction: from the connection that it is given to as a diversion, to another one. */
 class OneWay implements Diversion {
@@ -34,7 +35,7 @@ class OneWay implements Diversion {
     this.#to.shutdownWrite()
   }
 
-  closed({ message }: CloseReason): void {
+  closed({ message }: { readonly message: string }): void {
     this.#to.close({ code: 'closed', message: `the other end of the pipe: ${message}` })
     this.#onClosed()
   }

@@ -5,9 +5,10 @@
  *     poller ── report of a slot ──▶ table ──▶ connection ──▶ out slab ── one write each ──▶ poller
  */
 import type { AnyConfig } from '../connection/config.js'
+import type { PendingConnect } from '../connection/connection-base.js'
 import type { AnyConnection, ConnectionHost, Turns } from '../connection/host.js'
 import { MessageSampler } from '../connection/message-sampler.js'
-import { type PendingConnect, TcpConnection } from '../connection/tcp-connection.js'
+import { TcpConnection } from '../connection/tcp-connection.js'
 import { Traffic } from '../connection/traffic.js'
 import type { CloseReason } from '../errors.js'
 import type { BroadcastResult, LocalBroadcastOptions, Loop } from '../loop.js'

@@ -5,7 +5,7 @@
  * The memory is the poller's. The loop's thread only.
  */
 import assert from 'node:assert'
-import type { AnyConnection, OutSegments } from '../connection/host.js'
+import type { AnyConnection, OutSegments, SegmentOwner } from '../connection/host.js'
 import { OUT_STRIDE, type Poller } from './poller/poller.js'
 
 /** What a slot on the list of the next flush is there for. */
@@ -57,7 +57,7 @@ export class OutSlab implements OutSegments {
     this.#marks = marks
   }
 
-  open(c: AnyConnection, length: number): number {
+  open(c: SegmentOwner, length: number): number {
     if (this.bytes.length - this.#end < length) {
       this.write()
       if (c.hasBacklog || c.isBroken || this.bytes.length < length) return -1
@@ -76,7 +76,7 @@ export class OutSlab implements OutSegments {
     return -1
   }
 
-  close(c: AnyConnection, at: number, end: number): void {
+  close(c: SegmentOwner, at: number, end: number): void {
     assert(at === this.#end, 'a protocol must not send from within packetInto')
     this.#end = end
     this.#ends[c.slot] = end

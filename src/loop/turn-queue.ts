@@ -7,7 +7,7 @@
  * that is follows from what packets have cost in the turns before.
  */
 import Denque from 'denque'
-import type { AnyConnection, Turns } from '../connection/host.js'
+import type { Turns, TurnTaker } from '../connection/host.js'
 
 /** How long one connection may go on in one turn. */
 const SLICE_MS = 1
@@ -24,7 +24,7 @@ const OVERDUE_MS = 0.5
 
 export class TurnQueue implements Turns {
   packetsPerLook: number = MAX_PACKETS_PER_LOOK
-  readonly #connections = new Denque<AnyConnection>()
+  readonly #connections = new Denque<TurnTaker>()
   readonly #yielded = new Denque<() => void>()
   readonly #onWaiting: () => void
   #lastLook = 0
@@ -63,7 +63,7 @@ export class TurnQueue implements Turns {
     return performance.now() - this.#runningSince > OVERDUE_MS
   }
 
-  push(c: AnyConnection): void {
+  push(c: TurnTaker): void {
     this.#connections.push(c)
     this.#onWaiting()
   }

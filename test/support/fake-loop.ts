@@ -30,6 +30,8 @@ export interface FakeLoopOptions extends ConnectionLimits {
   readonly protocol?: Protocol<Any, Any>
   readonly slabBytes?: number
   readonly records?: number
+  /** Turns end when their time is over. Default `false`: whatever a read brings is handed over in its turn. */
+  readonly takesTurns?: boolean
 }
 
 export async function fakeLoop(handler: Handler<Any, Any>, options: FakeLoopOptions = {}): Promise<FakeLoop> {
@@ -48,8 +50,9 @@ export async function fakeLoop(handler: Handler<Any, Any>, options: FakeLoopOpti
       },
     },
   )
-  const service = connectionConfig(handler, options.protocol ?? new RawProtocol(), options)
-  await loop.serve(service, new SharedAdmission(stats, 0, Number.POSITIVE_INFINITY))
+  const config = connectionConfig(handler, options.protocol ?? new RawProtocol(), options)
+  await loop.serve(config, new SharedAdmission(stats, 0, Number.POSITIVE_INFINITY))
+  if (options.takesTurns !== true) vi.spyOn(loop.turns, 'lap').mockReturnValue(0)
   let taken = 0
   for (const pool of [loop.table.pool, loop.table.outPool]) {
     const { take, give } = { take: pool.take.bind(pool), give: pool.give.bind(pool) }

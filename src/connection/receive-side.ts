@@ -284,7 +284,7 @@ export abstract class ReceiveSide<Out, Context> extends SendSide<Out, Context> {
         } else if (out instanceof Uint8Array || typeof out === 'string') this.answer(out as Out, ctx)
         else if (isThenable(out)) this.#await(out as PromiseLike<Out | void>, ctx)
         else this.answer(out as Out, ctx)
-        if (--untilLook <= 0) {
+        if (--untilLook <= 0 && (!ring.isEmpty || freePackets > 0)) {
           spent += turns.lap()
           if (spent >= turns.slice) this.#endTurn(freePackets)
           untilLook = turns.packetsPerLook

@@ -88,6 +88,8 @@ export class EventLoop<Data = unknown> implements Loop<Data> {
   #turnStart = 0
   #lastConnectionId = 0
   #stopping: Promise<void> | undefined
+  /** `stop` has got as far as `onStop`: a handler whose `onStart` is still running ends after it. */
+  #pastOnStop = false
   #whenEmpty: (() => void) | undefined
 
   /**
@@ -255,6 +257,7 @@ export class EventLoop<Data = unknown> implements Loop<Data> {
       throw new RingloopError(ErrorCode.LOOP_START, `onStart of loop ${this.id} failed: ${reason}`, error)
     }
     this.#handler = service.handler
+    if (this.#pastOnStop) await this.#callOnStop()
   }
 
   // ---- for the server and the transports ---------------------------------------------------------------------------
@@ -335,7 +338,7 @@ export class EventLoop<Data = unknown> implements Loop<Data> {
   }
 
   async #stop(drain: number): Promise<void> {
-    this.#transport.stopListening()
+    this.#attempt(() => this.#transport.stopListening())
     // A handler that stops its loop is not to find its connection closed under it.
     await nextRound()
     if (drain > 0) await this.#drain(drain)
@@ -344,12 +347,22 @@ export class EventLoop<Data = unknown> implements Loop<Data> {
     for (const c of this.#connections()) c.abort(STOPPED)
     this.#transport.refuse()
     this.#runTurn()
+    this.#pastOnStop = true
     await this.#callOnStop()
     if (drain > 0) await this.#linger()
-    this.#transport.destroy()
-    this.#tlsTransport?.destroy()
+    this.#attempt(() => this.#transport.destroy())
+    this.#attempt(() => this.#tlsTransport?.destroy())
     this.wheel.close()
     this.#tasks.clear()
+  }
+
+  /** What cannot be closed does not keep the rest from being closed. */
+  #attempt(close: () => void): void {
+    try {
+      close()
+    } catch (error) {
+      this.logger.error({ err: error }, 'stopping: something could not be closed')
+    }
   }
 
   /** It was on its way through the mailbox when the loop was told to stop: it is served what it has sent. @internal */

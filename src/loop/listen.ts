@@ -34,7 +34,12 @@ export async function listenOn(
   endpoint: Endpoint,
   options: ListenOptions,
 ): Promise<Endpoint> {
-  const listening = await listenFirst(loop.transport.poller, endpoint, options)
+  const { poller } = loop.transport
+  const listening = await listenFirst(poller, endpoint, options)
+  if (loop.stopping) {
+    poller.closeListener(listening.listener)
+    throw new RingloopError(ErrorCode.CLOSED, 'the loop was stopped before it served')
+  }
   loop.transport.addListener(listening.listener)
   return listening.endpoint
 }

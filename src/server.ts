@@ -96,6 +96,7 @@ export class Server<Ctx = undefined, Out = Uint8Array | string> {
   async #start(): Promise<void> {
     const options = this.#options as unknown as ServerOptions<never, never>
     const settings = listenSettings(options)
+    checkFunction('onLoopDied', options.onLoopDied)
     const sides = new SideServers(options)
     const logger = createLogger(options.logger)
     const loops = isModule(this.#source)
@@ -186,8 +187,8 @@ export class Server<Ctx = undefined, Out = Uint8Array | string> {
       monitor,
     })
     const worker = workerOptions(options)
-    const onLoopDied = checkFunction('onLoopDied', options.onLoopDied)
     this.#stats = stats
+    const { onLoopDied } = options
     return new LoopThreads({ setup, worker, settings, choice, stats, logger, onLoopDied })
   }
 
@@ -286,8 +287,8 @@ function moduleUrl(source: URL | string): string {
   return source.startsWith('file:') ? source : pathToFileURL(path.resolve(source)).href
 }
 
-function checkFunction<T>(name: string, value: T): T {
-  if (value === undefined || typeof value === 'function') return value
+function checkFunction(name: string, value: unknown): void {
+  if (value === undefined || typeof value === 'function') return
   throw new RingloopError(ErrorCode.OPTION, `${name} must be a function, not ${String(value)}`)
 }
 

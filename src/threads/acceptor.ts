@@ -8,6 +8,7 @@
  */
 import { once } from 'node:events'
 import net from 'node:net'
+import { ErrorCode, RingloopError } from '../errors.js'
 import type { Logger } from '../log.js'
 import { listenFirst } from '../loop/listen.js'
 import { AcceptOnlySink } from '../loop/poller/accept-only-sink.js'
@@ -96,13 +97,14 @@ export class NativeAcceptor extends AcceptOnlySink implements Acceptor {
   }
 }
 
-/** Node's own sockets, transferred to the loops' threads: Node 24.20, 26.6 and later. */
+/** Node's own sockets, transferred to the loops' threads: Node 24.20, 26.6 and later. At most `backlog` wait for a loop. */
 export class TransferAcceptor implements Acceptor {
   readonly #picker: LoopPicker
   readonly #logger: Logger
   #waiting: net.Socket[] = []
   #maxWaiting = 0
   #server: net.Server | undefined
+  #stopped = false
 
   constructor(picker: LoopPicker, logger: Logger) {
     this.#picker = picker
@@ -120,13 +122,14 @@ export class TransferAcceptor implements Acceptor {
       keepAliveInitialDelay: keepAlive,
     })
     server.on('connection', (socket) => this.#give(socket))
+    this.#server = server
     const listen = async (each: Endpoint): Promise<Endpoint> => {
+      if (this.#stopped) throw new RingloopError(ErrorCode.CLOSED, 'the acceptor is stopped')
       server.listen({ ...each, backlog })
       await once(server, 'listening')
       return each
     }
     const bound = await listenFirst({ listen }, endpoint, options)
-    this.#server = server
     server.on('error', (err) => this.#logger.warn({ err }, `accepting failed: ${err.message}`))
     const address = server.address()
     return address === null || typeof address === 'string'
@@ -152,6 +155,7 @@ export class TransferAcceptor implements Acceptor {
   }
 
   stop(): void {
+    this.#stopped = true
     this.#server?.close()
     for (const socket of this.#waiting) socket.destroy()
   }

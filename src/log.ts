@@ -19,13 +19,17 @@ const LEVELS: readonly string[] = ['debug', 'info', 'warn', 'error', 'silent']
 
 const METHODS = ['debug', 'info', 'warn', 'error'] as const
 
-/** A logger that throws must not take a connection's end with it. */
+/** Bytes of lines that the built-in logger keeps while they cannot be written, on a full disk; more are dropped. */
+const MAX_UNWRITTEN = 1024 * 1024
+
+/** No logger's failure, now or later, must take a connection's end or the process with it. */
 function guarded(logger: Logger): Logger {
   const call = (method: (typeof METHODS)[number], fields: object, message: string): void => {
     try {
-      logger[method](fields, message)
+      const result: unknown = logger[method](fields, message)
+      if (result instanceof Promise) result.catch(warn)
     } catch (error) {
-      process.emitWarning(`the logger failed: ${toError(error).message}`)
+      warn(error)
     }
   }
   return {
@@ -36,13 +40,26 @@ function guarded(logger: Logger): Logger {
   }
 }
 
+function warn(error: unknown): void {
+  process.emitWarning(`the logger failed: ${String(toError(error).message)}`)
+}
+
+/** Pino to standard error. A line is written when the call returns, unless nothing can be written there. */
+function createBuiltIn(level: string): Logger {
+  const destination = pino.destination({ fd: 2, sync: true, maxLength: MAX_UNWRITTEN })
+  // There is nowhere left to say it. What was not written is tried again with the next line.
+  destination.on('error', () => {})
+  return guarded(pino({ name: 'ringloop', level }, destination))
+}
+
+/** Throws `ERR_RINGLOOP_OPTION`. The methods of what it returns never throw. */
 export function createLogger(option: LoggerOption = 'info'): Logger {
   if (option === false) return pino({ enabled: false })
   if (typeof option === 'string') {
     if (!LEVELS.includes(option)) {
       throw new RingloopError(ErrorCode.OPTION, `logger must be one of ${LEVELS.join(', ')}, not '${option}'`)
     }
-    return pino({ name: 'ringloop', level: option }, pino.destination({ fd: 2, sync: true }))
+    return createBuiltIn(option)
   }
   if (METHODS.every((method) => typeof option?.[method] === 'function')) return guarded(option)
   throw new RingloopError(

@@ -1,10 +1,12 @@
 /** The options of servers, loops and connections: their defaults, and the checks that turn mistakes into sentences. */
 import type { ConnectionOptions as TlsConnectOptions, TlsOptions } from 'node:tls'
+import type { ResourceLimits } from 'node:worker_threads'
 import { ErrorCode, RingloopError } from './errors.js'
 import type { Handler } from './handler.js'
 import type { LoggerOption } from './log.js'
 import type { Endpoint } from './loop/poller/poller.js'
 import type { Protocol } from './protocol/protocol.js'
+import type { DeadLoop } from './threads/dead-loop.js'
 import type { LoadBalance } from './threads/load-balance.js'
 
 /** `'host:port'`, `':port'` (every interface), `'[::1]:port'`, `{ host, port }`, or `{ path }` for a unix socket. */
@@ -73,6 +75,15 @@ export interface ServerOptions<Ctx = undefined, Out = Uint8Array | string>
   readonly backlog?: number
   /** Speak TLS: the options of `tls.createServer`. Goes through the `net` poller. */
   readonly tls?: TlsOptions
+  /**
+   * Called in the server's thread when a loop's thread has ended unasked, and again for each try to replace it that
+   * failed. It is logged and replaced whatever this does. Only with a module.
+   */
+  readonly onLoopDied?: (loop: DeadLoop) => void
+  /** Node's flags for the loops' threads, instead of those that the process was started with. Only with a module. */
+  readonly execArgv?: readonly string[]
+  /** Bounds of each thread's memory, as for a `Worker`. A loop that exceeds them dies and is replaced. Only with a module. */
+  readonly resourceLimits?: ResourceLimits
   /** Serve Prometheus metrics, from `start` to the end of `stop`. Default no. */
   readonly metrics?: MetricsOptions
   /** Serve a page that shows what the loops do, from `start` to the end of `stop`. Default no. */

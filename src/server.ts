@@ -12,8 +12,6 @@ import type { Handler } from './handler.js'
 import { createLogger, type Logger } from './log.js'
 import { SharedAdmission } from './loop/admission.js'
 import { EventLoop, NOTHING_SENT } from './loop/event-loop.js'
-import { listenOn } from './loop/listen.js'
-import { LoopMonitor } from './loop/loop-monitor.js'
 import { choosePoller } from './loop/poller/choose-poller.js'
 import type { Endpoint, Poller, PollerSink } from './loop/poller/poller.js'
 import { endpointText } from './loop/resolve.js'
@@ -30,10 +28,13 @@ import {
 import type { Protocol } from './protocol/protocol.js'
 import { RawProtocol } from './protocol/raw.js'
 import { SideServers } from './side-servers.js'
-import { chooseIntake } from './threads/accept-mode.js'
+import { chooseAcceptMode } from './threads/accept-mode.js'
+import { LocalLoop } from './threads/local-loop.js'
 import { assertNotOwnModule } from './threads/loop-module.js'
 import { LoopThreads } from './threads/loop-threads.js'
+import type { ServerLoops } from './threads/server-loops.js'
 import type { ThreadSetup } from './threads/thread-messages.js'
+import { workerOptions } from './threads/worker-options.js'
 import type { Timer } from './timers/timer.js'
 import { TimingWheel } from './timers/timing-wheel.js'
 
@@ -56,19 +57,14 @@ export class BoundAddress {
   }
 }
 
-/** Where the connections are: a loop here, or threads. */
-interface Running {
-  readonly endpoint: Endpoint
-  stop(drain: number): Promise<void>
-  broadcast(out: unknown, options: BroadcastOptions): Promise<BroadcastResult>
-}
-
 export class Server<Ctx = undefined, Out = Uint8Array | string> {
   readonly #source: Handler<Ctx, Out> | URL | string
   readonly #options: ServerOptions<Ctx, Out>
   #starting: Promise<void> | undefined
   #stopping: Promise<void> | undefined
-  #running: Running | undefined
+  /** Rejects what `start` waits for. */
+  #rejectStart: ((reason: RingloopError) => void) | undefined
+  #loops: ServerLoops | undefined
   #address: BoundAddress | undefined
   #stats: SharedStats | undefined
   #wheel: TimingWheel | undefined
@@ -85,7 +81,8 @@ export class Server<Ctx = undefined, Out = Uint8Array | string> {
 
   /**
    * Resolves when every loop serves. Rejects with an {@link ErrorCode} and a sentence that says what to change: bad
-   * options, the address in use, a module that does not load, a poller that is not there.
+   * options, the address in use, a module that does not load, a poller that is not there; with `ERR_RINGLOOP_CLOSED` when
+   * `stop` is called meanwhile.
    */
   start(): Promise<void> {
     if (this.#starting !== undefined || this.#stopping !== undefined) {
@@ -100,35 +97,48 @@ export class Server<Ctx = undefined, Out = Uint8Array | string> {
   async #start(): Promise<void> {
     const options = this.#options as unknown as ServerOptions<never, never>
     const settings = listenSettings(options)
+    checkFunction('onLoopDied', options.onLoopDied)
     const sides = new SideServers(options)
     const logger = createLogger(options.logger)
-    const running = isModule(this.#source)
-      ? await this.#startThreads(moduleUrl(this.#source), settings, logger, sides.wanted)
-      : await this.#startHere(this.#source, settings, logger, sides.wanted)
-    const address = new BoundAddress(running.endpoint)
+    const loops = isModule(this.#source)
+      ? this.#loopThreads(moduleUrl(this.#source), settings, logger, sides.wanted)
+      : this.#localLoop(this.#source, settings, logger, sides.wanted)
+    this.#loops = loops
+    const stopped = new Promise<never>((_resolve, reject) => {
+      this.#rejectStart = reject
+    })
+    stopped.catch(() => {})
     try {
+      const address = new BoundAddress(await Promise.race([loops.start(), stopped]))
       await sides.start({ address, logger, stats: () => this.stats() })
+      await Promise.race([stopped, undefined])
+      this.#address = address
+      this.#sides = sides
+      logger.debug({ address: String(address) }, 'listening')
     } catch (error) {
-      await running.stop(0)
+      await Promise.allSettled([sides.stop(), loops.stop(0)])
       throw error
     }
-    this.#running = running
-    this.#address = address
-    this.#sides = sides
-    logger.debug({ address: String(address) }, 'listening')
   }
 
-  async #startHere(
+  #localLoop(
     handler: Handler<Ctx, Out>,
     settings: ListenSettings,
     logger: Logger,
-    monitor: boolean,
-  ): Promise<Running> {
+    monitored: boolean,
+  ): LocalLoop {
     const options = this.#options
     if (checkInteger('numLoops', options.numLoops, 1, 1) > 1) {
       throw new RingloopError(
         ErrorCode.HANDLER_NEEDS_MODULE,
         'a handler object cannot cross into threads: with numLoops above 1 pass the URL of a module that exports it',
+      )
+    }
+    const { execArgv, resourceLimits } = workerOptions(options)
+    if (execArgv !== undefined || resourceLimits !== undefined) {
+      throw new RingloopError(
+        ErrorCode.OPTION,
+        'execArgv and resourceLimits are for loops in threads: with a handler object the loop runs in this thread',
       )
     }
     const protocol = options.protocol ?? (new RawProtocol() as unknown as Protocol<Ctx, Out>)
@@ -137,23 +147,12 @@ export class Server<Ctx = undefined, Out = Uint8Array | string> {
     const createPoller = (sink: PollerSink): Poller =>
       choosePoller(settings.poller, sink, logger, settings.tls)
     const loop = new EventLoop({ ...options, logger }, { id: 0, serverId: randomUUID(), stats, createPoller })
-    try {
-      await loop.serve(service, new SharedAdmission(stats, 0, settings.maxConnections))
-      const endpoint = await listenOn(loop, settings.endpoint, { ...settings, park: false })
-      this.#stats = stats
-      return new LoopHere(loop, endpoint, monitor)
-    } catch (error) {
-      await loop.stop()
-      throw error
-    }
+    this.#stats = stats
+    const admission = new SharedAdmission(stats, 0, settings.maxConnections)
+    return new LocalLoop(loop, service, admission, settings, monitored)
   }
 
-  async #startThreads(
-    url: string,
-    settings: ListenSettings,
-    logger: Logger,
-    monitor: boolean,
-  ): Promise<Running> {
+  #loopThreads(url: string, settings: ListenSettings, logger: Logger, monitor: boolean): LoopThreads {
     const options = this.#options
     assertNotOwnModule(url)
     if (options.protocol !== undefined) {
@@ -165,7 +164,7 @@ export class Server<Ctx = undefined, Out = Uint8Array | string> {
     checkCloneable('data', options.data)
     checkCloneable('tls', options.tls)
     const wanted = checkInteger('numLoops', options.numLoops, availableParallelism(), 1)
-    const choice = chooseIntake(settings, wanted, logger)
+    const choice = chooseAcceptMode(settings, wanted, logger)
     const stats = new SharedStats(choice.numLoops)
     const limits = connectionLimits(options)
     connectionConfig({ onMessage() {} }, new RawProtocol() as never, limits)
@@ -174,7 +173,7 @@ export class Server<Ctx = undefined, Out = Uint8Array | string> {
       id,
       serverId,
       moduleUrl: url,
-      intake: choice.intake,
+      acceptMode: choice.acceptMode,
       poller: choice.poller,
       endpoint,
       reusePort: choice.reusePort,
@@ -188,25 +187,38 @@ export class Server<Ctx = undefined, Out = Uint8Array | string> {
       stats: stats.buffer,
       monitor,
     })
-    const threads = new LoopThreads(setup, stats, settings, choice, logger)
-    await threads.start()
+    const worker = workerOptions(options)
     this.#stats = stats
-    return threads
+    const { onLoopDied } = options
+    return new LoopThreads({ setup, worker, settings, choice, stats, logger, onLoopDied })
   }
 
   /**
    * Stops accepting and ends every connection. Those with an answer pending or bytes unsent get `drain` milliseconds
-   * (default 0) for them. Resolves when every loop has ended; harmless before `start` and when called again.
+   * (default 0) for them. Resolves when every loop has ended, 5 s after `drain` at the latest: then a thread that does not
+   * answer, or whose `onStart` or `onStop` is pending, is terminated. Never rejects; harmless before `start` and when
+   * called again. A `start` that is under way rejects with `ERR_RINGLOOP_CLOSED`.
    */
   stop(options: { readonly drain?: number } = {}): Promise<void> {
-    this.#stopping ??= this.#stop(checkInteger('drain', options.drain, 0))
+    const drain = checkInteger('drain', options.drain, 0)
+    this.#stopping ??= this.#stop(drain)
     return this.#stopping
   }
 
+  /** `await using server = …`: as `stop()`, without drain. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.stop()
+  }
+
   async #stop(drain: number): Promise<void> {
+    this.#rejectStart?.(new RingloopError(ErrorCode.CLOSED, 'the server was stopped before it had started'))
+    await this.#loops?.stop(drain)
     await this.#starting?.catch(() => {})
-    await this.#running?.stop(drain)
-    await this.#sides?.stop()
+    try {
+      await this.#sides?.stop()
+    } catch (error) {
+      createLogger(this.#options.logger).error({ err: error }, 'stopping: something could not be closed')
+    }
     this.#wheel?.close()
   }
 
@@ -255,35 +267,15 @@ export class Server<Ctx = undefined, Out = Uint8Array | string> {
    * can be cloned. Sends to nobody before `start` and after `stop`.
    */
   async broadcast(out: Out, options: BroadcastOptions = {}): Promise<BroadcastResult> {
-    if (this.#running === undefined || this.#stopping !== undefined) return NOTHING_SENT
-    return this.#running.broadcast(out, options)
+    if (this.#loops === undefined || this.#address === undefined || this.#stopping !== undefined) {
+      return NOTHING_SENT
+    }
+    return this.#loops.broadcast(out, options)
   }
 
   /** What the loops have counted, each and summed. Zeros before `start`; still there after `stop`. */
   stats(): ServerStats {
     return (this.#stats ?? new SharedStats(1)).snapshot()
-  }
-}
-
-/** One loop in the server's own thread. */
-class LoopHere implements Running {
-  readonly endpoint: Endpoint
-  readonly #loop: EventLoop
-  readonly #monitor: LoopMonitor | undefined
-
-  constructor(loop: EventLoop, endpoint: Endpoint, monitor: boolean) {
-    this.#loop = loop
-    this.endpoint = endpoint
-    this.#monitor = monitor ? new LoopMonitor(loop) : undefined
-  }
-
-  async stop(drain: number): Promise<void> {
-    await this.#loop.stop({ drain })
-    this.#monitor?.stop()
-  }
-
-  async broadcast(out: unknown, options: BroadcastOptions): Promise<BroadcastResult> {
-    return this.#loop.broadcast(out as never, options)
   }
 }
 
@@ -294,6 +286,11 @@ function isModule(source: unknown): source is URL | string {
 function moduleUrl(source: URL | string): string {
   if (source instanceof URL) return source.href
   return source.startsWith('file:') ? source : pathToFileURL(path.resolve(source)).href
+}
+
+function checkFunction(name: string, value: unknown): void {
+  if (value === undefined || typeof value === 'function') return
+  throw new RingloopError(ErrorCode.OPTION, `${name} must be a function, not ${String(value)}`)
 }
 
 /** What a thread is started with is copied into it. */

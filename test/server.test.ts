@@ -108,6 +108,13 @@ describe('options', () => {
     ['wheelSize', 0, /wheel/],
     ['logger', 'loud', /logger/],
     ['logger', {}, /logger/],
+    ['execArgv', '--expose-gc', /execArgv/],
+    ['execArgv', [1], /execArgv/],
+    ['resourceLimits', 512, /resourceLimits/],
+    ['resourceLimits', [512], /resourceLimits/],
+    ['resourceLimits', { maxHeap: 512 }, /maxHeap/],
+    ['resourceLimits', { stackSizeMb: '4' }, /stackSizeMb/],
+    ['onLoopDied', true, /onLoopDied/],
   ]
 
   for (const [name, value, sentence] of bad) {
@@ -238,7 +245,7 @@ describe('life', () => {
       const server = makeServer(source, source instanceof URL ? { numLoops: 2 } : {})
       const starting = server.start().catch((error: unknown) => error)
       await within('stop', server.stop())
-      await within('start', starting)
+      expect(await within('start', starting)).toMatchObject({ code: ErrorCode.CLOSED })
       const refused = await connect(server).then(
         () => 'connected',
         () => 'refused',

@@ -78,7 +78,10 @@ describe('a connection with many packets', () => {
   })
 
   it('is not read far ahead while it waits for its turn', async () => {
-    const fake = await fakeLoop({ onMessage: () => spin(0.5) }, { protocol: new LengthProtocol(), takesTurns: true })
+    const fake = await fakeLoop(
+      { onMessage: () => spin(0.5) },
+      { protocol: new LengthProtocol(), takesTurns: true },
+    )
     const { socket, c } = fake.accept()
     let reads = 0
     while (socket.read(Buffer.concat(Array.from({ length: 40 }, flood)))) reads++

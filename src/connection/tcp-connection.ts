@@ -130,10 +130,11 @@ export class TcpConnection<Out = Uint8Array | string, Context = unknown>
     this.finishIfDone()
   }
 
-  /** The socket broke. */
+  /** The socket broke, or never got through. */
   handleError(errno: number): void {
     this.breakWith(errno)
-    this.handleEnd()
+    if (this.isConnecting) this.abort(PEER_CLOSED)
+    else this.handleEnd()
   }
 
   /** The socket broke while reading was off. */

@@ -74,6 +74,8 @@ export class EventLoop<Data = unknown> implements Loop<Data>, TableOwner, Connec
   #turnStart = 0
   #lastConnectionId = 0
   #stopping: Promise<void> | undefined
+  /** `stop` has got as far as `onStop`: a handler whose `onStart` is still running ends after it. */
+  #pastOnStop = false
   #whenEmpty: (() => void) | undefined
 
   /**
@@ -251,6 +253,7 @@ export class EventLoop<Data = unknown> implements Loop<Data>, TableOwner, Connec
       throw new RingloopError(ErrorCode.LOOP_START, `onStart of loop ${this.id} failed: ${reason}`, error)
     }
     this.#handler = config.handler
+    if (this.#pastOnStop) await this.#callOnStop()
   }
 
   // ---- the end -------------------------------------------------------------------------------------------------------
@@ -266,7 +269,7 @@ export class EventLoop<Data = unknown> implements Loop<Data>, TableOwner, Connec
   }
 
   async #stop(drain: number): Promise<void> {
-    this.table.stopListening()
+    this.#attempt(() => this.table.stopListening())
     // A handler that stops its loop is not to find its connection closed under it.
     await nextRound()
     if (drain > 0) await this.#drain(drain)
@@ -275,12 +278,22 @@ export class EventLoop<Data = unknown> implements Loop<Data>, TableOwner, Connec
     for (const c of this.#connections()) c.abort(LOOP_STOPPED)
     this.table.refuse()
     this.#runTurn()
+    this.#pastOnStop = true
     await this.#callOnStop()
     if (drain > 0) await this.#linger()
-    for (const table of this.#tables()) table.destroy()
+    for (const table of this.#tables()) this.#attempt(() => table.destroy())
     this.#wheel.close()
     this.#tasks.clear()
     this.turns.close()
+  }
+
+  /** What cannot be closed does not keep the rest from being closed. */
+  #attempt(close: () => void): void {
+    try {
+      close()
+    } catch (error) {
+      this.logger.error({ err: toError(error) }, 'stopping: something could not be closed')
+    }
   }
 
   /** It was on its way through the mailbox when the loop was told to stop: it is served what it has sent. */

@@ -11,8 +11,13 @@ export async function listenOn(
   endpoint: Endpoint,
   options: ListenOptions,
 ): Promise<Endpoint> {
-  const listening = await listenFirst(loop.table.poller, endpoint, options)
-  loop.table.addListener(listening.listener)
+  const { table } = loop
+  const listening = await listenFirst(table.poller, endpoint, options)
+  if (loop.stopping) {
+    table.poller.closeListener(listening.listener)
+    throw new RingloopError(ErrorCode.CLOSED, 'the loop was stopped before it served')
+  }
+  table.addListener(listening.listener)
   return listening.endpoint
 }
 

@@ -1,15 +1,24 @@
 /**
- * How connections get into several loops' threads: the best way that this machine and this Node allow. Pure but for a
- * look at the platform.
+ * The accept mode: how connections get into the threads of the loops. Chosen once, at start: the best one that this
+ * machine and this Node allow. Pure but for a look at the platform and the log.
  */
 import { ErrorCode, RingloopError } from '../errors.js'
 import type { Logger } from '../log.js'
 import { nativeAvailable } from '../loop/poller/native-poller.js'
 import type { ListenSettings } from '../options.js'
-import type { Intake } from './thread-messages.js'
 
-export interface IntakeChoice {
-  readonly intake: Intake
+export type AcceptMode =
+  /** The server's thread accepts, the native poller reads; descriptors come through its mailbox. */
+  | 'mailbox'
+  /** The server's thread accepts, the net poller reads; descriptors come through the addon's mailbox. */
+  | 'descriptors'
+  /** The server's thread accepts, the net poller reads; Node transfers the sockets (`postMessage`). */
+  | 'transfer'
+  /** The loop listens by itself. */
+  | 'listen'
+
+export interface AcceptModeChoice {
+  readonly acceptMode: AcceptMode
   readonly poller: 'native' | 'net'
   readonly reusePort: boolean
   readonly numLoops: number
@@ -22,7 +31,12 @@ const TRANSFER_SINCE = [
 ] as const
 const REUSE_PORT_SINCE = [22, 12] as const
 
-export function chooseIntake(settings: ListenSettings, numLoops: number, logger: Logger): IntakeChoice {
+/** Throws `ERR_RINGLOOP_POLLER` and `ERR_RINGLOOP_OPTION`; what is less than was asked for is logged. */
+export function chooseAcceptMode(
+  settings: ListenSettings,
+  numLoops: number,
+  logger: Logger,
+): AcceptModeChoice {
   const native = nativeAvailable()
   if (settings.poller === 'native' && native !== true) throw new RingloopError(ErrorCode.POLLER, native)
   const useNative = native === true && settings.poller !== 'net'
@@ -32,24 +46,29 @@ export function chooseIntake(settings: ListenSettings, numLoops: number, logger:
     if (!useNative && !nodeReusesPorts()) {
       throw new RingloopError(ErrorCode.OPTION, 'reusePort with the net poller needs Node 22.12 on Linux')
     }
-    return { intake: 'listen', poller, reusePort: true, numLoops }
+    return { acceptMode: 'listen', poller, reusePort: true, numLoops }
   }
-  if (useNative) return { intake: 'mailbox', poller, reusePort: false, numLoops }
-  return chooseNetIntake(native === true, 'path' in settings.endpoint, numLoops, logger)
+  if (useNative) return { acceptMode: 'mailbox', poller, reusePort: false, numLoops }
+  return chooseNetMode(native === true, 'path' in settings.endpoint, numLoops, logger)
 }
 
-function chooseNetIntake(hasAddon: boolean, isUnix: boolean, numLoops: number, logger: Logger): IntakeChoice {
+function chooseNetMode(
+  hasAddon: boolean,
+  isUnix: boolean,
+  numLoops: number,
+  logger: Logger,
+): AcceptModeChoice {
   const choice = { poller: 'net', reusePort: false, numLoops } as const
-  if (numLoops === 1) return { ...choice, intake: 'listen' }
-  if (hasAddon) return { ...choice, intake: 'descriptors' }
+  if (numLoops === 1) return { ...choice, acceptMode: 'listen' }
+  if (hasAddon) return { ...choice, acceptMode: 'descriptors' }
   if (isUnix) {
     logger.warn({}, `without the native addon a unix socket is served by one loop, not by ${numLoops}`)
-    return { ...choice, intake: 'listen', numLoops: 1 }
+    return { ...choice, acceptMode: 'listen', numLoops: 1 }
   }
-  if (nodeTransfersSockets()) return { ...choice, intake: 'transfer' }
-  if (nodeReusesPorts()) return { ...choice, intake: 'listen', reusePort: true }
+  if (nodeTransfersSockets()) return { ...choice, acceptMode: 'transfer' }
+  if (nodeReusesPorts()) return { ...choice, acceptMode: 'listen', reusePort: true }
   logger.warn({}, `without the native addon ${numLoops} loops need Node 22.12 or later: one loop is used`)
-  return { ...choice, intake: 'listen', numLoops: 1 }
+  return { ...choice, acceptMode: 'listen', numLoops: 1 }
 }
 
 function nodeVersion(): readonly [number, number] {

@@ -1,22 +1,27 @@
 /**
- * Accepts in the server's thread and gives each connection to the thread of the loop that the balancer picks. From
- * accept to hand-off a socket is the acceptor's, then the loop's. The server's thread only.
+ * Accepts in the server's thread and gives each connection to the thread of the loop that the picker chooses. From accept
+ * to hand-off a socket is the acceptor's, then the loop's. The server's thread only.
+ *
+ * Accepting is throttled here: it pauses while no loop is alive (`#wait` … `resume`) and when descriptors run out
+ * (`handleAcceptError`). The limit `maxConnections` is in loop-picker.ts. A loop that listens by itself has the same two
+ * in loop/connection-table.ts (`handleAcceptError`) and loop/admission.ts (`SharedAdmission`).
  */
 import { once } from 'node:events'
 import net from 'node:net'
+import { ErrorCode, RingloopError } from '../errors.js'
 import type { Logger } from '../log.js'
 import { listenFirst } from '../loop/listen.js'
 import { AcceptOnlySink } from '../loop/poller/accept-only-sink.js'
 import { NativePoller } from '../loop/poller/native-poller.js'
 import { ACCEPT_RETRY_MS, type Endpoint, type ListenOptions } from '../loop/poller/poller.js'
-import type { SharedStats } from '../loop/stats.js'
 import { systemError } from '../loop/system-error.js'
-import type { Balancer } from './load-balance.js'
+import type { HandOff, LoopPicker } from './loop-picker.js'
 import type { LoopThread } from './loop-thread.js'
 
 /** ESRCH: the loop's thread has ended. */
 const NO_MAILBOX = -3
 
+/** `stop` closes what it still has; it may throw when the listener cannot be closed, and has closed the rest then. */
 export interface Acceptor {
   /** Rejects as `server.start` does. */
   listen(endpoint: Endpoint, options: ListenOptions): Promise<Endpoint>
@@ -25,46 +30,9 @@ export interface Acceptor {
   stop(): void
 }
 
-type Placed = 'given' | 'rejected' | 'nobody'
-
-/** Picks a loop, counts the connection there, and gives it away; to another loop where that one's thread has ended. */
-export class Placement {
-  readonly #threads: readonly LoopThread[]
-  readonly #balancer: Balancer
-  readonly #stats: SharedStats
-  readonly #maxConnections: number
-
-  constructor(
-    threads: readonly LoopThread[],
-    balancer: Balancer,
-    stats: SharedStats,
-    maxConnections: number,
-  ) {
-    this.#threads = threads
-    this.#balancer = balancer
-    this.#stats = stats
-    this.#maxConnections = maxConnections
-  }
-
-  /** `give` answers `gone` when the loop's thread has ended, and `failed` when it cannot take this one. */
-  place(peerAddr: () => string, give: (thread: LoopThread) => 'given' | 'gone' | 'failed'): Placed {
-    for (;;) {
-      const index = this.#balancer.pick(this.#threads, peerAddr)
-      const thread = this.#threads[index]
-      if (thread === undefined) return 'nobody'
-      if (!this.#stats.admit(index, this.#maxConnections)) return 'rejected'
-      const given = give(thread)
-      if (given === 'given') return given
-      this.#stats.release(index)
-      if (given === 'failed') return 'rejected'
-      thread.markDead()
-    }
-  }
-}
-
 /** Descriptors through the addon's mailboxes. */
 export class NativeAcceptor extends AcceptOnlySink implements Acceptor {
-  readonly #placement: Placement
+  readonly #picker: LoopPicker
   readonly #logger: Logger
   readonly #poller: NativePoller
   /** Accepted while no loop was alive. */
@@ -72,9 +40,9 @@ export class NativeAcceptor extends AcceptOnlySink implements Acceptor {
   #listener = -1
   #retry: NodeJS.Timeout | undefined
 
-  constructor(placement: Placement, logger: Logger) {
+  constructor(picker: LoopPicker, logger: Logger) {
     super()
-    this.#placement = placement
+    this.#picker = picker
     this.#logger = logger
     this.#poller = new NativePoller(this)
   }
@@ -86,20 +54,20 @@ export class NativeAcceptor extends AcceptOnlySink implements Acceptor {
   }
 
   handleAccept(slot: number): void {
-    const placed = this.#placement.place(
+    const given = this.#picker.give(
       () => this.#poller.peerAddr(slot),
-      (thread) => this.#handOff(slot, thread),
+      (loop) => this.#handOff(slot, loop),
     )
-    if (placed === 'rejected') this.#poller.close(slot, false)
-    if (placed === 'nobody') this.#wait(slot)
+    if (given === 'rejected') this.#poller.close(slot, false)
+    if (given === 'nobody') this.#wait(slot)
   }
 
-  #handOff(slot: number, thread: LoopThread): 'given' | 'gone' | 'failed' {
-    const errno = this.#poller.handOff(slot, thread.mailbox)
+  #handOff(slot: number, loop: LoopThread): HandOff {
+    const errno = this.#poller.handOff(slot, loop.mailbox)
     if (errno === 0) return 'given'
     if (errno === NO_MAILBOX) return 'gone'
     const err = systemError(errno)
-    this.#logger.error({ err, loop: thread.id }, `loop ${thread.id} takes no connection: ${err.message}`)
+    this.#logger.error({ err, loop: loop.id }, `loop ${loop.id} takes no connection: ${err.message}`)
     return 'failed'
   }
 
@@ -129,16 +97,17 @@ export class NativeAcceptor extends AcceptOnlySink implements Acceptor {
   }
 }
 
-/** Node's own sockets, transferred to the loops' threads: Node 24.20, 26.6 and later. */
+/** Node's own sockets, transferred to the loops' threads: Node 24.20, 26.6 and later. At most `backlog` wait for a loop. */
 export class TransferAcceptor implements Acceptor {
-  readonly #placement: Placement
+  readonly #picker: LoopPicker
   readonly #logger: Logger
   #waiting: net.Socket[] = []
   #maxWaiting = 0
   #server: net.Server | undefined
+  #stopped = false
 
-  constructor(placement: Placement, logger: Logger) {
-    this.#placement = placement
+  constructor(picker: LoopPicker, logger: Logger) {
+    this.#picker = picker
     this.#logger = logger
   }
 
@@ -152,14 +121,15 @@ export class TransferAcceptor implements Acceptor {
       keepAlive: keepAlive > 0,
       keepAliveInitialDelay: keepAlive,
     })
-    server.on('connection', (socket) => this.#place(socket))
+    server.on('connection', (socket) => this.#give(socket))
+    this.#server = server
     const listen = async (each: Endpoint): Promise<Endpoint> => {
+      if (this.#stopped) throw new RingloopError(ErrorCode.CLOSED, 'the acceptor is stopped')
       server.listen({ ...each, backlog })
       await once(server, 'listening')
       return each
     }
     const bound = await listenFirst({ listen }, endpoint, options)
-    this.#server = server
     server.on('error', (err) => this.#logger.warn({ err }, `accepting failed: ${err.message}`))
     const address = server.address()
     return address === null || typeof address === 'string'
@@ -167,13 +137,13 @@ export class TransferAcceptor implements Acceptor {
       : { host: address.address, port: address.port }
   }
 
-  #place(socket: net.Socket): void {
-    const placed = this.#placement.place(
+  #give(socket: net.Socket): void {
+    const given = this.#picker.give(
       () => `${socket.remoteAddress ?? ''}:${socket.remotePort ?? 0}`,
-      (thread) => transfer(thread, socket),
+      (loop) => transfer(loop, socket),
     )
-    if (placed === 'rejected') socket.destroy()
-    if (placed !== 'nobody') return
+    if (given === 'rejected') socket.destroy()
+    if (given !== 'nobody') return
     if (this.#waiting.length < this.#maxWaiting) this.#waiting.push(socket)
     else socket.destroy()
   }
@@ -181,19 +151,20 @@ export class TransferAcceptor implements Acceptor {
   resume(): void {
     const waiting = this.#waiting
     this.#waiting = []
-    for (const socket of waiting) this.#place(socket)
+    for (const socket of waiting) this.#give(socket)
   }
 
   stop(): void {
+    this.#stopped = true
     this.#server?.close()
     for (const socket of this.#waiting) socket.destroy()
   }
 }
 
 /** A socket that cannot be transferred is one whose peer is gone already. */
-function transfer(thread: LoopThread, socket: net.Socket): 'given' | 'failed' {
+function transfer(loop: LoopThread, socket: net.Socket): HandOff {
   try {
-    thread.sendSocket(socket)
+    loop.sendSocket(socket)
     return 'given'
   } catch {
     return 'failed'

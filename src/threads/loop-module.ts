@@ -35,7 +35,7 @@ export function assertNotOwnModule(url: string): void {
 /** Imports it. Rejects with `ERR_RINGLOOP_MODULE_LOAD` or `ERR_RINGLOOP_MODULE_EXPORT`. */
 export async function importLoopModule(url: string): Promise<LoopModule> {
   current = url
-  const exported = await importModule(url)
+  const exported = exportsOf(await importModule(url))
   if (exported.default === undefined) {
     throw new RingloopError(
       ErrorCode.MODULE_EXPORT,
@@ -59,6 +59,15 @@ async function importModule(url: string): Promise<Record<string, unknown>> {
       error,
     )
   }
+}
+
+/**
+ * What the module's author has exported. One that was compiled to CommonJS (`exports.default = …`, marked `__esModule`)
+ * comes from `import` with all of its exports under `default`.
+ */
+function exportsOf(imported: Record<string, unknown>): Record<string, unknown> {
+  const inner = imported.default as Record<string, unknown> | undefined | null
+  return typeof inner === 'object' && inner?.__esModule === true ? inner : imported
 }
 
 async function make<T>(

@@ -1,10 +1,9 @@
 /**
- * What runs in a loop's thread: imports the module, makes the loop, serves what arrives, and stops when told to. Its
- * counterpart in the server's thread is loop-thread.ts.
+ * What runs in a loop's thread: imports the module, makes the loop, serves what arrives, and stops when told to, by the
+ * server or by its own handler. Its counterpart in the server's thread is loop-thread.ts.
  */
-import assert from 'node:assert'
 import { inspect } from 'node:util'
-import { parentPort, workerData } from 'node:worker_threads'
+import { workerData } from 'node:worker_threads'
 import { connectionConfig } from '../connection/config.js'
 import { ErrorCode, RingloopError, toError } from '../errors.js'
 import type { Logger } from '../log.js'
@@ -19,11 +18,9 @@ import { SharedStats } from '../loop/stats.js'
 import { socketSettings } from '../options.js'
 import { DescriptorInbox } from './descriptor-inbox.js'
 import { importLoopModule } from './loop-module.js'
-import type { FromThread, LogMethod, ThreadSetup, ToThread } from './thread-messages.js'
+import type { FromThread, LogMethod, ThreadData, ToThread } from './thread-messages.js'
 
-assert(parentPort !== null, 'loop-thread-main runs in a worker thread')
-const port = parentPort
-const setup = workerData as ThreadSetup
+const { setup, port } = workerData as ThreadData
 
 function tell(message: FromThread): void {
   port.postMessage(message)
@@ -43,23 +40,32 @@ function forward(method: LogMethod, fields: object, message: string): void {
 function plainField(value: unknown): unknown {
   if (value instanceof Error) {
     const { name, message, stack, code } = value as NodeJS.ErrnoException
-    const cause = value.cause === undefined ? {} : { cause: toError(value.cause).message }
-    return { type: name, message, stack, ...(code !== undefined && { code: String(code) }), ...cause }
+    const cause = value.cause === undefined ? {} : { cause: String(toError(value.cause).message) }
+    return {
+      type: String(name),
+      message: String(message),
+      stack: String(stack),
+      ...(code !== undefined && { code: String(code) }),
+      ...cause,
+    }
   }
-  return typeof value === 'object' || typeof value === 'function' ? inspect(value) : value
+  return ['object', 'function', 'symbol'].includes(typeof value) ? inspect(value) : value
 }
 
 let poller: Poller
 let inbox: DescriptorInbox | undefined
+let loop: EventLoop | undefined
+/** The server wants it to stop, with so many milliseconds to drain. */
+let asked: number | undefined
 
 function createPoller(sink: PollerSink): Poller {
   poller = setup.poller === 'native' ? new NativePoller(sink) : new NetPoller(sink, setup.tls)
   return poller
 }
 
-function createInbox(loop: EventLoop): DescriptorInbox {
+function createInbox(owner: EventLoop): DescriptorInbox {
   const settings = socketSettings(setup.limits)
-  return new DescriptorInbox(loop, (fd) => (poller as NetPoller).adoptDescriptor(fd, settings))
+  return new DescriptorInbox(owner, (fd) => (poller as NetPoller).adoptDescriptor(fd, settings))
 }
 
 function mailbox(): number {
@@ -67,8 +73,31 @@ function mailbox(): number {
   return poller instanceof NativePoller ? poller.mailbox : -1
 }
 
-async function start(): Promise<EventLoop> {
-  const { id, serverId, data, tick, wheelSize, intake, maxConnections, limits } = setup
+/** Whoever stops it, the server hears of it: a handler may, and the thread has nothing to do from then on. */
+class ThreadLoop extends EventLoop {
+  #heard = false
+
+  override stop(options: { readonly drain?: number } = {}): Promise<void> {
+    const stopping = super.stop(options)
+    if (!this.#heard) {
+      this.#heard = true
+      tell({ type: 'stopping' })
+      void leave(stopping)
+    }
+    return stopping
+  }
+}
+
+/** An `onStart` that is still running is waited for: `onStop` comes after it. */
+async function leave(stopping: Promise<void>): Promise<void> {
+  await stopping.catch((error: unknown) => logger.error({ err: error }, 'stopping the loop failed'))
+  await starting
+  inbox?.destroy()
+  tell({ type: 'stopped' })
+}
+
+async function start(): Promise<void> {
+  const { id, serverId, data, tick, wheelSize, acceptMode, maxConnections, limits } = setup
   const stats = SharedStats.from(setup.stats)
   const options = {
     logger,
@@ -77,54 +106,66 @@ async function start(): Promise<EventLoop> {
     ...(wheelSize !== undefined && { wheelSize }),
   }
   const module = await importLoopModule(setup.moduleUrl)
-  const loop = new EventLoop(options, { id, serverId, stats, createPoller })
-  const handler = await module.handler(loop)
-  const service = connectionConfig(handler, await module.protocol(loop), limits)
-  await loop.serve(service, new SharedAdmission(stats, id, maxConnections))
-  if (intake === 'descriptors') inbox = createInbox(loop)
-  if (setup.monitor) new LoopMonitor(loop)
-  const endpoint = intake === 'listen' ? await listen(loop) : undefined
-  port.on('message', (message: ToThread) => receive(loop, message))
+  assertWanted()
+  const made = new ThreadLoop(options, { id, serverId, stats, createPoller })
+  loop = made
+  const handler = await module.handler(made)
+  const config = connectionConfig(handler, await module.protocol(made), limits)
+  assertWanted()
+  await made.serve(config, new SharedAdmission(stats, id, maxConnections))
+  assertWanted()
+  if (acceptMode === 'descriptors') inbox = createInbox(made)
+  if (setup.monitor) new LoopMonitor(made)
+  const endpoint = acceptMode === 'listen' ? await listen(made) : undefined
+  port.ref()
   tell({ type: 'ready', mailbox: mailbox(), endpoint })
-  return loop
 }
 
-function listen(loop: EventLoop): Promise<Endpoint> {
+/** Throws when it was stopped meanwhile. */
+function assertWanted(): void {
+  if (asked === undefined && loop?.stopping !== true) return
+  throw new RingloopError(ErrorCode.CLOSED, `loop ${setup.id} was stopped before it served`)
+}
+
+function listen(owner: EventLoop): Promise<Endpoint> {
   const { endpoint, reusePort, backlog, limits } = setup
-  return listenOn(loop, endpoint, { ...socketSettings(limits), reusePort, backlog, park: false })
+  return listenOn(owner, endpoint, { ...socketSettings(limits), reusePort, backlog, park: false })
 }
 
-function receive(loop: EventLoop, message: ToThread): void {
+function receive(message: ToThread): void {
   switch (message.type) {
     case 'stop':
-      void loop.stop({ drain: message.drain }).then(() => {
-        inbox?.destroy()
-        tell({ type: 'stopped' })
-      })
+      asked = message.drain
+      void loop?.stop({ drain: message.drain })
       break
     case 'broadcast':
-      broadcast(loop, message)
+      broadcast(message)
       break
     case 'socket':
       ;(poller as NetPoller).adoptSocket(message.socket)
   }
 }
 
-function broadcast(loop: EventLoop, { id, out, options }: Extract<ToThread, { type: 'broadcast' }>): void {
+function broadcast({ id, out, options }: Extract<ToThread, { type: 'broadcast' }>): void {
   try {
-    tell({ type: 'broadcast', id, result: loop.broadcast(out as never, options), error: undefined })
+    const result = loop?.broadcast(out as never, options) ?? NOTHING_SENT
+    tell({ type: 'broadcast', id, result, error: undefined })
   } catch (error) {
     tell({ type: 'broadcast', id, result: NOTHING_SENT, error: toError(error).message })
   }
 }
 
-function fail(error: unknown): void {
+/** The thread is terminated when the server hears of it: a loop that is being stopped ends first. */
+async function fail(error: unknown): Promise<void> {
+  if (loop?.stopping === true) await loop.stop().catch(() => {})
   const known = error instanceof RingloopError
   const { message } = toError(error)
   const cause = known ? error.cause : error
   const plain = cause instanceof Error ? { message: cause.message, stack: cause.stack } : undefined
   tell({ type: 'failed', code: known ? error.code : ErrorCode.LOOP_START, message, cause: plain })
-  port.close()
 }
 
-start().catch(fail)
+port.on('message', receive)
+// Until it serves only what it does itself keeps the thread running: one that waits for nothing ends.
+port.unref()
+const starting = start().catch(fail)

@@ -1,24 +1,52 @@
 /**
- * One loop's thread as the server sees it: starts it, passes messages, and starts it again when it dies. The server's
- * thread only; what runs inside is loop-thread-main.ts.
+ * One loop's thread as the server sees it: starts it, passes messages, starts it again when it dies, and ends it within a
+ * bound. The server's thread only; what runs inside is loop-thread-main.ts.
  */
-
 import type { Socket } from 'node:net'
-import { Worker } from 'node:worker_threads'
+import { MessageChannel, type MessagePort, receiveMessageOnPort, Worker } from 'node:worker_threads'
 import { ErrorCode, RingloopError, toError } from '../errors.js'
 import type { Logger } from '../log.js'
 import { NOTHING_SENT } from '../loop/event-loop.js'
 import type { Endpoint } from '../loop/poller/poller.js'
 import type { SharedStats } from '../loop/stats.js'
 import type { BroadcastOptions, BroadcastResult } from '../loop.js'
+import type { DeadLoop } from './dead-loop.js'
+import { resolvesWithin, STOP_GRACE_MS } from './deadline.js'
 import type { LoopLoad } from './load-balance.js'
-import type { FromThread, ThreadSetup, ToThread } from './thread-messages.js'
+import type { FromThread, ThreadData, ThreadSetup, ToThread } from './thread-messages.js'
+import { hasInputType, type WorkerOptions } from './worker-options.js'
 
 /** A thread that dies again and again is started less and less often. */
 const MIN_RESTART_MS = 50
 const MAX_RESTART_MS = 5_000
 /** One that ran so long was well. */
 const WELL_MS = 10_000
+
+const MAIN = new URL('./loop-thread-main.js', import.meta.url)
+
+export interface LoopThreadEvents {
+  /** It can take connections (again). */
+  onReady(): void
+  /** Its thread has ended unasked, or could not be started again; it will be tried in a while. Must not throw. */
+  onDied(loop: DeadLoop): void
+}
+
+/** One life of the thread. */
+interface Life {
+  readonly worker: Worker
+  readonly port: MessagePort
+  readonly startedAt: number
+  /** Settled by its first word: it serves, or not. */
+  resolve(endpoint: Endpoint | undefined): void
+  reject(error: Error): void
+  served: boolean
+  /** Why it ends, as far as is known. */
+  failure: Error | undefined
+  /** Its loop has ended, or the thread has. */
+  readonly stopped: Promise<void>
+  readonly setStopped: () => void
+  readonly exited: Promise<void>
+}
 
 interface WaitingBroadcast {
   resolve(result: BroadcastResult): void
@@ -28,27 +56,34 @@ interface WaitingBroadcast {
 export class LoopThread implements LoopLoad {
   readonly id: number
   #setup: ThreadSetup
+  readonly #options: WorkerOptions
   readonly #stats: SharedStats
   readonly #logger: Logger
-  readonly #onReady: () => void
+  readonly #events: LoopThreadEvents
   readonly #broadcasts = new Map<number, WaitingBroadcast>()
-  #worker: Worker | undefined
+  #life: Life | undefined
   #mailbox = -1
   #alive = false
-  #started = false
+  /** It has served once: from now on it is replaced when it dies. */
+  #served = false
   #stopping = false
-  #startedAt = 0
   #restartMs = MIN_RESTART_MS
   #restartTimer: NodeJS.Timeout | undefined
   #lastBroadcast = 0
 
-  /** `onReady` is called whenever it can take connections (again). */
-  constructor(setup: ThreadSetup, stats: SharedStats, logger: Logger, onReady: () => void) {
+  constructor(
+    setup: ThreadSetup,
+    options: WorkerOptions,
+    stats: SharedStats,
+    logger: Logger,
+    events: LoopThreadEvents,
+  ) {
     this.id = setup.id
     this.#setup = setup
+    this.#options = options
     this.#stats = stats
     this.#logger = logger
-    this.#onReady = onReady
+    this.#events = events
   }
 
   /** Can take connections. */
@@ -65,80 +100,151 @@ export class LoopThread implements LoopLoad {
   }
 
   /** Resolves, when it listens by itself to where, once it serves; rejects with why it cannot. */
-  start(): Promise<Endpoint | undefined> {
-    return new Promise((resolve, reject) => {
-      const worker = new Worker(new URL('./loop-thread-main.js', import.meta.url), {
-        workerData: this.#setup,
-        execArgv: threadArguments(),
-      })
-      let failure: Error | undefined
-      this.#worker = worker
-      this.#startedAt = performance.now()
-      worker.on('message', (message: FromThread) => {
-        if (message.type === 'ready') {
-          this.#ready(message.mailbox, message.endpoint)
-          resolve(message.endpoint)
-        } else if (message.type === 'failed') {
-          failure = new RingloopError(message.code, message.message, message.cause)
-          // What the module has opened may keep its thread running.
-          void worker.terminate()
-        } else {
-          this.#receive(message)
-        }
-      })
-      worker.on('error', (error) => {
-        failure = error
-      })
-      worker.on('exit', () => {
-        reject(startError(this.id, failure))
-        this.#ended(failure)
-      })
-    })
-  }
-
-  #ready(mailbox: number, endpoint: Endpoint | undefined): void {
-    this.#mailbox = mailbox
-    // One that takes its place listens on the port that the system chose for this one.
-    if (endpoint !== undefined) this.#setup = { ...this.#setup, endpoint }
-    this.#alive = true
-    this.#started = true
-    this.#onReady()
-  }
-
-  #receive(message: FromThread): void {
-    if (message.type === 'log') {
-      this.#logger[message.method](message.fields, message.message)
-    } else if (message.type === 'broadcast') {
-      const waiting = this.#broadcasts.get(message.id)
-      this.#broadcasts.delete(message.id)
-      if (message.error === undefined) waiting?.resolve(message.result)
-      else waiting?.reject(new RingloopError(ErrorCode.PACKET, message.error))
+  async start(): Promise<Endpoint | undefined> {
+    try {
+      return await this.#begin()
+    } catch (error) {
+      throw startError(this.id, toError(error))
     }
   }
 
+  /** Throws where there is no thread to be had; rejects when the thread ends before it serves. */
+  #begin(): Promise<Endpoint | undefined> {
+    const { port1: port, port2 } = new MessageChannel()
+    const worker = this.#createWorker({ setup: this.#setup, port: port2 })
+    return new Promise((resolve, reject) => {
+      let setStopped!: () => void
+      const stopped = new Promise<void>((resolveStopped) => {
+        setStopped = resolveStopped
+      })
+      const exited = new Promise<void>((resolveExited) => worker.once('exit', () => resolveExited()))
+      const startedAt = performance.now()
+      const life: Life = {
+        worker,
+        port,
+        startedAt,
+        resolve,
+        reject,
+        served: false,
+        failure: undefined,
+        stopped,
+        setStopped,
+        exited,
+      }
+      this.#life = life
+      port.on('message', (message: FromThread) => this.#receive(life, message))
+      worker.on('error', (error: unknown) => {
+        life.failure = toError(error)
+      })
+      worker.on('exit', (code) => this.#ended(life, code))
+    })
+  }
+
+  #createWorker(workerData: ThreadData): Worker {
+    const { execArgv, resourceLimits } = this.#options
+    const options = {
+      workerData,
+      transferList: [workerData.port],
+      ...(execArgv !== undefined && { execArgv }),
+      ...(resourceLimits !== undefined && { resourceLimits }),
+    }
+    return hasInputType(this.#options)
+      ? new Worker(`import(${JSON.stringify(MAIN)})`, { ...options, eval: true })
+      : new Worker(MAIN, options)
+  }
+
+  #receive(life: Life, message: FromThread): void {
+    switch (message.type) {
+      case 'ready':
+        life.served = true
+        this.#ready(message.mailbox, message.endpoint)
+        life.resolve(message.endpoint)
+        break
+      case 'failed':
+        life.failure = new RingloopError(message.code, message.message, message.cause)
+        // What the module has opened may keep its thread running.
+        void life.worker.terminate()
+        break
+      case 'stopping':
+        this.markDead()
+        break
+      case 'stopped':
+        life.setStopped()
+        if (this.#stopping) break
+        life.failure ??= new Error('its loop was stopped from within, by loop.stop()')
+        void life.worker.terminate()
+        break
+      case 'log':
+        this.#logger[message.method](message.fields, message.message)
+        break
+      case 'broadcast':
+        this.#settleBroadcast(message)
+    }
+  }
+
+  #ready(mailbox: number, endpoint: Endpoint | undefined): void {
+    // One that takes its place listens on the port that the system chose for this one.
+    if (endpoint !== undefined) this.#setup = { ...this.#setup, endpoint }
+    this.#served = true
+    if (this.#stopping) return
+    this.#mailbox = mailbox
+    this.#alive = true
+    this.#events.onReady()
+  }
+
+  #settleBroadcast({ id, result, error }: Extract<FromThread, { type: 'broadcast' }>): void {
+    const waiting = this.#broadcasts.get(id)
+    this.#broadcasts.delete(id)
+    if (error === undefined) waiting?.resolve(result)
+    else waiting?.reject(new RingloopError(ErrorCode.PACKET, error))
+  }
+
   /** The thread is gone, and its connections with it. */
-  #ended(error: Error | undefined): void {
+  #ended(life: Life, code: number): void {
+    // What it has said last.
+    for (
+      let last = receiveMessageOnPort(life.port);
+      last !== undefined;
+      last = receiveMessageOnPort(life.port)
+    ) {
+      this.#receive(life, last.message as FromThread)
+    }
+    life.port.close()
     this.markDead()
-    this.#worker = undefined
+    this.#life = undefined
+    life.setStopped()
     this.#stats.resetLoop(this.id)
     for (const { resolve } of this.#broadcasts.values()) resolve(NOTHING_SENT)
     this.#broadcasts.clear()
-    if (this.#stopping || !this.#started) return
-    if (performance.now() - this.#startedAt > WELL_MS) this.#restartMs = MIN_RESTART_MS
+    const error = life.failure ?? new Error(`its thread ended with exit code ${code}`)
+    life.reject(error)
+    if (this.#stopping || !this.#served) return
+    if (performance.now() - life.startedAt > WELL_MS) this.#restartMs = MIN_RESTART_MS
     this.#stats.countRestart(this.id)
-    this.#logger.error(
-      { err: error, loop: this.id },
-      `loop ${this.id} died; it is replaced in ${this.#restartMs} ms`,
-    )
-    this.#restartTimer = setTimeout(() => {
-      this.start().catch((reason: Error) =>
-        this.#logger.error({ err: reason, loop: this.id }, reason.message),
-      )
-    }, this.#restartMs)
-    this.#restartMs = Math.min(this.#restartMs * 2, MAX_RESTART_MS)
+    this.#replaceLater(error, life.served ? 'died' : 'did not start again')
   }
 
-  /** A hand-off failed: nothing goes there until it is ready again. */
+  #replaceLater(error: Error, what: string): void {
+    const restartIn = this.#restartMs
+    this.#restartMs = Math.min(restartIn * 2, MAX_RESTART_MS)
+    this.#logger.error(
+      { err: error, loop: this.id },
+      `loop ${this.id} ${what}; it is replaced in ${restartIn} ms: ${error.message}`,
+    )
+    this.#restartTimer = setTimeout(() => this.#replace(), restartIn)
+    this.#events.onDied({ id: this.id, error, restartIn })
+  }
+
+  #replace(): void {
+    try {
+      // Where it does not come to serve its thread ends, and that is where the next try begins.
+      this.#begin().catch(() => {})
+    } catch (error) {
+      this.#replaceLater(toError(error), 'did not start again')
+    }
+  }
+
+  /** A hand-off failed, or its loop is being stopped: nothing goes there until it is ready again. */
   markDead(): void {
     this.#alive = false
     this.#mailbox = -1
@@ -164,43 +270,43 @@ export class LoopThread implements LoopLoad {
     })
   }
 
-  /** Ends the thread, its connections getting `drain` ms for their last bytes. */
+  /**
+   * Ends the thread, its connections getting `drain` ms for their last bytes. One that does not answer, because it
+   * computes or its `onStart` or `onStop` is pending, is terminated {@link STOP_GRACE_MS} after that. Never rejects.
+   */
   async stop(drain: number): Promise<void> {
-    const serves = this.#alive
     this.#stopping = true
     this.#alive = false
     clearTimeout(this.#restartTimer)
-    const worker = this.#worker
-    if (worker === undefined) return
-    const ended = new Promise<void>((resolve) => worker.once('exit', () => resolve()))
-    const stopped = new Promise<void>((resolve) => {
-      worker.on('message', (message: FromThread) => {
-        if (message.type === 'stopped') resolve()
-      })
-    })
-    if (serves) {
-      this.#send({ type: 'stop', drain })
-      await Promise.race([stopped, ended])
+    const life = this.#life
+    if (life === undefined) return
+    this.#send({ type: 'stop', drain })
+    const bound = drain + STOP_GRACE_MS
+    if (!(await resolvesWithin(life.stopped, bound))) {
+      this.#logger.warn(
+        { loop: this.id },
+        `loop ${this.id} has not stopped within ${bound} ms: it is terminated`,
+      )
     }
-    await worker.terminate()
-    await ended
+    void life.worker.terminate()
+    if (await resolvesWithin(life.exited, STOP_GRACE_MS)) return
+    this.#logger.error({ loop: this.id }, `the thread of loop ${this.id} does not end: it is left behind`)
+    life.worker.unref()
   }
 
   #send(message: ToThread, transfer: readonly never[] = []): void {
-    this.#worker?.postMessage(message, transfer)
+    this.#life?.port.postMessage(message, transfer)
   }
 }
 
-/** Node's own flags, but for those that say what the main thread is to run. */
-function threadArguments(): string[] {
-  const [...flags] = process.execArgv
-  const evaluated = flags.findIndex((flag) => /^(-e|--eval|-p|-pe|--print)$/.test(flag))
-  if (evaluated >= 0) flags.splice(evaluated, 2)
-  return flags.filter((flag) => !/^--(input-type|eval|print)\b/.test(flag))
-}
-
-function startError(id: number, failure: Error | undefined): Error {
-  if (failure instanceof RingloopError) return failure
-  const reason = failure?.message ?? 'its thread ended'
-  return new RingloopError(ErrorCode.LOOP_START, `loop ${id} did not start: ${reason}`, failure)
+function startError(id: number, error: Error): Error {
+  if (error instanceof RingloopError) return error
+  if ((error as NodeJS.ErrnoException).code === 'ERR_WORKER_INVALID_EXEC_ARGV') {
+    return new RingloopError(
+      ErrorCode.OPTION,
+      `execArgv has flags that a thread cannot have: ${error.message}`,
+      error,
+    )
+  }
+  return new RingloopError(ErrorCode.LOOP_START, `loop ${id} did not start: ${error.message}`, error)
 }

@@ -2,95 +2,108 @@
  * All loops of a server that has one per thread, and the acceptor that brings them their connections, where they do not
  * listen by themselves. The server's thread only.
  */
+import { ErrorCode, RingloopError } from '../errors.js'
 import type { Logger } from '../log.js'
 import type { Endpoint } from '../loop/poller/poller.js'
 import type { SharedStats } from '../loop/stats.js'
 import type { BroadcastOptions, BroadcastResult } from '../loop.js'
 import type { ListenSettings } from '../options.js'
-import type { IntakeChoice } from './accept-mode.js'
-import { type Acceptor, NativeAcceptor, Placement, TransferAcceptor } from './acceptor.js'
+import type { AcceptModeChoice } from './accept-mode.js'
+import { type Acceptor, NativeAcceptor, TransferAcceptor } from './acceptor.js'
+import type { DeadLoop } from './dead-loop.js'
 import { createBalancer } from './load-balance.js'
+import { LoopPicker } from './loop-picker.js'
 import { LoopThread } from './loop-thread.js'
+import type { ServerLoops } from './server-loops.js'
 import type { ThreadSetup } from './thread-messages.js'
+import type { WorkerOptions } from './worker-options.js'
 
-export class LoopThreads {
-  readonly #setup: (id: number, endpoint: Endpoint) => ThreadSetup
-  readonly #settings: ListenSettings
-  readonly #choice: IntakeChoice
-  readonly #stats: SharedStats
-  readonly #logger: Logger
+/** What all of them share. */
+export interface LoopThreadsOptions {
+  readonly setup: (id: number, endpoint: Endpoint) => ThreadSetup
+  readonly worker: WorkerOptions
+  readonly settings: ListenSettings
+  readonly choice: AcceptModeChoice
+  readonly stats: SharedStats
+  readonly logger: Logger
+  /** What it throws is logged. */
+  readonly onLoopDied: ((loop: DeadLoop) => void) | undefined
+}
+
+export class LoopThreads implements ServerLoops {
+  readonly #options: LoopThreadsOptions
   readonly #threads: LoopThread[] = []
   #acceptor: Acceptor | undefined
-  #endpoint: Endpoint | undefined
+  #stopping: Promise<void> | undefined
 
-  constructor(
-    setup: (id: number, endpoint: Endpoint) => ThreadSetup,
-    stats: SharedStats,
-    settings: ListenSettings,
-    choice: IntakeChoice,
-    logger: Logger,
-  ) {
-    this.#setup = setup
-    this.#stats = stats
-    this.#settings = settings
-    this.#choice = choice
-    this.#logger = logger
+  constructor(options: LoopThreadsOptions) {
+    this.#options = options
   }
 
-  /** Where they listen, once `start` has resolved. */
-  get endpoint(): Endpoint {
-    return this.#endpoint!
-  }
-
-  /** Resolves when every loop serves; where one cannot, none is left and it rejects with why. */
-  async start(): Promise<void> {
-    try {
-      this.#endpoint =
-        this.#choice.intake === 'listen' ? await this.#startListening() : await this.#startAccepting()
-    } catch (error) {
-      await this.stop(0)
-      throw error
-    }
+  /** Where one loop cannot start it rejects with why, and the others are left to `stop`. */
+  start(): Promise<Endpoint> {
+    return this.#options.choice.acceptMode === 'listen' ? this.#startListening() : this.#startAccepting()
   }
 
   /** The first loop chooses the port, the others join it. */
   async #startListening(): Promise<Endpoint> {
-    const endpoint = (await this.#addThread(0, this.#settings.endpoint).start())!
+    const endpoint = (await this.#addThread(0, this.#options.settings.endpoint).start())!
     await this.#startAll(1, endpoint)
     return endpoint
   }
 
   async #startAccepting(): Promise<Endpoint> {
-    const { loadBalance, maxConnections, endpoint } = this.#settings
+    const { settings, choice, stats, logger } = this.#options
+    const { loadBalance, maxConnections, endpoint } = settings
     const balancer = createBalancer(loadBalance, (err) =>
-      this.#logger.error({ err }, 'the loadBalance function failed'),
+      logger.error({ err }, 'the loadBalance function failed'),
     )
-    const placement = new Placement(this.#threads, balancer, this.#stats, maxConnections)
-    const accepts = this.#choice.intake === 'transfer' ? TransferAcceptor : NativeAcceptor
-    this.#acceptor = new accepts(placement, this.#logger)
+    const picker = new LoopPicker(this.#threads, balancer, stats, maxConnections)
+    const acceptor =
+      choice.acceptMode === 'transfer'
+        ? new TransferAcceptor(picker, logger)
+        : new NativeAcceptor(picker, logger)
+    this.#acceptor = acceptor
     await this.#startAll(0, endpoint)
-    return this.#acceptor.listen(endpoint, { ...this.#settings, reusePort: false, park: true })
+    return acceptor.listen(endpoint, { ...settings, reusePort: false, park: true })
   }
 
   #addThread(id: number, endpoint: Endpoint): LoopThread {
-    const thread = new LoopThread(this.#setup(id, endpoint), this.#stats, this.#logger, () =>
-      this.#acceptor?.resume(),
-    )
+    if (this.#stopping !== undefined) throw new RingloopError(ErrorCode.CLOSED, 'the loops are being stopped')
+    const { setup, worker, stats, logger, onLoopDied } = this.#options
+    const thread = new LoopThread(setup(id, endpoint), worker, stats, logger, {
+      onReady: () => this.#acceptor?.resume(),
+      onDied: (loop) => {
+        try {
+          onLoopDied?.(loop)
+        } catch (error) {
+          logger.error({ err: error }, 'the onLoopDied function failed')
+        }
+      },
+    })
     this.#threads.push(thread)
     return thread
   }
 
   async #startAll(first: number, endpoint: Endpoint): Promise<void> {
     const starting: Promise<unknown>[] = []
-    for (let id = first; id < this.#choice.numLoops; id++)
+    for (let id = first; id < this.#options.choice.numLoops; id++) {
       starting.push(this.#addThread(id, endpoint).start())
-    const failed = (await Promise.allSettled(starting)).find((result) => result.status === 'rejected')
-    if (failed !== undefined) throw failed.reason
+    }
+    await Promise.all(starting)
   }
 
-  /** Ends every thread, its connections getting `drain` ms for their last bytes. */
-  async stop(drain: number): Promise<void> {
-    this.#acceptor?.stop()
+  stop(drain: number): Promise<void> {
+    this.#stopping ??= this.#stop(drain)
+    return this.#stopping
+  }
+
+  async #stop(drain: number): Promise<void> {
+    try {
+      this.#acceptor?.stop()
+    } catch (error) {
+      this.#options.logger.error({ err: error }, 'closing the listener failed')
+    }
     await Promise.all(this.#threads.map((thread) => thread.stop(drain)))
   }
 

@@ -1,27 +1,21 @@
-/** Everything that crosses between the server's thread and a loop's, and the one value that a thread is started with. */
+/**
+ * Everything that crosses between the server's thread and a loop's. It goes through a channel of its own: `parentPort` and
+ * what is posted on it belong to the user's module.
+ */
 import type { Socket } from 'node:net'
 import type { TlsOptions } from 'node:tls'
+import type { MessagePort } from 'node:worker_threads'
 import type { ErrorCode } from '../errors.js'
 import type { Endpoint } from '../loop/poller/poller.js'
 import type { BroadcastOptions, BroadcastResult } from '../loop.js'
 import type { ConnectionLimits } from '../options.js'
-
-/** How a loop's connections reach it. */
-export type Intake =
-  /** The native poller reads them; they come through its mailbox. */
-  | 'mailbox'
-  /** The net poller reads them; their descriptors come through the addon's mailbox. */
-  | 'descriptors'
-  /** The net poller reads them; Node transfers them (`postMessage`). */
-  | 'transfer'
-  /** The loop listens by itself. */
-  | 'listen'
+import type { AcceptMode } from './accept-mode.js'
 
 export interface ThreadSetup {
   readonly id: number
   readonly serverId: string
   readonly moduleUrl: string
-  readonly intake: Intake
+  readonly acceptMode: AcceptMode
   readonly poller: 'native' | 'net'
   /** With `listen`: where. */
   readonly endpoint: Endpoint
@@ -36,6 +30,13 @@ export interface ThreadSetup {
   readonly stats: SharedArrayBuffer
   /** Whether a LoopMonitor runs. */
   readonly monitor: boolean
+}
+
+/** The `workerData` of a loop's thread. */
+export interface ThreadData {
+  readonly setup: ThreadSetup
+  /** The thread's end of the channel. */
+  readonly port: MessagePort
 }
 
 export type LogMethod = 'debug' | 'info' | 'warn' | 'error'
@@ -53,6 +54,8 @@ export type ToThread =
 export type FromThread =
   | { readonly type: 'ready'; readonly mailbox: number; readonly endpoint: Endpoint | undefined }
   | { readonly type: 'failed'; readonly code: ErrorCode; readonly message: string; readonly cause: unknown }
+  /** Its loop is being stopped, by the server or by its own handler: it takes no more connections. */
+  | { readonly type: 'stopping' }
   | { readonly type: 'stopped' }
   | {
       readonly type: 'broadcast'

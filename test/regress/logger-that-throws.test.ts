@@ -51,6 +51,24 @@ describe('a logger that throws', () => {
     })
   }
 
+  it('may also reject later', async () => {
+    const warned = vi.spyOn(process, 'emitWarning').mockImplementation(() => {})
+    const reject = async (): Promise<void> => refuse()
+    const handler: Handler = {
+      onMessage: () => {
+        throw new Error('a handler’s own')
+      },
+    }
+    const rejecting = { debug: reject, info: reject, warn: reject, error: reject }
+    server = new Server(handler, { address: '127.0.0.1:0', logger: rejecting })
+    await within('the start', server.start())
+    const failing = await connect()
+    failing.write('x')
+    await failing.whenEnded()
+    await until('it is said', () => warned.mock.calls.length > 0)
+    expect(warned).toHaveBeenCalledWith(expect.stringContaining('the disk is full'))
+  })
+
   it('with loop threads: a loop that dies is replaced all the same', async () => {
     vi.spyOn(process, 'emitWarning').mockImplementation(() => {})
     server = new Server(fixtureUrl('commands.mjs'), { address: '127.0.0.1:0', numLoops: 1, logger })

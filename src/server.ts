@@ -111,6 +111,7 @@ export class Server<Ctx = undefined, Out = Uint8Array | string> {
     try {
       const address = new BoundAddress(await Promise.race([loops.start(), stopped]))
       await sides.start({ address, logger, stats: () => this.stats() })
+      // Rejects where `stop` was called meanwhile.
       await Promise.race([stopped, undefined])
       this.#address = address
       this.#sides = sides

@@ -13,10 +13,10 @@ import { EventLoop, NOTHING_SENT } from './loop/event-loop.js'
 import { listenOn, SharedAdmission } from './loop/listen.js'
 import { LoopMonitor } from './loop/loop-monitor.js'
 import { choosePoller } from './loop/poller/choose-poller.js'
+import { hostPort } from './loop/poller/endpoint.js'
 import type { Endpoint, Poller, PollerSink } from './loop/poller/poller.js'
 import { type ServerStats, SharedStats } from './loop/stats.js'
 import { type Timer, TimingWheel } from './loop/timing-wheel.js'
-import { endpointText } from './loop/transport.js'
 import type { BroadcastOptions, BroadcastResult } from './loop.js'
 import {
   type ConnectionLimits,
@@ -50,7 +50,7 @@ export class BoundAddress {
   }
 
   toString(): string {
-    return this.path ?? endpointText({ host: this.host, port: this.port })
+    return this.path ?? hostPort(this.host, this.port)
   }
 }
 
@@ -133,7 +133,7 @@ export class Server<Ctx = undefined, Out = Uint8Array | string> {
     const service = createService(checkHandler(handler), protocol, options)
     const stats = new SharedStats(1)
     const createPoller = (sink: PollerSink): Poller =>
-      choosePoller(settings.poller, sink, logger, settings.tls)
+      choosePoller(settings.poller, sink, logger, settings.pollerOptions)
     const loop = new EventLoop({ ...options, logger }, { id: 0, serverId: randomUUID(), stats, createPoller })
     try {
       await loop.serve(service, new SharedAdmission(stats, 0, settings.maxConnections))
@@ -181,7 +181,7 @@ export class Server<Ctx = undefined, Out = Uint8Array | string> {
       limits,
       tick: options.tick,
       wheelSize: options.wheelSize,
-      tls: settings.tls,
+      pollerOptions: settings.pollerOptions,
       data: options.data,
       stats: stats.buffer,
       monitor,
@@ -309,7 +309,17 @@ function checkCloneable(name: string, value: unknown): void {
 
 /** The part of the options that each connection is held to: plain values that can be cloned. */
 function connectionLimits(options: ConnectionLimits): ThreadSetup['limits'] {
-  const { highWaterMark, lowWaterMark, maxReadBuffer, idleTime, closeTimeout, noDelay, keepAlive } = options
-  const given = { highWaterMark, lowWaterMark, maxReadBuffer, idleTime, closeTimeout, noDelay, keepAlive }
+  const { highWaterMark, lowWaterMark, maxReadBuffer, idleTime, closeTimeout, handshakeTimeout } = options
+  const { noDelay, keepAlive } = options
+  const given = {
+    highWaterMark,
+    lowWaterMark,
+    maxReadBuffer,
+    idleTime,
+    closeTimeout,
+    handshakeTimeout,
+    noDelay,
+    keepAlive,
+  }
   return Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined))
 }

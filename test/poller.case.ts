@@ -16,6 +16,7 @@ import {
   type Poller,
   type PollerSink,
 } from '../src/loop/poller/poller.js'
+import { errno } from '../src/loop/system-error.js'
 import { openSockets } from './support/descriptors.js'
 import { connectRaw, RawClient } from './support/raw-client.js'
 import { Recorder } from './support/recorder.js'
@@ -24,7 +25,6 @@ import { rounds, until } from './support/wait.js'
 const LISTEN: ListenOptions = { noDelay: true, keepAlive: 0, backlog: 128, reusePort: false, park: false }
 const CONNECT = { noDelay: true, keepAlive: 0 }
 const LOCAL: Endpoint = { host: '127.0.0.1', port: 0 }
-const EBADF = -9
 
 export function testPoller(name: string, create: (sink: PollerSink) => Poller): void {
   const pollers: Poller[] = []
@@ -238,10 +238,10 @@ export function testPoller(name: string, create: (sink: PollerSink) => Poller): 
       const slot = poller.connect(endpoint, CONNECT)
       if (slot >= 0) {
         await until('it has failed', () => sink.has(`error ${slot}`))
-        expect(sink.log).toEqual([`error ${slot} -111`])
+        expect(sink.log).toEqual([`error ${slot} ${errno.ECONNREFUSED}`])
         poller.close(slot, false)
       } else {
-        expect(slot).toBe(-111)
+        expect(slot).toBe(errno.ECONNREFUSED)
       }
     })
   })
@@ -307,7 +307,7 @@ export function testPoller(name: string, create: (sink: PollerSink) => Poller): 
         poller.outRecords[i] = value
       })
       expect(poller.flush(4)).toBe(1)
-      expect([2, 5, 8, 11].map((i) => poller.outRecords[i])).toEqual([3, 3, EBADF, 5])
+      expect([2, 5, 8, 11].map((i) => poller.outRecords[i])).toEqual([3, 3, errno.EBADF, 5])
       await until('all have theirs', () => peers.every((peer) => peer.length >= 3))
       expect(peers.map((peer) => peer.text).sort()).toEqual(['one', 'three', 'two'])
       expect(OUT_STRIDE).toBe(3)
@@ -409,7 +409,9 @@ export function testPoller(name: string, create: (sink: PollerSink) => Poller): 
       peer.reset()
       await until('the error is seen', () => sink.has('error'))
       await rounds(10)
-      expect(sink.log.filter((line) => /error|end|hangup/.test(line))).toEqual([`error ${slot} -104`])
+      expect(sink.log.filter((line) => /error|end|hangup/.test(line))).toEqual([
+        `error ${slot} ${errno.ECONNRESET}`,
+      ])
     })
 
     it('a reset while reading is off is reported at most twice and does not spin; later reading finds it', async () => {

@@ -27,13 +27,14 @@ import {
 import type { Protocol } from '../protocol/protocol.js'
 import { RawProtocol } from '../protocol/raw.js'
 import { choosePoller } from './poller/choose-poller.js'
+import { endpointText } from './poller/endpoint.js'
 import { NetPoller } from './poller/net-poller.js'
 import type { Endpoint, Poller, PollerSink } from './poller/poller.js'
 import { resolveEndpoint } from './resolve.js'
 import { CELL, LoopCounters, type LoopStats, SharedStats } from './stats.js'
 import { TaskQueue } from './task-queue.js'
 import { type Timer, TimingWheel } from './timing-wheel.js'
-import { type Admission, endpointText, Transport } from './transport.js'
+import { type Admission, Transport } from './transport.js'
 
 /** Nobody was there. @internal */
 export const NOTHING_SENT: BroadcastResult = { sent: 0, dropped: 0, closed: 0 }

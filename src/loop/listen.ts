@@ -2,12 +2,13 @@
 
 import { ErrorCode, RingloopError, toError } from '../errors.js'
 import type { EventLoop } from './event-loop.js'
+import { endpointText } from './poller/endpoint.js'
 import type { Endpoint, ListenOptions } from './poller/poller.js'
 import { resolveEndpoint } from './resolve.js'
 import type { SharedStats } from './stats.js'
-import { type Admission, endpointText } from './transport.js'
+import type { Admission } from './transport.js'
 
-/** `maxConnections` over all loops. What came through a mailbox was counted by the acceptor when it chose the loop. */
+/** `maxConnections` over all loops. What was counted before it came stays so. */
 export class SharedAdmission implements Admission {
   readonly #stats: SharedStats
   readonly #loop: number
@@ -19,12 +20,12 @@ export class SharedAdmission implements Admission {
     this.#maxConnections = maxConnections
   }
 
-  admit(fromMailbox: boolean): boolean {
-    return fromMailbox || this.#stats.admit(this.#loop, this.#maxConnections)
+  admit(counted: boolean): boolean {
+    return counted || this.#stats.admit(this.#loop, this.#maxConnections)
   }
 
-  lose(fromMailbox: boolean): void {
-    if (fromMailbox) this.#stats.release(this.#loop)
+  lose(counted: boolean): void {
+    if (counted) this.#stats.release(this.#loop)
   }
 }
 

@@ -15,13 +15,15 @@ import type { BroadcastResult, LocalBroadcastOptions } from '../loop.js'
 import { RingBufferPool } from '../ringbuffer/pool.js'
 import { RingBuffer } from '../ringbuffer/ring-buffer.js'
 import type { EventLoop } from './event-loop.js'
+import { endpointText } from './poller/endpoint.js'
 import {
   ACCEPT_RETRY_MS,
-  type ConnectOptions,
+  COUNTED,
   type Endpoint,
   LINGER_MS,
   OUT_STRIDE,
   type Poller,
+  type PollerConnectOptions,
   type PollerSink,
 } from './poller/poller.js'
 import { CELL, type LoopCounters, SAMPLE_MEAN } from './stats.js'
@@ -107,7 +109,12 @@ export class Transport implements PollerSink {
     this.#updateRef()
   }
 
-  connect(endpoint: Endpoint, options: ConnectOptions, service: AnyService, opening: Opening): AnyConnection {
+  connect(
+    endpoint: Endpoint,
+    options: PollerConnectOptions,
+    service: AnyService,
+    opening: Opening,
+  ): AnyConnection {
     const slot = this.poller.connect(endpoint, options)
     if (slot < 0) throw systemError(slot, 'connect', endpointText(endpoint))
     const c = this.#add(slot, service, Flag.CONNECTING)
@@ -160,10 +167,14 @@ export class Transport implements PollerSink {
     if (((this.loop.now - this.#timedAt) | 0) >= SAMPLE_MS) this.#timeNext()
   }
 
+  admit(): boolean {
+    return this.#service !== undefined && this.#admission?.admit(false) === true
+  }
+
   handleAccept(slot: number, listener: number): void {
     const service = this.#service
     if (service === undefined) this.handleLost(listener)
-    if (service === undefined || this.#admission?.admit(listener < 0) !== true) {
+    if (service === undefined || this.#admission?.admit(listener === COUNTED) !== true) {
       this.poller.close(slot, false)
       return
     }
@@ -174,7 +185,7 @@ export class Transport implements PollerSink {
   }
 
   handleLost(listener: number): void {
-    this.#admission?.lose(listener < 0)
+    this.#admission?.lose(listener === COUNTED)
   }
 
   handleConnect(slot: number): void {
@@ -208,6 +219,10 @@ export class Transport implements PollerSink {
     const err = systemError(errno, 'accept')
     this.loop.logger.warn({ err }, `accepting pauses for ${ACCEPT_RETRY_MS} ms: ${err.message}`)
     this.loop.wheel.runAfter(ACCEPT_RETRY_MS, () => this.poller.setAccepting(listener, true))
+  }
+
+  handleFileLeft(err: NodeJS.ErrnoException): void {
+    this.loop.logger.warn({ err }, `the file of the unix socket is left behind: ${err.message}`)
   }
 
   handleBatchEnd(count: number): void {
@@ -396,11 +411,4 @@ export class Transport implements PollerSink {
 
 function isReceiver(c: AnyConnection): boolean {
   return (c.flags & Flag.INBOUND) !== 0 && (c.flags & Flag.ESTABLISHED) !== 0 && c.connected
-}
-
-export function endpointText(endpoint: Endpoint): string {
-  if ('path' in endpoint) return endpoint.path
-  return endpoint.host.includes(':')
-    ? `[${endpoint.host}]:${endpoint.port}`
-    : `${endpoint.host}:${endpoint.port}`
 }

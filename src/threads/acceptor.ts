@@ -7,15 +7,13 @@ import net from 'node:net'
 import type { Logger } from '../log.js'
 import { listenFirst } from '../loop/listen.js'
 import { AcceptOnlySink } from '../loop/poller/accept-only-sink.js'
+import { hostPort } from '../loop/poller/endpoint.js'
 import { NativePoller } from '../loop/poller/native-poller.js'
 import { ACCEPT_RETRY_MS, type Endpoint, type ListenOptions } from '../loop/poller/poller.js'
 import type { SharedStats } from '../loop/stats.js'
-import { systemError } from '../loop/system-error.js'
+import { errno, systemError } from '../loop/system-error.js'
 import type { Balancer } from './load-balance.js'
 import type { LoopThread } from './loop-thread.js'
-
-/** ESRCH: the loop's thread has ended. */
-const NO_MAILBOX = -3
 
 export interface Acceptor {
   /** Rejects as `server.start` does. */
@@ -95,10 +93,11 @@ export class NativeAcceptor extends AcceptOnlySink implements Acceptor {
   }
 
   #handOff(slot: number, thread: LoopThread): 'given' | 'gone' | 'failed' {
-    const errno = this.#poller.handOff(slot, thread.mailbox)
-    if (errno === 0) return 'given'
-    if (errno === NO_MAILBOX) return 'gone'
-    const err = systemError(errno)
+    const result = this.#poller.handOff(slot, thread.mailbox)
+    if (result === 0) return 'given'
+    // No such mailbox: the loop's thread has ended.
+    if (result === errno.ESRCH) return 'gone'
+    const err = systemError(result)
     this.#logger.error({ err, loop: thread.id }, `loop ${thread.id} takes no connection: ${err.message}`)
     return 'failed'
   }
@@ -117,8 +116,12 @@ export class NativeAcceptor extends AcceptOnlySink implements Acceptor {
     if (this.#waiting.length === 0) this.#poller.setAccepting(this.#listener, true)
   }
 
-  handleAcceptError(listener: number, errno: number): void {
-    const err = systemError(errno, 'accept')
+  handleFileLeft(err: NodeJS.ErrnoException): void {
+    this.#logger.warn({ err }, `the file of the unix socket is left behind: ${err.message}`)
+  }
+
+  handleAcceptError(listener: number, reason: number): void {
+    const err = systemError(reason, 'accept')
     this.#logger.warn({ err }, `accepting pauses for ${ACCEPT_RETRY_MS} ms: ${err.message}`)
     this.#retry = setTimeout(() => this.#poller.setAccepting(listener, true), ACCEPT_RETRY_MS)
   }
@@ -169,7 +172,7 @@ export class TransferAcceptor implements Acceptor {
 
   #place(socket: net.Socket): void {
     const placed = this.#placement.place(
-      () => `${socket.remoteAddress ?? ''}:${socket.remotePort ?? 0}`,
+      () => hostPort(socket.remoteAddress ?? '', socket.remotePort ?? 0),
       (thread) => transfer(thread, socket),
     )
     if (placed === 'rejected') socket.destroy()

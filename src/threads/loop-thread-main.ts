@@ -51,7 +51,9 @@ let poller: Poller
 let inbox: DescriptorInbox | undefined
 
 function createPoller(sink: PollerSink): Poller {
-  poller = setup.poller === 'native' ? new NativePoller(sink) : new NetPoller(sink, setup.tls)
+  const { pollerOptions } = setup
+  poller =
+    setup.poller === 'native' ? new NativePoller(sink, pollerOptions) : new NetPoller(sink, pollerOptions)
   return poller
 }
 

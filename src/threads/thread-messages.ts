@@ -1,8 +1,7 @@
 /** Everything that crosses between the server's thread and a loop's, and the one value that a thread is started with. */
 import type { Socket } from 'node:net'
-import type { TlsOptions } from 'node:tls'
 import type { ErrorCode } from '../errors.js'
-import type { Endpoint } from '../loop/poller/poller.js'
+import type { Endpoint, PollerOptions } from '../loop/poller/poller.js'
 import type { BroadcastOptions, BroadcastResult } from '../loop.js'
 import type { ConnectionLimits } from '../options.js'
 
@@ -31,7 +30,7 @@ export interface ThreadSetup {
   readonly limits: ConnectionLimits
   readonly tick: number | undefined
   readonly wheelSize: number | undefined
-  readonly tls: TlsOptions | undefined
+  readonly pollerOptions: PollerOptions
   readonly data: unknown
   readonly stats: SharedArrayBuffer
   /** Whether a LoopMonitor runs. */

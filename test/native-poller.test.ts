@@ -6,7 +6,7 @@ import { testPoller } from './poller.case.js'
 import { connectRaw, type RawClient } from './support/raw-client.js'
 import { until } from './support/wait.js'
 
-testPoller('native', (sink) => new NativePoller(sink))
+testPoller('native', (sink, options) => new NativePoller(sink, options))
 
 class Accepts extends AcceptOnlySink {
   readonly slots: number[] = []

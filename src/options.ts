@@ -230,7 +230,7 @@ export function checkPoller(value: PollerOption | undefined): PollerOption {
 const STRATEGIES: readonly unknown[] = ['round-robin', 'least-connection', 'source-hash']
 
 /** What a protocol's or TLS' handshake and a promise of `onConnect` may each take; 0 is for ever. */
-export function handshakeTimeout(limits: ConnectionLimits): number {
+function handshakeTimeout(limits: ConnectionLimits): number {
   return wholeNumber('handshakeTimeout', limits.handshakeTimeout, HANDSHAKE_TIMEOUT)
 }
 

@@ -131,8 +131,8 @@ export interface Poller {
   shutdownWrite(slot: number): number
   /**
    * Gives the slot back; nothing is reported of it any more. With `linger` what was taken is delivered first, and what
-   * the peer still sends is read and thrown away for at most {@link LINGER_MS}: a bare close would answer it with a
-   * reset, which can destroy bytes on their way to the peer.
+   * the peer still sends is read and thrown away for at most {@link LINGER_MS}, or until `maxLingering` others have been
+   * closed: a bare close would answer it with a reset, which can destroy bytes on their way to the peer.
    */
   close(slot: number, linger: boolean): void
   /** Ends lingering sockets whose time is over; `true` while others are left. */

@@ -15,15 +15,17 @@
 
 #include "poller.h"
 
-enum { BUFFERS = 4, TEXT_MAX = 256 };
+/* Raised whenever a call's arguments or answers change. native-addon.ts refuses an addon with another number. */
+enum { INTERFACE = 2 };
+
+enum { BUFFERS = 4, TEXT_MAX = 256, CACHE_LINE = 64 };
 
 typedef struct env_data env_data;
 
 /* Memory that the poller and JavaScript share. It is freed when both have let go: JavaScript can detach an ArrayBuffer
-   (by transferring it) while the poller still reads into it. */
+   (by transferring it) while the poller still reads into it. It begins a cache line behind the block. */
 typedef struct {
-    int uses;
-    _Alignas(64) uint8_t bytes[];
+    _Alignas(CACHE_LINE) int uses;
 } block_t;
 
 typedef struct {
@@ -76,7 +78,7 @@ static bool get_int(napi_env env, napi_value value, int32_t *out)
         *out = (int32_t)number;
         return true;
     }
-    throw_type(env, "expected a whole number of 32 bits");
+    throw_type(env, "expected an integer of 32 bits");
     return false;
 }
 
@@ -221,18 +223,28 @@ static void on_readable(uv_poll_t *watcher, int status, int events)
     if (status >= 0 && !h->closing) poller_turn(h->poller, on_batch, h);
 }
 
+static block_t *make_block(size_t size)
+{
+    /* aligned_alloc wants a multiple of the alignment. */
+    size_t whole = sizeof(block_t) + (size + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
+    block_t *block = aligned_alloc(CACHE_LINE, whole);
+    if (block != NULL) memset(block, 0, whole);
+    return block;
+}
+
 static bool make_buffer(handle_t *h, int i, size_t size, uint8_t **memory, napi_value result, const char *name)
 {
     napi_value buffer = NULL;
-    block_t *block = calloc(1, sizeof *block + size);
+    block_t *block = make_block(size);
     if (block == NULL) return false;
     h->blocks[i] = block;
     block->uses = 2;
-    if (napi_create_external_arraybuffer(h->env, block->bytes, size, on_buffer_gone, block, &buffer) != napi_ok) {
+    uint8_t *bytes = (uint8_t *)(block + 1);
+    if (napi_create_external_arraybuffer(h->env, bytes, size, on_buffer_gone, block, &buffer) != napi_ok) {
         block->uses = 1;
         return false;
     }
-    *memory = block->bytes;
+    *memory = bytes;
     if (napi_create_reference(h->env, buffer, 1, &h->buffers[i]) != napi_ok) return false;
     return napi_set_named_property(h->env, result, name, buffer) == napi_ok;
 }
@@ -286,14 +298,16 @@ static int32_t remember(napi_env env, handle_t *h)
 }
 
 /* Makes the poller and starts watching it. On failure everything is undone. */
-static int32_t open_handle(napi_env env, napi_value function, napi_value result)
+static int32_t open_handle(napi_env env, napi_value function, uint32_t max_lingering, napi_value result)
 {
     poller_memory memory = {0};
     int error = -ENOMEM;
     handle_t *h = calloc(1, sizeof *h);
     if (h == NULL) return -ENOMEM;
     h->env = env;
-    if (make_memory(h, &memory, result) && keep_callback(h, function)) h->poller = poller_new(&memory, &error);
+    if (make_memory(h, &memory, result) && keep_callback(h, function)) {
+        h->poller = poller_new(&memory, max_lingering, &error);
+    }
     if (h->poller == NULL) {
         drop_references(h);
         free_poller(h);
@@ -316,18 +330,19 @@ static int32_t open_handle(napi_env env, napi_value function, napi_value result)
     return error;
 }
 
-/* create(onBatch(count)) -> { error } or { poller, mailbox, inSlab, inRecords, outSlab, outRecords } */
+/* create(onBatch(count), maxLingering) -> { poller: -errno, … } or { poller, mailbox, inSlab, inRecords, outSlab, outRecords } */
 static napi_value addon_create(napi_env env, napi_callback_info info)
 {
-    napi_value function, result, value;
+    napi_value args[2], result, value;
     napi_valuetype type = napi_undefined;
-    if (!get_args(env, info, &function, 1)) return NULL;
-    if (napi_typeof(env, function, &type) != napi_ok || type != napi_function) {
+    int32_t max_lingering = 0;
+    if (!get_args(env, info, args, 2) || !get_int(env, args[1], &max_lingering)) return NULL;
+    if (napi_typeof(env, args[0], &type) != napi_ok || type != napi_function) {
         throw_type(env, "expected a function");
         return NULL;
     }
     if (napi_create_object(env, &result) != napi_ok) return NULL;
-    int32_t index = open_handle(env, function, result);
+    int32_t index = open_handle(env, args[0], max_lingering < 0 ? 0 : (uint32_t)max_lingering, result);
     value = int_value(env, index);
     if (value == NULL || napi_set_named_property(env, result, "poller", value) != napi_ok) return NULL;
     poller *p = get_poller(env, index);
@@ -444,7 +459,7 @@ static napi_value addon_close_listener(napi_env env, napi_callback_info info)
     return call_number(env, info, poller_close_listener);
 }
 
-/* parkMailbox(poller, park): sockets that come through the mailbox wait for adopt or release. */
+/* parkMailbox(poller, park): sockets that come through the mailbox wait for adopt or takeDescriptor. */
 static napi_value addon_park_mailbox(napi_env env, napi_callback_info info)
 {
     bool park = false;
@@ -473,9 +488,10 @@ static napi_value addon_hand_off(napi_env env, napi_callback_info info)
     return int_value(env, p == NULL ? -ESHUTDOWN : poller_hand_off(p, slot, mailbox));
 }
 
-static napi_value addon_release(napi_env env, napi_callback_info info)
+/* takeDescriptor(poller, slot) -> the descriptor, the caller's from now on, or -errno */
+static napi_value addon_take_descriptor(napi_env env, napi_callback_info info)
 {
-    return call_number(env, info, poller_release);
+    return call_number(env, info, poller_take_descriptor);
 }
 
 static napi_value addon_flush(napi_env env, napi_callback_info info)
@@ -526,12 +542,21 @@ static napi_value addon_expire_lingering(napi_env env, napi_callback_info info)
     return int_value(env, p == NULL ? 0 : (int32_t)poller_expire_lingering(p));
 }
 
+/* { host, port }, or undefined where there is none: a unix socket, a slot that is not open. */
 static napi_value addr_value(napi_env env, int rc, const socket_addr *addr)
 {
-    char text[SOCKET_ADDR_TEXT] = "";
-    napi_value value = NULL;
-    if (rc == 0) socket_addr_text(addr, text);
-    return napi_create_string_utf8(env, text, NAPI_AUTO_LENGTH, &value) == napi_ok ? value : NULL;
+    char text[SOCKET_ADDR_HOST] = "";
+    napi_value value = NULL, host = NULL, port = NULL;
+    if (rc == 0) socket_addr_host(addr, text);
+    if (text[0] == '\0') return napi_get_undefined(env, &value) == napi_ok ? value : NULL;
+    if (napi_create_object(env, &value) != napi_ok ||
+        napi_create_string_utf8(env, text, NAPI_AUTO_LENGTH, &host) != napi_ok ||
+        napi_set_named_property(env, value, "host", host) != napi_ok ||
+        napi_create_int32(env, addr->port, &port) != napi_ok ||
+        napi_set_named_property(env, value, "port", port) != napi_ok) {
+        return NULL;
+    }
+    return value;
 }
 
 static napi_value addon_peer_addr(napi_env env, napi_callback_info info)
@@ -561,6 +586,45 @@ static void free_env_data(napi_env env, void *memory, void *hint)
     free(data);
 }
 
+typedef struct {
+    const char *name;
+    int32_t value;
+} constant_t;
+
+#define CONSTANT(name) {#name, name}
+
+/* constants: what JavaScript has to know as well, by the names that it has here. */
+static bool add_constants(napi_env env, napi_value exports)
+{
+    const constant_t constants[] = {
+        CONSTANT(INTERFACE),
+        CONSTANT(IN_SLAB),
+        CONSTANT(OUT_SLAB),
+        CONSTANT(RECORDS_MAX),
+        CONSTANT(OUT_RECORDS_MAX),
+        {"RECORD_INTS", sizeof(in_record) / sizeof(int32_t)},
+        {"OUT_RECORD_INTS", sizeof(out_record) / sizeof(int32_t)},
+        CONSTANT(LINGER_MS),
+        CONSTANT(COUNTED),
+        CONSTANT(RECORD_READ),
+        CONSTANT(RECORD_WRITABLE),
+        CONSTANT(RECORD_END),
+        CONSTANT(RECORD_ERROR),
+        CONSTANT(RECORD_ACCEPT),
+        CONSTANT(RECORD_CONNECT),
+        CONSTANT(RECORD_HANGUP),
+        CONSTANT(RECORD_ACCEPT_ERROR),
+        CONSTANT(RECORD_LOST),
+    };
+    napi_value object = NULL;
+    if (napi_create_object(env, &object) != napi_ok) return false;
+    for (size_t i = 0; i < sizeof constants / sizeof *constants; i++) {
+        napi_value value = int_value(env, constants[i].value);
+        if (value == NULL || napi_set_named_property(env, object, constants[i].name, value) != napi_ok) return false;
+    }
+    return napi_set_named_property(env, exports, "constants", object) == napi_ok;
+}
+
 #define METHOD(name, function) {name, NULL, function, NULL, NULL, NULL, napi_enumerable, NULL}
 
 NAPI_MODULE_INIT()
@@ -579,7 +643,7 @@ NAPI_MODULE_INIT()
         METHOD("connectUnix", addon_connect_unix),
         METHOD("adopt", addon_adopt),
         METHOD("handOff", addon_hand_off),
-        METHOD("release", addon_release),
+        METHOD("takeDescriptor", addon_take_descriptor),
         METHOD("flush", addon_flush),
         METHOD("write", addon_write),
         METHOD("setReading", addon_set_reading),
@@ -596,5 +660,6 @@ NAPI_MODULE_INIT()
         return NULL;
     }
     if (napi_define_properties(env, exports, sizeof methods / sizeof *methods, methods) != napi_ok) return NULL;
+    if (!add_constants(env, exports)) return NULL;
     return exports;
 }

@@ -13,7 +13,7 @@
 
 enum { SLOT_FREE, SLOT_OPEN, SLOT_CONNECTING, SLOT_PARKED, SLOT_LINGERING, SLOT_CLOSED };
 enum { TAG_SLOT, TAG_LISTENER, TAG_MAILBOX };
-enum { NONE = -1 };
+enum { NO_SLOT = -1 }; /* the end of a list of slots */
 
 typedef struct {
     int fd;
@@ -40,7 +40,7 @@ struct poller {
     int first_free;
     int first_closed;               /* closed during this turn: events may still name them, so not free yet */
     int first_lingering, last_lingering; /* in the order of their deadlines */
-    uint32_t lingering;
+    uint32_t lingering, max_lingering;
     listener_t *listeners;
     int listener_count;
     bool park_mailbox, in_turn, stopped;
@@ -89,7 +89,7 @@ static int grow_slots(poller *p)
 static int take_slot(poller *p, int fd, uint8_t state)
 {
     int slot = p->first_free;
-    if (slot != NONE) {
+    if (slot != NO_SLOT) {
         p->first_free = p->slots[slot].next;
     } else {
         if (p->slot_count == p->slot_capacity) {
@@ -98,7 +98,7 @@ static int take_slot(poller *p, int fd, uint8_t state)
         }
         slot = p->slot_count++;
     }
-    p->slots[slot] = (slot_t){.fd = fd, .state = state, .next = NONE, .prev = NONE};
+    p->slots[slot] = (slot_t){.fd = fd, .state = state, .next = NO_SLOT, .prev = NO_SLOT};
     return slot;
 }
 
@@ -113,7 +113,7 @@ static void free_slot(poller *p, int slot)
 
 static void recycle_slots(poller *p)
 {
-    while (p->first_closed != NONE) {
+    while (p->first_closed != NO_SLOT) {
         int slot = p->first_closed;
         p->first_closed = p->slots[slot].next;
         p->slots[slot].state = SLOT_FREE;
@@ -261,7 +261,7 @@ static void admit(poller *p, int fd, const socket_addr *peer, bool park, int lis
     }
     (void)close(fd);
     if (slot >= 0) free_slot(p, slot);
-    add_record(p, NONE, listener, 0, RECORD_LOST);
+    add_record(p, NO_SLOT, listener, 0, RECORD_LOST);
 }
 
 static void handle_listener(poller *p, int listener)
@@ -293,7 +293,7 @@ static void handle_mailbox(poller *p)
     size_t count = mailbox_take(p->mailbox, items, ACCEPT_MAX);
     for (size_t i = 0; i < count; i++) {
         if (p->stopped) (void)close(items[i].fd);
-        else admit(p, items[i].fd, &items[i].peer, p->park_mailbox, NONE);
+        else admit(p, items[i].fd, &items[i].peer, p->park_mailbox, COUNTED);
     }
 }
 
@@ -333,7 +333,7 @@ static int open_poller(poller *p)
     return p->mailbox < 0 ? p->mailbox : 0;
 }
 
-poller *poller_new(const poller_memory *memory, int *error)
+poller *poller_new(const poller_memory *memory, uint32_t max_lingering, int *error)
 {
     poller *p = calloc(1, sizeof *p);
     if (p == NULL) {
@@ -341,8 +341,9 @@ poller *poller_new(const poller_memory *memory, int *error)
         return NULL;
     }
     p->memory = *memory;
+    p->max_lingering = max_lingering;
     p->epoll_fd = p->event_fd = -1;
-    p->first_free = p->first_closed = p->first_lingering = p->last_lingering = NONE;
+    p->first_free = p->first_closed = p->first_lingering = p->last_lingering = NO_SLOT;
     *error = open_poller(p);
     if (*error == 0) return p;
     poller_stop(p);
@@ -365,8 +366,8 @@ void poller_stop(poller *p)
     if (p->epoll_fd >= 0) (void)close(p->epoll_fd);
     p->slot_count = p->listener_count = 0;
     p->lingering = 0;
-    p->first_lingering = p->last_lingering = NONE;
-    p->first_free = p->first_closed = NONE;
+    p->first_lingering = p->last_lingering = NO_SLOT;
+    p->first_free = p->first_closed = NO_SLOT;
     p->epoll_fd = p->event_fd = -1;
 }
 
@@ -505,7 +506,7 @@ int poller_hand_off(poller *p, int slot, int mailbox)
     return rc;
 }
 
-int poller_release(poller *p, int slot)
+int poller_take_descriptor(poller *p, int slot)
 {
     slot_t *s = slot_in(p, slot, SLOT_PARKED);
     if (s == NULL) return -EBADF;
@@ -590,9 +591,9 @@ static void close_slot(poller *p, int slot)
 static void end_lingering(poller *p, int slot)
 {
     slot_t *s = &p->slots[slot];
-    if (s->prev == NONE) p->first_lingering = s->next;
+    if (s->prev == NO_SLOT) p->first_lingering = s->next;
     else p->slots[s->prev].next = s->next;
-    if (s->next == NONE) p->last_lingering = s->prev;
+    if (s->next == NO_SLOT) p->last_lingering = s->prev;
     else p->slots[s->next].prev = s->prev;
     p->lingering--;
     close_slot(p, slot);
@@ -601,11 +602,12 @@ static void end_lingering(poller *p, int slot)
 static void start_lingering(poller *p, int slot)
 {
     slot_t *s = &p->slots[slot];
+    if (p->lingering >= p->max_lingering) end_lingering(p, p->first_lingering);
     s->state = SLOT_LINGERING;
     s->deadline = now_ms() + LINGER_MS;
-    s->next = NONE;
+    s->next = NO_SLOT;
     s->prev = p->last_lingering;
-    if (s->prev == NONE) p->first_lingering = slot;
+    if (s->prev == NO_SLOT) p->first_lingering = slot;
     else p->slots[s->prev].next = slot;
     p->last_lingering = slot;
     p->lingering++;
@@ -622,7 +624,7 @@ static void start_lingering(poller *p, int slot)
 static bool may_linger(const poller *p, int slot)
 {
     const slot_t *s = &p->slots[slot];
-    return s->state == SLOT_OPEN && shutdown(s->fd, SHUT_WR) == 0 && !discard(s->fd);
+    return p->max_lingering > 0 && s->state == SLOT_OPEN && shutdown(s->fd, SHUT_WR) == 0 && !discard(s->fd);
 }
 
 int poller_close(poller *p, int slot, bool linger)
@@ -638,7 +640,7 @@ int poller_close(poller *p, int slot, bool linger)
 uint32_t poller_expire_lingering(poller *p)
 {
     int64_t now = now_ms();
-    while (p->first_lingering != NONE && p->slots[p->first_lingering].deadline <= now) {
+    while (p->first_lingering != NO_SLOT && p->slots[p->first_lingering].deadline <= now) {
         end_lingering(p, p->first_lingering);
     }
     return p->lingering;

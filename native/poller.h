@@ -2,7 +2,7 @@
  * The poller: one epoll set, its sockets in numbered slots, one slab that a batch is read into and one that answers are
  * written from. Knows nothing of Node. One thread; only poller_mailbox's number may be used from others.
  *
- * A descriptor belongs to its slot from accept or connect to poller_close, poller_hand_off or poller_release.
+ * A descriptor belongs to its slot from accept or connect to poller_close, poller_hand_off or poller_take_descriptor.
  * Every call checks its slot: a wrong one gives -EBADF and touches nothing.
  */
 #ifndef RINGLOOP_POLLER_H
@@ -25,17 +25,20 @@ enum {
     LINGER_MS = 2000
 };
 
-/* What a record says happened; the numbers are known to native-poller.ts. */
+/* Instead of a listener: the socket was counted before it came, by the acceptor that sent it to the mailbox. */
+enum { COUNTED = -1 };
+
+/* What a record says happened. These numbers and those above are compared with native-addon.ts when the addon is loaded. */
 enum {
     RECORD_READ = 0,     /* offset, length in the slab */
     RECORD_WRITABLE = 1, /* room again after a short write */
     RECORD_END = 2,      /* the peer ended its side */
     RECORD_ERROR = 3,    /* length: -errno; the socket is of no more use */
-    RECORD_ACCEPT = 4,   /* offset: the listener, or -1 for the mailbox */
+    RECORD_ACCEPT = 4,   /* offset: the listener, or COUNTED for the mailbox */
     RECORD_CONNECT = 5,  /* a connect went through */
     RECORD_HANGUP = 6,   /* the socket broke while reading was off; no more events until reading is on */
-    RECORD_LOST = 8,     /* offset: as for RECORD_ACCEPT; an accepted socket could not be given a slot */
-    RECORD_ACCEPT_ERROR = 7 /* slot: the listener, now off; length: -errno */
+    RECORD_ACCEPT_ERROR = 7, /* slot: the listener, now off; length: -errno */
+    RECORD_LOST = 8      /* offset: as for RECORD_ACCEPT; an accepted socket could not be given a slot */
 };
 
 /* These two lie in memory shared with JavaScript: nothing in them is trusted. */
@@ -59,7 +62,8 @@ typedef struct {
     out_record *out_records; /* OUT_RECORDS_MAX */
 } poller_memory;
 
-poller *poller_new(const poller_memory *memory, int *error);
+/* Of closed sockets at most max_lingering linger: one more ends the oldest. */
+poller *poller_new(const poller_memory *memory, uint32_t max_lingering, int *error);
 /* Closes every descriptor. Every later call is harmless. */
 void poller_stop(poller *p);
 /* After poller_stop, and not from within a dispatch. */
@@ -70,7 +74,7 @@ int poller_mailbox(const poller *p);
 /* One turn: everything that is ready now, in batches. */
 void poller_turn(poller *p, poller_dispatch dispatch, void *context);
 
-/* A listener's number or -errno. With park its sockets wait for poller_adopt, poller_hand_off or poller_release. */
+/* A listener's number or -errno. With park its sockets wait for one of the three calls below. */
 int poller_listen_tcp(poller *p, const char *ip, uint16_t port, const socket_options *options, bool park);
 int poller_listen_unix(poller *p, const char *path, const socket_options *options, bool park);
 int poller_listener_port(const poller *p, int listener);
@@ -86,7 +90,7 @@ int poller_connect_unix(poller *p, const char *path);
 /* A parked slot: start reading it here, send it to a mailbox, or give its descriptor away. */
 int poller_adopt(poller *p, int slot);
 int poller_hand_off(poller *p, int slot, int mailbox);
-int poller_release(poller *p, int slot);
+int poller_take_descriptor(poller *p, int slot);
 
 /* Writes records, putting bytes taken or -errno over each length. Returns how many were not taken whole. */
 int poller_flush(poller *p, uint32_t count);

@@ -3,6 +3,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <net/if.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -159,13 +160,20 @@ void socket_addr_set(socket_addr *out, const struct sockaddr_storage *from)
     }
 }
 
-void socket_addr_text(const socket_addr *addr, char text[SOCKET_ADDR_TEXT])
+void socket_addr_host(const socket_addr *addr, char host[SOCKET_ADDR_HOST])
 {
-    char ip[INET6_ADDRSTRLEN] = "";
-    text[0] = '\0';
+    host[0] = '\0';
     if (addr->family != AF_INET && addr->family != AF_INET6) return;
-    if (inet_ntop(addr->family, addr->ip, ip, sizeof ip) == NULL) return;
-    (void)snprintf(text, SOCKET_ADDR_TEXT, addr->family == AF_INET ? "%s:%u" : "[%s]:%u", ip, addr->port);
+    if (inet_ntop(addr->family, addr->ip, host, SOCKET_ADDR_HOST) == NULL) {
+        host[0] = '\0';
+        return;
+    }
+    if (addr->family == AF_INET || addr->scope == 0) return;
+    size_t length = strlen(host);
+    char zone[IF_NAMESIZE];
+    if (if_indextoname(addr->scope, zone) != NULL) {
+        (void)snprintf(host + length, SOCKET_ADDR_HOST - length, "%%%s", zone);
+    }
 }
 
 int socket_local_addr(int fd, socket_addr *out)

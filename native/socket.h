@@ -25,8 +25,8 @@ typedef struct {
     int backlog;
 } socket_options;
 
-/* Longest text of socket_addr_text, with the NUL. */
-enum { SOCKET_ADDR_TEXT = 64 };
+/* Longest text of socket_addr_host, with the NUL: an IPv6 address, '%' and the name of an interface. */
+enum { SOCKET_ADDR_HOST = 64 };
 
 int socket_listen_tcp(const char *ip, uint16_t port, const socket_options *options);
 int socket_listen_unix(const char *path, const socket_options *options);
@@ -37,8 +37,8 @@ int socket_connect_unix(const char *path);
 int socket_error(int fd);
 
 void socket_addr_set(socket_addr *out, const struct sockaddr_storage *from);
-/* "1.2.3.4:80", "[::1]:80" or "" for a unix socket; an IPv4 address mapped into IPv6 is written as IPv4. */
-void socket_addr_text(const socket_addr *addr, char text[SOCKET_ADDR_TEXT]);
+/* "1.2.3.4", "::1", "fe80::1%eth0", or "" for a unix socket; an IPv4 address mapped into IPv6 is written as IPv4. */
+void socket_addr_host(const socket_addr *addr, char host[SOCKET_ADDR_HOST]);
 int socket_local_addr(int fd, socket_addr *out);
 
 #endif

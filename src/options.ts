@@ -4,7 +4,8 @@ import type { ResourceLimits } from 'node:worker_threads'
 import { ErrorCode, RingloopError } from './errors.js'
 import type { Handler } from './handler.js'
 import type { LoggerOption } from './log.js'
-import type { Endpoint } from './loop/poller/poller.js'
+import { unixPathProblem } from './loop/poller/endpoint.js'
+import { type Endpoint, HANDSHAKE_TIMEOUT, MAX_LINGERING, type PollerOptions } from './loop/poller/poller.js'
 import type { Protocol } from './protocol/protocol.js'
 import type { DeadLoop } from './threads/dead-loop.js'
 import type { LoadBalance } from './threads/load-balance.js'
@@ -28,8 +29,8 @@ export interface ConnectionLimits {
   /** Milliseconds that a closing connection may take none of its last bytes until they are dropped. Default 30 s. */
   readonly closeTimeout?: number
   /**
-   * Milliseconds that the TLS handshake may take, and, from the accept or connect on, the protocol's own handshake and a
-   * promise of `onConnect`, until the connection is closed; 0 is never. Default 30 s.
+   * Milliseconds that the TLS handshake, the protocol's own handshake and a promise of `onConnect` may each take, or the
+   * connection is closed; 0 is for ever. Default 30 s. A protocol may have a shorter time of its own.
    */
   readonly handshakeTimeout?: number
   /**
@@ -198,8 +199,9 @@ export function parseAddress(address: Address): Endpoint {
   const { host = '', port: given, path } = address as { host?: unknown; port?: unknown; path?: unknown }
   // The address of a server has all three, `path` undefined for TCP.
   if ('path' in address && (path !== undefined || given === undefined)) {
-    if (typeof path !== 'string' || path === '') fail('address.path must be the path of a unix socket')
-    return { path }
+    if (typeof path !== 'string') fail(`address.path must be a string, not ${String(path)}`)
+    const problem = unixPathProblem(path)
+    return problem === undefined ? { path } : fail(`address.path: ${problem}`)
   }
   if (typeof host !== 'string') fail(`address.host must be a text, not ${String(host)}`)
   return { host, port: port(given) }
@@ -227,6 +229,12 @@ export function checkPoller(value: PollerOption | undefined): PollerOption {
 
 const STRATEGIES: readonly unknown[] = ['round-robin', 'least-connection', 'source-hash']
 
+/** What a protocol's or TLS' handshake and a promise of `onConnect` may each take; 0 is for ever. */
+/** For the TLS handshake, a protocol's own, and a promise of `onConnect`. */
+export function handshakeTimeout(limits: ConnectionLimits): number {
+  return checkInteger('handshakeTimeout', limits.handshakeTimeout, HANDSHAKE_TIMEOUT)
+}
+
 /** Everything of `ServerOptions` that is not per connection, checked. */
 export interface ListenSettings extends SocketSettings {
   readonly endpoint: Endpoint
@@ -235,7 +243,7 @@ export interface ListenSettings extends SocketSettings {
   readonly maxConnections: number
   readonly backlog: number
   readonly poller: PollerOption
-  readonly tls: TlsOptions | undefined
+  readonly pollerOptions: PollerOptions
 }
 
 export function listenSettings(options: ServerOptions<never, never>): ListenSettings {
@@ -250,15 +258,20 @@ export function listenSettings(options: ServerOptions<never, never>): ListenSett
   const endpoint = parseAddress(options.address ?? ':1388')
   const reusePort = checkBoolean('reusePort', options.reusePort, false)
   if (reusePort && 'path' in endpoint) fail('reusePort is for TCP: a unix socket has no port')
+  const maxConnections = checkLimit('maxConnections', options.maxConnections, Number.POSITIVE_INFINITY, 1)
   return {
     ...socketSettings(options),
     endpoint,
     loadBalance,
     reusePort,
-    maxConnections: checkLimit('maxConnections', options.maxConnections, Number.POSITIVE_INFINITY, 1),
+    maxConnections,
     backlog: checkInteger('backlog', options.backlog, 1024, 1),
     poller: options.tls === undefined ? poller : 'net',
-    tls: options.tls,
+    pollerOptions: {
+      tls: options.tls,
+      handshakeTimeout: handshakeTimeout(options),
+      maxLingering: Math.min(MAX_LINGERING, maxConnections),
+    },
   }
 }
 

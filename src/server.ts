@@ -13,8 +13,8 @@ import { createLogger, type Logger } from './log.js'
 import { SharedAdmission } from './loop/admission.js'
 import { EventLoop, NOTHING_SENT } from './loop/event-loop.js'
 import { choosePoller } from './loop/poller/choose-poller.js'
+import { hostPort } from './loop/poller/endpoint.js'
 import type { Endpoint, Poller, PollerSink } from './loop/poller/poller.js'
-import { endpointText } from './loop/resolve.js'
 import { type ServerStats, SharedStats } from './loop/stats.js'
 import type { BroadcastOptions, BroadcastResult } from './loop.js'
 import {
@@ -53,7 +53,7 @@ export class BoundAddress {
   }
 
   toString(): string {
-    return this.path ?? endpointText({ host: this.host, port: this.port })
+    return this.path ?? hostPort(this.host, this.port)
   }
 }
 
@@ -146,7 +146,7 @@ export class Server<Ctx = undefined, Out = Uint8Array | string> {
     const service = connectionConfig(checkHandler(handler), protocol, options)
     const stats = new SharedStats(1)
     const createPoller = (sink: PollerSink): Poller =>
-      choosePoller(settings.poller, sink, logger, settings.tls)
+      choosePoller(settings.poller, sink, logger, settings.pollerOptions)
     const loop = new EventLoop({ ...options, logger }, { id: 0, serverId: randomUUID(), stats, createPoller })
     this.#stats = stats
     const admission = new SharedAdmission(stats, 0, settings.maxConnections)
@@ -183,7 +183,7 @@ export class Server<Ctx = undefined, Out = Uint8Array | string> {
       limits,
       tick: options.tick,
       wheelSize: options.wheelSize,
-      tls: settings.tls,
+      pollerOptions: settings.pollerOptions,
       data: options.data,
       stats: stats.buffer,
       monitor,

@@ -4,14 +4,14 @@ import type { AnyConnection } from '../src/connection/host.js'
 import type { Connection } from '../src/connection.js'
 import { type CloseReason, ErrorCode, ProtocolError, type RingloopError } from '../src/errors.js'
 import type { Handler } from '../src/handler.js'
+import { errno } from '../src/loop/system-error.js'
 import type { Packed, Protocol } from '../src/protocol/protocol.js'
 import { RawProtocol } from '../src/protocol/raw.js'
 import type { FakeSocket } from './fake-poller.js'
 import { type FakeLoop, fakeLoop, settle } from './support/fake-loop.js'
 import { bodies, frames, LengthProtocol } from './support/length-protocol.js'
 
-const ECONNRESET = -104
-const EPIPE = -32
+const { ECONNRESET, EPIPE } = errno
 
 const echo: Handler = { onMessage: (_c, _ctx, data) => data }
 

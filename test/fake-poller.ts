@@ -3,15 +3,14 @@
  * contract of src/loop/poller/poller.ts: what breaks it is noted in `violations`.
  */
 import {
-  type ConnectOptions,
   type Endpoint,
   type Listening,
   OUT_STRIDE,
   type Poller,
+  type PollerConnectOptions,
   type PollerSink,
 } from '../src/loop/poller/poller.js'
-
-const ESHUTDOWN = -108
+import { errno } from '../src/loop/system-error.js'
 
 /** One socket as the test sees it. */
 export class FakeSocket {
@@ -64,14 +63,14 @@ export class FakeSocket {
   }
 
   /** A reset: an error where it is read, a hangup where not. */
-  reset(errno: number = -104): void {
+  reset(reason: number = errno.ECONNRESET): void {
     if (this.closed !== undefined || this.broken) return
-    this.room = () => errno
+    this.room = () => reason
     if (this.reading && !this.ended) {
       this.broken = true
-      this.#poller.batch((sink) => sink.handleError(this.slot, errno))
+      this.#poller.batch((sink) => sink.handleError(this.slot, reason))
     } else {
-      this.pendingError = errno
+      this.pendingError = reason
       this.#poller.batch((sink) => sink.handleHangup(this.slot))
     }
   }
@@ -143,9 +142,9 @@ export class FakePoller implements Poller {
     this.batch((sink) => sink.handleConnect(socket.slot))
   }
 
-  failConnect(socket: FakeSocket, errno: number = -111): void {
+  failConnect(socket: FakeSocket, reason: number = errno.ECONNREFUSED): void {
     socket.broken = true
-    this.batch((sink) => sink.handleError(socket.slot, errno))
+    this.batch((sink) => sink.handleError(socket.slot, reason))
   }
 
   #live(slot: number, call: string): FakeSocket | undefined {
@@ -161,8 +160,8 @@ export class FakePoller implements Poller {
   closeListener(): void {}
   adopt(): void {}
 
-  connect(_endpoint: Endpoint, _options: ConnectOptions): number {
-    if (this.destroyed) return ESHUTDOWN
+  connect(_endpoint: Endpoint, _options: PollerConnectOptions): number {
+    if (this.destroyed) return errno.ESHUTDOWN
     return this.#add(false).slot
   }
 
@@ -186,7 +185,7 @@ export class FakePoller implements Poller {
 
   #write(slot: number, bytes: Uint8Array, start: number, end: number, call: string): number {
     const socket = this.#live(slot, call)
-    if (socket === undefined) return -9
+    if (socket === undefined) return errno.EBADF
     if (end <= start || start < 0 || end > bytes.length) this.violations.push(`${call} of [${start}, ${end})`)
     if (socket.awaitsRoom) this.violations.push(`${call} before there was room again`)
     if (socket.shut) this.violations.push(`${call} after shutdownWrite`)

@@ -1,4 +1,4 @@
-/** Servers where the native addon is not: what is served then depends on the Node version, and is said. */
+/** Servers where the native addon is not, or is another one: what is served then depends on the Node version, and is said. */
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
@@ -18,8 +18,8 @@ afterEach(async () => {
   for (const folder of folders.splice(0)) await rm(folder, { recursive: true })
 })
 
-function start(args: readonly string[]): Child {
-  const child = startChild(fixture('idle-server.mjs'), { args, env: NO_ADDON })
+function start(args: readonly string[], env: Readonly<Record<string, string>> = NO_ADDON): Child {
+  const child = startChild(fixture('idle-server.mjs'), { args, env })
   children.push(child)
   return child
 }
@@ -75,4 +75,29 @@ describe.skipIf(process.platform !== 'linux')('without the native addon', () => 
     expect((await child.exit()).code).toBe(1)
     expect(child.stderr).toContain('ERR_RINGLOOP_POLLER')
   })
+})
+
+describe.skipIf(process.platform !== 'linux')('with an addon that was built from other sources', () => {
+  for (const [what, file] of [
+    ['before constants were compared', 'addon-without-constants.cjs'],
+    ['with other numbers', 'addon-of-other-sources.cjs'],
+  ] as const) {
+    const env = { RINGLOOP_NATIVE_ADDON: fixture(file) }
+
+    it(`${what}: auto serves with the net poller, and says what to do`, async () => {
+      const child = start(['--poller', 'auto', '--here'], env)
+      await echoes({ port: Number(await child.line('listening')) })
+      expect(child.stderr).toContain('built from other sources')
+      expect(child.stderr).toContain('run npm run build; the net poller is used')
+      child.say('stop')
+      expect(await child.exit()).toEqual({ code: 0, signal: null })
+    })
+
+    it(`${what}: native is refused with the same sentence`, async () => {
+      const child = start(['--poller', 'native', '--loops', '2'], env)
+      expect((await child.exit()).code).toBe(1)
+      expect(child.stderr).toContain('ERR_RINGLOOP_POLLER')
+      expect(child.stderr).toContain('run npm run build')
+    })
+  }
 })

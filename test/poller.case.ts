@@ -3,7 +3,8 @@
  * `node:net`, in this process.
  */
 import { once } from 'node:events'
-import { mkdtemp, rm } from 'node:fs/promises'
+import { chmodSync, existsSync, mkdirSync, renameSync, statSync, unlinkSync, writeFileSync } from 'node:fs'
+import { mkdtemp, realpath, rm } from 'node:fs/promises'
 import net from 'node:net'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
@@ -14,8 +15,10 @@ import {
   type ListenOptions,
   OUT_STRIDE,
   type Poller,
+  type PollerOptions,
   type PollerSink,
 } from '../src/loop/poller/poller.js'
+import { errno } from '../src/loop/system-error.js'
 import { openSockets } from './support/descriptors.js'
 import { connectRaw, RawClient } from './support/raw-client.js'
 import { Recorder } from './support/recorder.js'
@@ -23,10 +26,14 @@ import { rounds, until } from './support/wait.js'
 
 const LISTEN: ListenOptions = { noDelay: true, keepAlive: 0, backlog: 128, reusePort: false, park: false }
 const CONNECT = { noDelay: true, keepAlive: 0 }
+const NOBODY = 65_534
+const MAX_PATH = process.platform === 'linux' ? 107 : 103
 const LOCAL: Endpoint = { host: '127.0.0.1', port: 0 }
-const EBADF = -9
 
-export function testPoller(name: string, create: (sink: PollerSink) => Poller): void {
+export function testPoller(
+  name: string,
+  create: (sink: PollerSink, options?: PollerOptions) => Poller,
+): void {
   const pollers: Poller[] = []
   const peers: RawClient[] = []
   const closers: (() => Promise<unknown>)[] = []
@@ -37,9 +44,9 @@ export function testPoller(name: string, create: (sink: PollerSink) => Poller): 
     for (const close of closers.splice(0)) await close()
   })
 
-  function makePoller(): { poller: Poller; sink: Recorder } {
+  function makePoller(options?: PollerOptions): { poller: Poller; sink: Recorder } {
     const sink = new Recorder()
-    const poller = create(sink)
+    const poller = create(sink, options)
     sink.poller = poller
     pollers.push(poller)
     return { poller, sink }
@@ -47,8 +54,9 @@ export function testPoller(name: string, create: (sink: PollerSink) => Poller): 
 
   async function listening(
     endpoint: Endpoint = LOCAL,
+    options?: PollerOptions,
   ): Promise<{ poller: Poller; sink: Recorder; endpoint: Endpoint; listener: number }> {
-    const made = makePoller()
+    const made = makePoller(options)
     const { endpoint: bound, listener } = await made.poller.listen(endpoint, LISTEN)
     return { ...made, endpoint: bound, listener }
   }
@@ -99,7 +107,7 @@ export function testPoller(name: string, create: (sink: PollerSink) => Poller): 
   }
 
   async function tempFolder(): Promise<string> {
-    const folder = await mkdtemp(path.join(tmpdir(), 'ringloop-'))
+    const folder = await realpath(await mkdtemp(path.join(tmpdir(), 'ringloop-')))
     closers.push(() => rm(folder, { recursive: true }))
     return folder
   }
@@ -238,10 +246,10 @@ export function testPoller(name: string, create: (sink: PollerSink) => Poller): 
       const slot = poller.connect(endpoint, CONNECT)
       if (slot >= 0) {
         await until('it has failed', () => sink.has(`error ${slot}`))
-        expect(sink.log).toEqual([`error ${slot} -111`])
+        expect(sink.log).toEqual([`error ${slot} ${errno.ECONNREFUSED}`])
         poller.close(slot, false)
       } else {
-        expect(slot).toBe(-111)
+        expect(slot).toBe(errno.ECONNREFUSED)
       }
     })
   })
@@ -307,7 +315,7 @@ export function testPoller(name: string, create: (sink: PollerSink) => Poller): 
         poller.outRecords[i] = value
       })
       expect(poller.flush(4)).toBe(1)
-      expect([2, 5, 8, 11].map((i) => poller.outRecords[i])).toEqual([3, 3, EBADF, 5])
+      expect([2, 5, 8, 11].map((i) => poller.outRecords[i])).toEqual([3, 3, errno.EBADF, 5])
       await until('all have theirs', () => peers.every((peer) => peer.length >= 3))
       expect(peers.map((peer) => peer.text).sort()).toEqual(['one', 'three', 'two'])
       expect(OUT_STRIDE).toBe(3)
@@ -409,7 +417,9 @@ export function testPoller(name: string, create: (sink: PollerSink) => Poller): 
       peer.reset()
       await until('the error is seen', () => sink.has('error'))
       await rounds(10)
-      expect(sink.log.filter((line) => /error|end|hangup/.test(line))).toEqual([`error ${slot} -104`])
+      expect(sink.log.filter((line) => /error|end|hangup/.test(line))).toEqual([
+        `error ${slot} ${errno.ECONNRESET}`,
+      ])
     })
 
     it('a reset while reading is off is reported at most twice and does not spin; later reading finds it', async () => {
@@ -515,6 +525,124 @@ export function testPoller(name: string, create: (sink: PollerSink) => Poller): 
       peer.destroy()
       for (const close of closers.splice(0)) await close()
       await until('no socket is left', () => openSockets() <= before)
+    })
+  })
+
+  describe(`${name}: the file of a unix socket`, () => {
+    it('is where its relative path pointed to when listening began', async () => {
+      const [before, after] = [await tempFolder(), await tempFolder()]
+      const home = process.cwd()
+      try {
+        process.chdir(before)
+        const { poller, endpoint, listener } = await listening({ path: 'r.sock' })
+        expect(endpoint).toEqual({ path: path.join(before, 'r.sock') })
+        process.chdir(after)
+        writeFileSync('r.sock', 'nobody’s socket')
+        expect(existsSync(path.join(before, 'r.sock'))).toBe(true)
+        poller.closeListener(listener)
+        expect(existsSync(path.join(before, 'r.sock'))).toBe(false)
+        expect(existsSync(path.join(after, 'r.sock'))).toBe(true)
+      } finally {
+        process.chdir(home)
+      }
+    })
+
+    for (const way of ['closeListener', 'destroy'] as const) {
+      it(`${way} leaves what a successor has put in its place`, async () => {
+        const file = path.join(await tempFolder(), 's.sock')
+        const { poller, sink, listener } = await listening({ path: file })
+        unlinkSync(file)
+        const successor = await listening({ path: file })
+        const { ino } = statSync(file)
+        if (way === 'destroy') poller.destroy()
+        else poller.closeListener(listener)
+        await rounds(2)
+        expect(statSync(file).ino).toBe(ino)
+        peers.push(await connectRaw({ path: file }))
+        await until('the successor accepts', () => successor.sink.accepted.length === 1)
+        expect(sink.filesLeft).toEqual([])
+        successor.poller.destroy()
+        await until('the successor’s is removed', () => !existsSync(file))
+      })
+
+      it(`${way} goes on where it cannot be removed, and says so once`, async () => {
+        const folder = await tempFolder()
+        const file = path.join(folder, 'u.sock')
+        const { poller, sink, listener } = await listening({ path: file })
+        chmodSync(folder, 0o555)
+        asUnprivileged(() => {
+          if (way === 'destroy') poller.destroy()
+          else poller.closeListener(listener)
+        })
+        poller.destroy()
+        chmodSync(folder, 0o755)
+        await expect(connectRaw({ path: file })).rejects.toThrow('ECONNREFUSED')
+        expect(sink.filesLeft.map(({ code }) => code)).toEqual([expect.stringMatching(/^(EACCES|EPERM)$/)])
+        expect(sink.filesLeft[0]!.message).toContain(file)
+      })
+    }
+
+    it('that was removed or moved away by others is nobody’s concern', async () => {
+      const folder = await tempFolder()
+      const [removed, moved] = ['a.sock', 'b.sock'].map((each) => path.join(folder, each)) as [string, string]
+      const { poller, sink } = await listening({ path: removed })
+      await poller.listen({ path: moved }, LISTEN)
+      unlinkSync(removed)
+      renameSync(moved, `${moved}.old`)
+      mkdirSync(moved)
+      poller.destroy()
+      await rounds(2)
+      expect(sink.filesLeft).toEqual([])
+      expect(existsSync(`${moved}.old`)).toBe(true)
+      expect(existsSync(moved)).toBe(true)
+    })
+
+    it('is in use while another server’s file is there', async () => {
+      const file = path.join(await tempFolder(), 't.sock')
+      await listening({ path: file })
+      const { poller } = makePoller()
+      await expect(poller.listen({ path: file }, LISTEN)).rejects.toMatchObject({ code: 'EADDRINUSE' })
+      poller.destroy()
+      peers.push(await connectRaw({ path: file }))
+    })
+
+    it('cannot have a path that does not fit, or none, or with a NUL', async () => {
+      const folder = await tempFolder()
+      const { poller } = makePoller()
+      const fits = path.join(folder, 'x'.repeat(MAX_PATH - folder.length - 1))
+      await poller.listen({ path: fits }, LISTEN)
+      peers.push(await connectRaw({ path: fits }))
+      for (const wrong of [`${fits}x`, '', `${folder}/a\0b`, '\0abstract']) {
+        await expect(poller.listen({ path: wrong }, LISTEN)).rejects.toThrow(/the path of a unix socket/)
+        expect(poller.connect({ path: wrong }, CONNECT)).toBe(errno.EINVAL)
+      }
+    })
+  })
+
+  describe(`${name}: lingering`, () => {
+    it('is for as many as it is told, and the oldest go first', async () => {
+      const { poller, sink, endpoint } = await listening(LOCAL, { maxLingering: 3 })
+      for (let i = 0; i < 12; i++) peers.push(await connectRaw(endpoint as { port: number }))
+      await until('all are accepted', () => sink.accepted.length === 12)
+      const before = openSockets()
+      for (const slot of sink.accepted) poller.close(slot, true)
+      await until('all but three are closed', () => openSockets() === before - 9)
+      expect(poller.expireLingering()).toBe(true)
+      // One that lingers takes what its peer still sends, one that is closed answers with a reset.
+      await until('the oldest are reset', () => {
+        for (const peer of peers) if (!peer.closed) peer.write('x')
+        return peers.slice(0, 9).every((peer) => peer.closed)
+      })
+      expect(peers.slice(9).some((peer) => peer.closed)).toBe(false)
+    })
+
+    it('can be for none', async () => {
+      const { poller, sink, endpoint } = await listening(LOCAL, { maxLingering: 0 })
+      peers.push(await connectRaw(endpoint as { port: number }))
+      await until('it is accepted', () => sink.accepted.length === 1)
+      poller.close(sink.accepted[0]!, true)
+      expect(poller.expireLingering()).toBe(false)
+      await peers[0]!.whenEnded()
     })
   })
 
@@ -628,4 +756,15 @@ export function testPoller(name: string, create: (sink: PollerSink) => Poller): 
       await until('no socket is left', () => openSockets() <= before)
     })
   })
+}
+
+/** Root may remove every file: for the moment of `act` this process is nobody, if it can be. */
+function asUnprivileged(act: () => void): void {
+  const isRoot = process.geteuid?.() === 0
+  if (isRoot) process.seteuid?.(NOBODY)
+  try {
+    act()
+  } finally {
+    if (isRoot) process.seteuid?.(0)
+  }
 }

@@ -8,6 +8,7 @@ import tls from 'node:tls'
 import { ErrorCode, EventLoop, Server, type ServerOptions } from 'ringloop'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { fixtureUrl } from './support/child.js'
+import { openSockets } from './support/descriptors.js'
 import { memoryLogger } from './support/memory-logger.js'
 import { connectRaw, RawClient } from './support/raw-client.js'
 import { until, within } from './support/wait.js'
@@ -122,6 +123,34 @@ describe('a TLS server', () => {
         else await plain.whenEnded()
       }
       await until('none is counted', () => server.stats().total.connections === 0)
+      expect(String(await (await connectTls(server.address.port)).echo('fine'))).toBe('fine')
+    })
+  }
+
+  for (const [name, numLoops] of [
+    ['here', undefined],
+    ['1 thread', 1],
+    ['2 threads', 2],
+  ] as const) {
+    it(`${name}: silent handshakes are bounded by maxConnections, and make room when their time is over`, async () => {
+      const server = await startServer(numLoops === undefined ? echo : fixtureUrl('echo.mjs'), {
+        ...(numLoops !== undefined && { numLoops }),
+        maxConnections: 5,
+        handshakeTimeout: 2000,
+      })
+      const before = openSockets()
+      const clients = await Promise.all(
+        Array.from({ length: 300 }, () => connectRaw({ port: server.address.port })),
+      )
+      sockets.push(...clients.map((each) => each.socket))
+      const refused = (): RawClient[] => clients.filter((each) => each.ended || each.closed)
+      await until('all but five are closed', () => refused().length >= 295)
+      expect(server.stats().total.connections).toBeLessThanOrEqual(5)
+      for (const each of refused()) each.destroy()
+      // Both ends of those five, and one more that is on its way through a mailbox.
+      await until('their sockets are gone', () => openSockets() - before <= 11)
+      await until('the five are late', () => refused().length === 300)
+      await until('nobody is counted', () => server.stats().total.connections === 0)
       expect(String(await (await connectTls(server.address.port)).echo('fine'))).toBe('fine')
     })
   }

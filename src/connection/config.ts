@@ -11,6 +11,7 @@ import {
   checkLimit,
   checkProtocol,
   fail,
+  handshakeTimeout,
 } from '../options.js'
 import type { Protocol } from '../protocol/protocol.js'
 
@@ -52,7 +53,7 @@ export function connectionConfig<Ctx, Out, State>(
     maxReadBuffer: checkLimit('maxReadBuffer', limits.maxReadBuffer, 16 * MIB, 1),
     idleTime: checkInteger('idleTime', limits.idleTime, 0),
     closeTimeout: checkInteger('closeTimeout', limits.closeTimeout, 30_000, 1),
-    handshakeTimeout: checkInteger('handshakeTimeout', limits.handshakeTimeout, 30_000),
+    handshakeTimeout: handshakeTimeout(limits),
     allowHalfOpen: checkBoolean('allowHalfOpen', limits.allowHalfOpen, false),
   }
 }

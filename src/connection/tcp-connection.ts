@@ -5,9 +5,9 @@
  *
  *     CONNECTING ─▶ OPEN ─▶ CLOSING (what is unsent still goes out) ─▶ CLOSED
  */
-import { constants } from 'node:os'
 import type { ProtocolConnection } from '../connection.js'
 import { type CloseCode, type CloseReason, ErrorCode, RingloopError, toError } from '../errors.js'
+import { errno } from '../loop/system-error.js'
 import { CLOSED_HERE, closeReason, neverReady, PEER_CLOSED } from './close-reason.js'
 import type { ConnectionConfig } from './config.js'
 import { isThenable, type PendingConnect, State } from './connection-base.js'
@@ -131,8 +131,8 @@ export class TcpConnection<Out = Uint8Array | string, Context = unknown>
   }
 
   /** The socket broke, or never got through. */
-  handleError(errno: number): void {
-    this.breakWith(errno)
+  handleError(code: number): void {
+    this.breakWith(code)
     if (this.isConnecting) this.abort(PEER_CLOSED)
     else this.handleEnd()
   }
@@ -142,7 +142,7 @@ export class TcpConnection<Out = Uint8Array | string, Context = unknown>
     const { hasEnded } = this
     // A peer that has ended and is gone altogether owes us nothing, unless something was still to be sent.
     if (hasEnded && this.writeBufferLength === 0) this.extras().reason ??= PEER_CLOSED
-    if (hasEnded || this.writeBufferLength > 0) this.breakWith(-constants.errno.EPIPE)
+    if (hasEnded || this.writeBufferLength > 0) this.breakWith(errno.EPIPE)
     if (hasEnded) return
     this.noteReading(false)
     this.updateReading()

@@ -16,7 +16,7 @@ import { RingBufferPool } from '../ringbuffer/pool.js'
 import { RingBuffer } from '../ringbuffer/ring-buffer.js'
 import type { Admission } from './admission.js'
 import { OutSlab } from './out-slab.js'
-import { ACCEPT_RETRY_MS, LINGER_MS, type Poller, type PollerSink } from './poller/poller.js'
+import { ACCEPT_RETRY_MS, COUNTED, LINGER_MS, type Poller, type PollerSink } from './poller/poller.js'
 import { CELL, type LoopCounters } from './stats.js'
 import { systemError } from './system-error.js'
 
@@ -182,10 +182,14 @@ export class ConnectionTable implements PollerSink, ConnectionHost {
     this.poller.setRef(this.#size > 0 || this.#listeners.length > 0)
   }
 
+  admit(): boolean {
+    return this.#config !== undefined && this.#admission?.admit(false) === true
+  }
+
   handleAccept(slot: number, listener: number): void {
     const config = this.#config
     if (config === undefined) this.handleLost(listener)
-    if (config === undefined || this.#admission?.admit(listener < 0) !== true) {
+    if (config === undefined || this.#admission?.admit(listener === COUNTED) !== true) {
       this.poller.close(slot, false)
       return
     }
@@ -196,13 +200,17 @@ export class ConnectionTable implements PollerSink, ConnectionHost {
   }
 
   handleLost(listener: number): void {
-    this.#admission?.lose(listener < 0)
+    this.#admission?.lose(listener === COUNTED)
   }
 
   handleAcceptError(listener: number, errno: number): void {
     const err = systemError(errno, 'accept')
     this.#loop.logger.warn({ err }, `accepting pauses for ${ACCEPT_RETRY_MS} ms: ${err.message}`)
     this.#loop.runAfter(ACCEPT_RETRY_MS, () => this.poller.setAccepting(listener, true))
+  }
+
+  handleFileLeft(err: NodeJS.ErrnoException): void {
+    this.#loop.logger.warn({ err }, `the file of the unix socket is left behind: ${err.message}`)
   }
 
   // ---- the poller's reports ------------------------------------------------------------------------------------------

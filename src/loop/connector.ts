@@ -11,8 +11,9 @@ import { type ConnectOptions, checkInteger, checkSignal, parseAddress, socketSet
 import { RawProtocol } from '../protocol/raw.js'
 import type { Timer } from '../timers/timer.js'
 import type { ConnectionTable } from './connection-table.js'
-import type { Endpoint, ConnectOptions as SocketConnectOptions } from './poller/poller.js'
-import { endpointText, resolveEndpoint } from './resolve.js'
+import { endpointText } from './poller/endpoint.js'
+import type { Endpoint, PollerConnectOptions } from './poller/poller.js'
+import { resolveEndpoint } from './resolve.js'
 import { systemError } from './system-error.js'
 
 const DEFAULT_TIMEOUT = 10_000
@@ -28,7 +29,7 @@ export interface ConnectorOwner {
 /** What one call of `connect` wants, checked. */
 interface Wanted {
   readonly config: AnyConfig
-  readonly socket: SocketConnectOptions
+  readonly socket: PollerConnectOptions
   readonly timeout: number
   readonly signal: AbortSignal | undefined
 }

@@ -2,8 +2,9 @@
 
 import { ErrorCode, RingloopError, toError } from '../errors.js'
 import type { EventLoop } from './event-loop.js'
+import { endpointText } from './poller/endpoint.js'
 import type { Endpoint, ListenOptions } from './poller/poller.js'
-import { endpointText, resolveEndpoint } from './resolve.js'
+import { resolveEndpoint } from './resolve.js'
 
 /** Listens with the loop's poller, which accepts from now on. Rejects as {@link listenFirst}. */
 export async function listenOn(

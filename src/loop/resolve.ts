@@ -21,11 +21,3 @@ export async function resolveEndpoint(
   const addresses = await lookup(host, { all: true })
   return addresses.map(({ address }) => ({ host: address, port }))
 }
-
-/** As it is written in messages and by `server.address`: `host:port`, `[host]:port`, or a path. */
-export function endpointText(endpoint: Endpoint): string {
-  if ('path' in endpoint) return endpoint.path
-  return endpoint.host.includes(':')
-    ? `[${endpoint.host}]:${endpoint.port}`
-    : `${endpoint.host}:${endpoint.port}`
-}

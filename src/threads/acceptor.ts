@@ -12,14 +12,12 @@ import { ErrorCode, RingloopError } from '../errors.js'
 import type { Logger } from '../log.js'
 import { listenFirst } from '../loop/listen.js'
 import { AcceptOnlySink } from '../loop/poller/accept-only-sink.js'
+import { hostPort } from '../loop/poller/endpoint.js'
 import { NativePoller } from '../loop/poller/native-poller.js'
 import { ACCEPT_RETRY_MS, type Endpoint, type ListenOptions } from '../loop/poller/poller.js'
-import { systemError } from '../loop/system-error.js'
+import { errno, systemError } from '../loop/system-error.js'
 import type { HandOff, LoopPicker } from './loop-picker.js'
 import type { LoopThread } from './loop-thread.js'
-
-/** ESRCH: the loop's thread has ended. */
-const NO_MAILBOX = -3
 
 /** `stop` closes what it still has; it may throw when the listener cannot be closed, and has closed the rest then. */
 export interface Acceptor {
@@ -63,10 +61,11 @@ export class NativeAcceptor extends AcceptOnlySink implements Acceptor {
   }
 
   #handOff(slot: number, loop: LoopThread): HandOff {
-    const errno = this.#poller.handOff(slot, loop.mailbox)
-    if (errno === 0) return 'given'
-    if (errno === NO_MAILBOX) return 'gone'
-    const err = systemError(errno)
+    const result = this.#poller.handOff(slot, loop.mailbox)
+    if (result === 0) return 'given'
+    // No such mailbox: the loop's thread has ended.
+    if (result === errno.ESRCH) return 'gone'
+    const err = systemError(result)
     this.#logger.error({ err, loop: loop.id }, `loop ${loop.id} takes no connection: ${err.message}`)
     return 'failed'
   }
@@ -85,8 +84,12 @@ export class NativeAcceptor extends AcceptOnlySink implements Acceptor {
     if (this.#waiting.length === 0) this.#poller.setAccepting(this.#listener, true)
   }
 
-  handleAcceptError(listener: number, errno: number): void {
-    const err = systemError(errno, 'accept')
+  handleFileLeft(err: NodeJS.ErrnoException): void {
+    this.#logger.warn({ err }, `the file of the unix socket is left behind: ${err.message}`)
+  }
+
+  handleAcceptError(listener: number, reason: number): void {
+    const err = systemError(reason, 'accept')
     this.#logger.warn({ err }, `accepting pauses for ${ACCEPT_RETRY_MS} ms: ${err.message}`)
     this.#retry = setTimeout(() => this.#poller.setAccepting(listener, true), ACCEPT_RETRY_MS)
   }
@@ -139,7 +142,7 @@ export class TransferAcceptor implements Acceptor {
 
   #give(socket: net.Socket): void {
     const given = this.#picker.give(
-      () => `${socket.remoteAddress ?? ''}:${socket.remotePort ?? 0}`,
+      () => hostPort(socket.remoteAddress ?? '', socket.remotePort ?? 0),
       (loop) => transfer(loop, socket),
     )
     if (given === 'rejected') socket.destroy()

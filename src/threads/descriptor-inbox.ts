@@ -25,11 +25,15 @@ export class DescriptorInbox extends AcceptOnlySink {
   }
 
   handleAccept(slot: number): void {
-    const fd = this.#poller.release(slot)
+    const fd = this.#poller.takeDescriptor(slot)
     if (fd >= 0) this.#adopt(fd)
   }
 
   handleAcceptError(): void {
+    assert.fail('an inbox does not listen')
+  }
+
+  handleFileLeft(): void {
     assert.fail('an inbox does not listen')
   }
 

@@ -59,7 +59,9 @@ let loop: EventLoop | undefined
 let asked: number | undefined
 
 function createPoller(sink: PollerSink): Poller {
-  poller = setup.poller === 'native' ? new NativePoller(sink) : new NetPoller(sink, setup.tls)
+  const { pollerOptions } = setup
+  poller =
+    setup.poller === 'native' ? new NativePoller(sink, pollerOptions) : new NetPoller(sink, pollerOptions)
   return poller
 }
 

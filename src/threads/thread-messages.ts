@@ -3,10 +3,9 @@
  * what is posted on it belong to the user's module.
  */
 import type { Socket } from 'node:net'
-import type { TlsOptions } from 'node:tls'
 import type { MessagePort } from 'node:worker_threads'
 import type { ErrorCode } from '../errors.js'
-import type { Endpoint } from '../loop/poller/poller.js'
+import type { Endpoint, PollerOptions } from '../loop/poller/poller.js'
 import type { BroadcastOptions, BroadcastResult } from '../loop.js'
 import type { ConnectionLimits } from '../options.js'
 import type { AcceptMode } from './accept-mode.js'
@@ -25,7 +24,7 @@ export interface ThreadSetup {
   readonly limits: ConnectionLimits
   readonly tick: number | undefined
   readonly wheelSize: number | undefined
-  readonly tls: TlsOptions | undefined
+  readonly pollerOptions: PollerOptions
   readonly data: unknown
   readonly stats: SharedArrayBuffer
   /** Whether a LoopMonitor runs. */

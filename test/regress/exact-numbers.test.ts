@@ -12,6 +12,7 @@ class Accepts extends AcceptOnlySink {
     this.slot = slot
   }
   handleAcceptError(): void {}
+  handleFileLeft(): void {}
   handleLost(): void {}
 }
 

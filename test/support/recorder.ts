@@ -25,14 +25,21 @@ export class Recorder implements PollerSink {
     expect(this.inBatch).toBe(true)
     this.inBatch = false
   }
+  admitted = 0
+  mayEnter: () => boolean = () => true
+  admit(): boolean {
+    const enters = this.mayEnter()
+    if (enters) this.admitted++
+    return enters
+  }
   handleAccept(slot: number, listener: number): void {
     this.#note(`accept ${slot} ${listener}`)
     this.accepted.push(slot)
     this.data.set(slot, [])
     this.onAccept(slot)
   }
-  handleLost(): void {
-    this.#note('lost')
+  handleLost(listener: number): void {
+    this.#note(`lost ${listener}`)
   }
   handleConnect(slot: number): void {
     this.#note(`connect ${slot}`)
@@ -58,6 +65,12 @@ export class Recorder implements PollerSink {
   }
   handleAcceptError(listener: number, errno: number): void {
     this.#note(`acceptError ${listener} ${errno}`)
+  }
+
+  /** Why the files of unix sockets were left behind. */
+  readonly filesLeft: NodeJS.ErrnoException[] = []
+  handleFileLeft(error: NodeJS.ErrnoException): void {
+    this.filesLeft.push(error)
   }
 
   bytes(slot: number): Buffer {

@@ -5,8 +5,12 @@ import type { PollerSink } from './poller.js'
 export abstract class AcceptOnlySink implements PollerSink {
   handleBatchStart(): void {}
   handleBatchEnd(): void {}
+  admit(): boolean {
+    return assert.fail('a parked socket has no handshake')
+  }
   abstract handleAccept(slot: number, listener: number): void
   abstract handleAcceptError(listener: number, errno: number): void
+  abstract handleFileLeft(error: NodeJS.ErrnoException): void
   abstract handleLost(listener: number): void
   handleConnect(): void {
     assert.fail('a parked socket does not connect')

@@ -6,6 +6,7 @@ import { existsSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { COUNTED, LINGER_MS, OUT_STRIDE, type TcpEndpoint } from './poller.js'
 
 export interface CreatedPoller {
   /** Its number, or a negative errno. */
@@ -18,7 +19,9 @@ export interface CreatedPoller {
 }
 
 export interface NativeAddon {
-  create(onBatch: (count: number) => void): CreatedPoller
+  /** What these sources have to agree with. */
+  readonly constants: Readonly<Record<string, number>>
+  create(onBatch: (count: number) => void, maxLingering: number): CreatedPoller
   destroy(poller: number): void
   setRef(poller: number, on: boolean): void
   listenTcp(
@@ -40,15 +43,57 @@ export interface NativeAddon {
   connectUnix(poller: number, path: string): number
   adopt(poller: number, slot: number): number
   handOff(poller: number, slot: number, mailbox: number): number
-  release(poller: number, slot: number): number
+  takeDescriptor(poller: number, slot: number): number
   flush(poller: number, count: number): number
   write(poller: number, slot: number, bytes: Uint8Array, start: number, end: number): number
   setReading(poller: number, slot: number, on: boolean): number
   shutdownWrite(poller: number, slot: number): number
   close(poller: number, slot: number, linger: boolean): number
   expireLingering(poller: number): number
-  peerAddr(poller: number, slot: number): string
-  localAddr(poller: number, slot: number): string
+  peerAddr(poller: number, slot: number): TcpEndpoint | undefined
+  localAddr(poller: number, slot: number): TcpEndpoint | undefined
+}
+
+/** Numbers per record of a batch: slot, offset, length or -errno, kind. */
+export const RECORD_INTS = 4
+
+/** What a record says happened. */
+export const RecordKind = {
+  READ: 0,
+  WRITABLE: 1,
+  END: 2,
+  ERROR: 3,
+  ACCEPT: 4,
+  CONNECT: 5,
+  HANGUP: 6,
+  ACCEPT_ERROR: 7,
+  LOST: 8,
+} as const
+
+/**
+ * What is written in C as well, by the names that it has there (native/poller.h, native/addon.c). They are compared when
+ * the addon is loaded: one that was built from other sources would be understood wrongly.
+ */
+const CONSTANTS: Readonly<Record<string, number>> = {
+  /** Raised whenever the arguments or answers of a call change. */
+  INTERFACE: 2,
+  IN_SLAB: 192 * 1024,
+  OUT_SLAB: 256 * 1024,
+  RECORDS_MAX: 1024,
+  OUT_RECORDS_MAX: 4096,
+  RECORD_INTS,
+  OUT_RECORD_INTS: OUT_STRIDE,
+  LINGER_MS,
+  COUNTED,
+  RECORD_READ: RecordKind.READ,
+  RECORD_WRITABLE: RecordKind.WRITABLE,
+  RECORD_END: RecordKind.END,
+  RECORD_ERROR: RecordKind.ERROR,
+  RECORD_ACCEPT: RecordKind.ACCEPT,
+  RECORD_CONNECT: RecordKind.CONNECT,
+  RECORD_HANGUP: RecordKind.HANGUP,
+  RECORD_ACCEPT_ERROR: RecordKind.ACCEPT_ERROR,
+  RECORD_LOST: RecordKind.LOST,
 }
 
 const NAME = 'ringloop.node'
@@ -99,11 +144,27 @@ export function loadNativeAddon(): NativeAddon | string {
     failure = 'there is no native addon for this machine (the README says how to build it)'
     return failure
   }
+  const addon = requireAddon(file)
+  if (typeof addon === 'string') failure = addon
+  else loaded = addon
+  return addon
+}
+
+function requireAddon(file: string): NativeAddon | string {
   try {
-    loaded = createRequire(import.meta.url)(file) as NativeAddon
-    return loaded
+    const addon = createRequire(import.meta.url)(file) as NativeAddon
+    return disagreement(addon) ?? addon
   } catch (error) {
-    failure = `the native addon cannot be loaded: ${(error as Error).message}`
-    return failure
+    return `the native addon cannot be loaded: ${(error as Error).message}`
   }
+}
+
+/** Why what was loaded is not the addon of these sources. */
+function disagreement({ constants }: Partial<NativeAddon>): string | undefined {
+  for (const [name, ours] of Object.entries(CONSTANTS)) {
+    const its = constants?.[name]
+    if (its === ours) continue
+    return `the native addon was built from other sources (${name} is ${its} there and ${ours} here): run npm run build`
+  }
+  return undefined
 }

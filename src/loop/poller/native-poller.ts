@@ -4,27 +4,23 @@
  */
 
 import assert from 'node:assert'
-import { unlinkSync } from 'node:fs'
 import { markAsUntransferable } from 'node:worker_threads'
 import { ErrorCode, RingloopError } from '../../errors.js'
-import { systemError } from '../system-error.js'
-import { loadNativeAddon, type NativeAddon } from './native-addon.js'
-import type { Endpoint, Listening, ListenOptions, Poller, PollerSink, SocketOptions } from './poller.js'
-
-/** The kinds of record, as native/poller.h numbers them. */
-const Kind = {
-  READ: 0,
-  WRITABLE: 1,
-  END: 2,
-  ERROR: 3,
-  ACCEPT: 4,
-  CONNECT: 5,
-  HANGUP: 6,
-  ACCEPT_ERROR: 7,
-  LOST: 8,
-} as const
-/** Numbers per record: slot, offset, length or -errno, kind. */
-const STRIDE = 4
+import { errno, systemError } from '../system-error.js'
+import { hostPort, unixPathProblem } from './endpoint.js'
+import { loadNativeAddon, type NativeAddon, RECORD_INTS, RecordKind } from './native-addon.js'
+import {
+  type Endpoint,
+  type Listening,
+  type ListenOptions,
+  MAX_LINGERING,
+  type Poller,
+  type PollerOptions,
+  type PollerSink,
+  type SocketOptions,
+  type TcpEndpoint,
+} from './poller.js'
+import { resolveSocketPath, SocketFile } from './socket-file.js'
 
 /**
  * From Node 24 on the mark also forbids Node itself to detach the memory, which it does at the end of a thread: it aborts
@@ -55,14 +51,15 @@ export class NativePoller implements Poller {
   readonly #sink: PollerSink
   readonly #inSlab: Buffer
   readonly #records: Int32Array
-  readonly #paths = new Map<number, string>()
+  /** Of the listeners on unix sockets. */
+  readonly #files = new Map<number, SocketFile>()
   #destroyed = false
 
   /** Throws `ERR_RINGLOOP_POLLER` where there is no addon. */
-  constructor(sink: PollerSink) {
+  constructor(sink: PollerSink, { maxLingering = MAX_LINGERING }: PollerOptions = {}) {
     const addon = loadNativeAddon()
     if (typeof addon === 'string') throw new RingloopError(ErrorCode.POLLER, addon)
-    const created = addon.create((count) => this.#handleBatch(count))
+    const created = addon.create((count) => this.#handleBatch(count), maxLingering)
     if (created.poller < 0) {
       const error = systemError(created.poller, 'epoll')
       throw new RingloopError(ErrorCode.POLLER, `the native poller cannot be made: ${error.message}`, error)
@@ -87,7 +84,7 @@ export class NativePoller implements Poller {
     const sink = this.#sink
     assert(this.#inSlab.length > 0, 'the memory that sockets are read into was transferred away')
     sink.handleBatchStart()
-    for (let at = 0; at < count * STRIDE; at += STRIDE) {
+    for (let at = 0; at < count * RECORD_INTS; at += RECORD_INTS) {
       try {
         this.#handleRecord(sink, at)
       } catch (error) {
@@ -103,28 +100,28 @@ export class NativePoller implements Poller {
     const offset = records[at + 1]!
     const length = records[at + 2]!
     switch (records[at + 3]) {
-      case Kind.READ:
+      case RecordKind.READ:
         sink.handleRead(slot, this.#inSlab, offset, offset + length)
         break
-      case Kind.WRITABLE:
+      case RecordKind.WRITABLE:
         sink.handleWritable(slot)
         break
-      case Kind.END:
+      case RecordKind.END:
         sink.handleEnd(slot)
         break
-      case Kind.ERROR:
+      case RecordKind.ERROR:
         sink.handleError(slot, length)
         break
-      case Kind.ACCEPT:
+      case RecordKind.ACCEPT:
         sink.handleAccept(slot, offset)
         break
-      case Kind.CONNECT:
+      case RecordKind.CONNECT:
         sink.handleConnect(slot)
         break
-      case Kind.HANGUP:
+      case RecordKind.HANGUP:
         sink.handleHangup(slot)
         break
-      case Kind.LOST:
+      case RecordKind.LOST:
         sink.handleLost(offset)
         break
       default:
@@ -133,17 +130,18 @@ export class NativePoller implements Poller {
   }
 
   async listen(endpoint: Endpoint, options: ListenOptions): Promise<Listening> {
-    const listener =
-      'path' in endpoint
-        ? this.#addon.listenUnix(this.#poller, endpoint.path, options.backlog, options.park)
-        : this.#listenTcp(endpoint.host, endpoint.port, options)
+    if ('path' in endpoint) return this.#listenUnix(resolveSocketPath(endpoint.path), options)
+    const listener = this.#listenTcp(endpoint.host, endpoint.port, options)
     if (listener < 0) throw systemError(listener, 'listen')
-    if ('path' in endpoint) {
-      this.#paths.set(listener, endpoint.path)
-      return { listener, endpoint }
-    }
     const port = this.#addon.listenerPort(this.#poller, listener)
     return { listener, endpoint: { host: endpoint.host, port } }
+  }
+
+  #listenUnix(path: string, { backlog, park }: ListenOptions): Listening {
+    const listener = this.#addon.listenUnix(this.#poller, path, backlog, park)
+    if (listener < 0) throw systemError(listener, 'listen')
+    this.#files.set(listener, new SocketFile(path))
+    return { listener, endpoint: { path } }
   }
 
   #listenTcp(host: string, port: number, options: ListenOptions): number {
@@ -164,20 +162,26 @@ export class NativePoller implements Poller {
   }
 
   closeListener(listener: number): void {
+    this.#removeFile(listener)
     this.#addon.closeListener(this.#poller, listener)
-    const path = this.#paths.get(listener)
-    if (path === undefined) return
-    this.#paths.delete(listener)
-    removeSocketFile(path)
+  }
+
+  #removeFile(listener: number): void {
+    const error = this.#files.get(listener)?.remove()
+    this.#files.delete(listener)
+    if (error !== undefined) this.#sink.handleFileLeft(error)
   }
 
   connect(endpoint: Endpoint, options: SocketOptions): number {
-    if ('path' in endpoint) return this.#addon.connectUnix(this.#poller, endpoint.path)
+    if ('path' in endpoint) {
+      if (unixPathProblem(endpoint.path) !== undefined) return errno.EINVAL
+      return this.#addon.connectUnix(this.#poller, endpoint.path)
+    }
     const { host, port } = endpoint
     return this.#addon.connectTcp(this.#poller, host, port, options.noDelay, seconds(options.keepAlive))
   }
 
-  /** Sockets from the mailbox wait for {@link release} instead of being read here. */
+  /** Sockets from the mailbox wait for {@link takeDescriptor} instead of being read here. */
   parkMailbox(): void {
     this.#addon.parkMailbox(this.#poller, true)
   }
@@ -192,8 +196,8 @@ export class NativePoller implements Poller {
   }
 
   /** Gives a parked slot's descriptor away for good; the caller must wrap it at once in what will close it. */
-  release(slot: number): number {
-    return this.#addon.release(this.#poller, slot)
+  takeDescriptor(slot: number): number {
+    return this.#addon.takeDescriptor(this.#poller, slot)
   }
 
   flush(count: number): number {
@@ -221,11 +225,11 @@ export class NativePoller implements Poller {
   }
 
   peerAddr(slot: number): string {
-    return this.#addon.peerAddr(this.#poller, slot)
+    return addrText(this.#addon.peerAddr(this.#poller, slot))
   }
 
   localAddr(slot: number): string {
-    return this.#addon.localAddr(this.#poller, slot)
+    return addrText(this.#addon.localAddr(this.#poller, slot))
   }
 
   setRef(on: boolean): void {
@@ -235,9 +239,8 @@ export class NativePoller implements Poller {
   destroy(): void {
     if (this.#destroyed) return
     this.#destroyed = true
+    for (const listener of this.#files.keys()) this.#removeFile(listener)
     this.#addon.destroy(this.#poller)
-    for (const path of this.#paths.values()) removeSocketFile(path)
-    this.#paths.clear()
   }
 }
 
@@ -258,10 +261,6 @@ function seconds(ms: number): number {
   return Math.ceil(ms / 1000)
 }
 
-function removeSocketFile(path: string): void {
-  try {
-    unlinkSync(path)
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
-  }
+function addrText(addr: TcpEndpoint | undefined): string {
+  return addr === undefined ? '' : hostPort(addr.host, addr.port)
 }

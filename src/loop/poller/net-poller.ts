@@ -4,31 +4,35 @@
  */
 import assert from 'node:assert'
 import { once } from 'node:events'
+import { closeSync } from 'node:fs'
 import net from 'node:net'
 import tls from 'node:tls'
 import { ErrorCode, RingloopError } from '../../errors.js'
-import { errnoOf, systemError } from '../system-error.js'
-import type {
-  ConnectOptions,
-  Endpoint,
-  Listening,
-  ListenOptions,
-  Poller,
-  PollerSink,
-  SocketOptions,
+import { errno, errnoOf, systemError } from '../system-error.js'
+import { hostPort, unixPathProblem } from './endpoint.js'
+import {
+  COUNTED,
+  type Endpoint,
+  HANDSHAKE_TIMEOUT,
+  LINGER_MS,
+  type Listening,
+  type ListenOptions,
+  MAX_LINGERING,
+  OUT_STRIDE,
+  type Poller,
+  type PollerConnectOptions,
+  type PollerOptions,
+  type PollerSink,
+  type SocketOptions,
 } from './poller.js'
-import { LINGER_MS, OUT_STRIDE } from './poller.js'
+import { resolveSocketPath, SocketFile } from './socket-file.js'
 
 const OUT_SLAB = 256 * 1024
 const OUT_RECORDS = 4096
 /** One write takes no more, so that a large one does not hold everything twice. */
 const WRITE_MAX = 256 * 1024
-const EBADF = -9
-const ECONNRESET = -104
-const EPIPE = -32
-const ESHUTDOWN = -108
-/** The listener of sockets that came from another thread. */
-const MAILBOX = -1
+/** The longest that a timer of Node's can be set to. */
+const MAX_TIMER_MS = 2 ** 31 - 1
 
 /** One socket and what `write` still owes for it. */
 class NetSlot {
@@ -64,28 +68,35 @@ export class NetPoller implements Poller {
   readonly outRecords: Int32Array = new Int32Array(OUT_RECORDS * OUT_STRIDE)
 
   readonly #sink: PollerSink
+  readonly #handshakeTimeout: number
+  readonly #maxLingering: number
   /** Does the handshakes of accepted sockets; it never listens. */
   readonly #tls: tls.Server | undefined
   #destroyed = false
   readonly #slots: (NetSlot | undefined)[] = []
   readonly #free: number[] = []
   readonly #listeners: (net.Server | undefined)[] = []
-  /** Accepted sockets whose TLS handshake is under way, and their listeners. */
-  readonly #handshaking = new Map<net.Socket, number>()
-  /** Closed sockets that still read and throw away, with the time until which they may. */
+  /** Of the listeners on unix sockets. */
+  readonly #files = new Map<number, SocketFile>()
+  /** Accepted sockets whose TLS handshake is under way, each with its deadline. All of them are counted. */
+  readonly #handshaking = new Map<net.Socket, NodeJS.Timeout | undefined>()
+  /** Closed sockets that still read and throw away, with the time until which they may: the oldest first. */
   readonly #lingering = new Map<net.Socket, number>()
 
-  /** With `tls` accepted sockets speak it; see `tls.createServer`. */
-  constructor(sink: PollerSink, tlsOptions?: tls.TlsOptions) {
+  /** Throws `ERR_RINGLOOP_OPTION` for a `tls` that cannot be used. */
+  constructor(sink: PollerSink, options: PollerOptions = {}) {
     this.#sink = sink
-    if (tlsOptions !== undefined) this.#tls = this.#createTls(tlsOptions)
+    this.#handshakeTimeout = Math.min(options.handshakeTimeout ?? HANDSHAKE_TIMEOUT, MAX_TIMER_MS)
+    this.#maxLingering = options.maxLingering ?? MAX_LINGERING
+    if (options.tls !== undefined) this.#tls = this.#createTls(options.tls)
   }
 
   // ---- listeners ---------------------------------------------------------------------------------------------------
 
   async listen(endpoint: Endpoint, options: ListenOptions): Promise<Listening> {
-    if (this.#destroyed) throw systemError(ESHUTDOWN, 'listen')
+    if (this.#destroyed) throw systemError(errno.ESHUTDOWN, 'listen')
     const { backlog, reusePort, noDelay, keepAlive } = options
+    const where = 'path' in endpoint ? { path: resolveSocketPath(endpoint.path) } : endpoint
     const server = net.createServer({
       allowHalfOpen: true,
       noDelay,
@@ -94,11 +105,12 @@ export class NetPoller implements Poller {
     })
     const listener = this.#listeners.push(server) - 1
     server.on('connection', (socket) => this.#adopt(socket, listener))
-    server.listen({ ...endpoint, backlog, reusePort } as net.ListenOptions & { reusePort: boolean })
+    server.listen({ ...where, backlog, reusePort } as net.ListenOptions & { reusePort: boolean })
     await this.#listening(server, listener)
     server.on('error', (error) => this.#batch(() => this.#sink.handleAcceptError(listener, errnoOf(error))))
     const address = server.address()
-    if (address === null || typeof address === 'string') return { listener, endpoint }
+    if ('path' in where) this.#files.set(listener, new SocketFile(where.path))
+    if (address === null || typeof address === 'string') return { listener, endpoint: where }
     return { listener, endpoint: { host: address.address, port: address.port } }
   }
 
@@ -115,45 +127,63 @@ export class NetPoller implements Poller {
   setAccepting(): void {}
 
   closeListener(listener: number): void {
-    this.#listeners[listener]?.close()
+    const server = this.#listeners[listener]
+    if (server === undefined) return
     this.#listeners[listener] = undefined
+    const file = this.#files.get(listener)
+    this.#files.delete(listener)
+    if (file === undefined) {
+      server.close()
+      return
+    }
+    const error = file.closeListener(() => server.close())
+    if (error !== undefined) this.#sink.handleFileLeft(error)
   }
 
   /** A socket is read from the moment of its accept. */
   adopt(): void {}
 
-  /** A descriptor that was accepted by another thread; Node owns it from now on. */
+  /** A descriptor that was accepted, and counted, by another thread; it is Node's or closed from now on. */
   adoptDescriptor(fd: number, options: SocketOptions): void {
-    const socket = new net.Socket({ fd, readable: true, writable: true, allowHalfOpen: true })
+    const socket = wrapDescriptor(fd)
+    if (socket === undefined) {
+      this.#batch(() => this.#sink.handleLost(COUNTED))
+      return
+    }
     if (options.noDelay) socket.setNoDelay(true)
     if (options.keepAlive > 0) socket.setKeepAlive(true, options.keepAlive)
-    this.#adopt(socket, MAILBOX)
+    this.#adopt(socket, COUNTED)
   }
 
-  /** A socket that another thread has accepted and transferred. */
+  /** A socket that another thread has accepted, counted and transferred. */
   adoptSocket(socket: net.Socket): void {
     socket.allowHalfOpen = true
-    this.#adopt(socket, MAILBOX)
+    this.#adopt(socket, COUNTED)
   }
 
   #adopt(socket: net.Socket, listener: number): void {
-    if (this.#tls === undefined) {
-      this.#accept(socket, listener)
-      return
-    }
-    this.#handshaking.set(socket, listener)
-    // Half a handshake is none: one who ends its side during it is gone.
-    socket.allowHalfOpen = false
-    socket.once('close', () => this.#lose(socket))
-    this.#tls.emit('connection', socket)
+    if (this.#destroyed) socket.destroy()
+    else if (this.#tls === undefined) this.#accept(socket, listener)
+    else if (listener === COUNTED || this.#sink.admit()) this.#handshake(socket, this.#tls)
+    else socket.destroy()
   }
 
-  /** The socket is gone; if its handshake was not over nobody has heard of it, but it may have been counted. */
-  #lose(socket: net.Socket): void {
-    const listener = this.#handshaking.get(socket)
-    if (listener === undefined) return
-    this.#handshaking.delete(socket)
-    this.#batch(() => this.#sink.handleLost(listener))
+  #handshake(socket: net.Socket, server: tls.Server): void {
+    const ms = this.#handshakeTimeout
+    const deadline = ms > 0 ? setTimeout(() => socket.destroy(), ms) : undefined
+    this.#handshaking.set(socket, deadline)
+    // Half a handshake is none: one who ends its side during it is gone.
+    socket.allowHalfOpen = false
+    socket.once('close', () => {
+      if (this.#endHandshake(socket)) this.#batch(() => this.#sink.handleLost(COUNTED))
+    })
+    server.emit('connection', socket)
+  }
+
+  /** `false`: it was over already. */
+  #endHandshake(socket: net.Socket): boolean {
+    clearTimeout(this.#handshaking.get(socket))
+    return this.#handshaking.delete(socket)
   }
 
   #createTls(options: tls.TlsOptions): tls.Server {
@@ -161,11 +191,9 @@ export class NetPoller implements Poller {
     server.on('secureConnection', (socket) => {
       // Undocumented, but there from Node 0.11 to 26: the socket that TLS runs on.
       const raw = (socket as unknown as { readonly _parent: net.Socket })._parent
-      const listener = this.#handshaking.get(raw)
-      assert(listener !== undefined, 'a TLS socket belongs to a socket that was accepted')
-      this.#handshaking.delete(raw)
+      assert(this.#endHandshake(raw), 'a TLS socket belongs to a socket that was accepted')
       socket.allowHalfOpen = true
-      this.#accept(socket, listener)
+      this.#accept(socket, COUNTED)
     })
     server.on('tlsClientError', (_error, socket) => socket.destroy())
     return server
@@ -178,8 +206,9 @@ export class NetPoller implements Poller {
 
   // ---- sockets -----------------------------------------------------------------------------------------------------
 
-  connect(endpoint: Endpoint, options: ConnectOptions): number {
-    if (this.#destroyed) return ESHUTDOWN
+  connect(endpoint: Endpoint, options: PollerConnectOptions): number {
+    if (this.#destroyed) return errno.ESHUTDOWN
+    if ('path' in endpoint && unixPathProblem(endpoint.path) !== undefined) return errno.EINVAL
     const where = { ...endpoint, allowHalfOpen: true, noDelay: options.noDelay }
     const keepAlive = { keepAlive: options.keepAlive > 0, keepAliveInitialDelay: options.keepAlive }
     const secure = options.tls !== undefined
@@ -187,7 +216,7 @@ export class NetPoller implements Poller {
       ? tls.connect({ ...options.tls, ...where })
       : net.connect({ ...where, ...keepAlive })
     if (secure && options.keepAlive > 0) socket.setKeepAlive(true, options.keepAlive)
-    const slot = this.#add(socket, false, 'path' in endpoint ? '' : addressText(endpoint.host, endpoint.port))
+    const slot = this.#add(socket, false, 'path' in endpoint ? '' : hostPort(endpoint.host, endpoint.port))
     socket.once(secure ? 'secureConnect' : 'connect', () => {
       const s = this.#slots[slot]
       if (s === undefined || s.socket !== socket) return
@@ -213,16 +242,16 @@ export class NetPoller implements Poller {
       this.#lingering.delete(socket)
       // Ended on both sides, as it should: there is nothing to report.
       if (s.ended && s.inFlight === 0 && socket.errored === null) return
-      this.#fail(slot, s, s.ended ? EPIPE : ECONNRESET)
+      this.#fail(slot, s, s.ended ? errno.EPIPE : errno.ECONNRESET)
     })
     return slot
   }
 
-  #fail(slot: number, s: NetSlot, errno: number): void {
+  #fail(slot: number, s: NetSlot, reason: number): void {
     this.#lingering.delete(s.socket)
     if (this.#slots[slot] !== s || s.failed) return
     s.failed = true
-    this.#batch(() => this.#sink.handleError(slot, errno))
+    this.#batch(() => this.#sink.handleError(slot, reason))
   }
 
   #read(slot: number, chunk: Buffer): void {
@@ -252,8 +281,8 @@ export class NetPoller implements Poller {
 
   write(slot: number, bytes: Uint8Array, start: number, end: number): number {
     const s = this.#slots[slot]
-    if (s === undefined || !s.connected) return EBADF
-    if (s.failed || !s.socket.writable) return EPIPE
+    if (s === undefined || !s.connected) return errno.EBADF
+    if (s.failed || !s.socket.writable) return errno.EPIPE
     const credit = Math.min(s.landed, end - start)
     s.landed -= credit
     let taken = credit
@@ -281,7 +310,7 @@ export class NetPoller implements Poller {
 
   shutdownWrite(slot: number): number {
     const s = this.#slots[slot]
-    if (s === undefined || !s.connected) return EBADF
+    if (s === undefined || !s.connected) return errno.EBADF
     s.socket.end()
     return 0
   }
@@ -292,15 +321,24 @@ export class NetPoller implements Poller {
     this.#slots[slot] = undefined
     this.#free.push(slot)
     const { socket } = s
-    if (linger && !socket.destroyed) {
-      this.#lingering.set(socket, performance.now() + LINGER_MS)
-      socket.end()
-      socket.resume()
+    if (linger && !socket.destroyed && this.#maxLingering > 0) {
+      this.#linger(socket)
     } else if (s.inFlight > 0) {
       socket.destroy()
     } else {
       socket.destroySoon()
     }
+  }
+
+  #linger(socket: net.Socket): void {
+    const [oldest] = this.#lingering.keys()
+    if (oldest !== undefined && this.#lingering.size >= this.#maxLingering) {
+      this.#lingering.delete(oldest)
+      oldest.destroy()
+    }
+    this.#lingering.set(socket, performance.now() + LINGER_MS)
+    socket.end()
+    socket.resume()
   }
 
   expireLingering(): boolean {
@@ -317,7 +355,7 @@ export class NetPoller implements Poller {
 
   localAddr(slot: number): string {
     const socket = this.#slots[slot]?.socket
-    return socket?.localAddress === undefined ? '' : addressText(socket.localAddress, socket.localPort ?? 0)
+    return socket?.localAddress === undefined ? '' : hostPort(socket.localAddress, socket.localPort ?? 0)
   }
 
   /** Node's sockets keep the process alive by themselves. */
@@ -341,9 +379,28 @@ function hand(s: NetSlot, chunk: Buffer): void {
   if (s.socket.writableLength > 0) s.inFlight = chunk.length
 }
 
+/** Closes it where Node takes it for no socket. */
+function wrapDescriptor(fd: number): net.Socket | undefined {
+  try {
+    return new net.Socket({ fd, readable: true, writable: true, allowHalfOpen: true })
+  } catch {
+    closeDescriptor(fd)
+    return undefined
+  }
+}
+
+function closeDescriptor(fd: number): void {
+  try {
+    closeSync(fd)
+  } catch {
+    // There was none.
+  }
+}
+
+/** Node's own limit of a handshake starts again with every byte: it is left to the poller's deadline. */
 function createTlsServer(options: tls.TlsOptions): tls.Server {
   try {
-    return tls.createServer(options)
+    return tls.createServer({ handshakeTimeout: MAX_TIMER_MS, ...options })
   } catch (error) {
     const reason = (error as Error).message
     throw new RingloopError(ErrorCode.OPTION, `the options in tls cannot be used: ${reason}`, error)
@@ -351,11 +408,5 @@ function createTlsServer(options: tls.TlsOptions): tls.Server {
 }
 
 function remoteText(socket: net.Socket): string {
-  return socket.remoteAddress === undefined ? '' : addressText(socket.remoteAddress, socket.remotePort ?? 0)
-}
-
-/** An IPv4 address mapped into IPv6 is written as IPv4, as the native poller does. */
-function addressText(host: string, port: number): string {
-  const plain = host.startsWith('::ffff:') && host.includes('.') ? host.slice('::ffff:'.length) : host
-  return plain.includes(':') ? `[${plain}]:${port}` : `${plain}:${port}`
+  return socket.remoteAddress === undefined ? '' : hostPort(socket.remoteAddress, socket.remotePort ?? 0)
 }

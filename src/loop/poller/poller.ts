@@ -4,14 +4,22 @@
  * runs on the loop's thread. System errors come as negative errno numbers, never as throws.
  */
 
-import type { ConnectionOptions } from 'node:tls'
+import type { ConnectionOptions, TlsOptions } from 'node:tls'
 
 /** What a poller reports, in batches. Implemented by the event loop. */
 export interface PollerSink {
   handleBatchStart(): void
-  /** A socket was accepted. From a listener with `park` it waits, unread, for `adopt` or `handOff`. */
+  /**
+   * A socket has come whose handshake begins: may it? It is counted from now on, until `handleAccept` or `handleLost`
+   * comes with {@link COUNTED}. `false`: it is closed at once. Outside of batches.
+   */
+  admit(): boolean
+  /**
+   * A socket was accepted, by `listener`, or it is {@link COUNTED} already. From a listener with `park` it waits, unread,
+   * for `adopt`, `handOff` or `takeDescriptor`.
+   */
   handleAccept(slot: number, listener: number): void
-  /** A socket of the mailbox (listener -1) or of a listener was lost before it could be reported. */
+  /** A socket of `listener`, or one that is {@link COUNTED}, was lost before it could be reported. */
   handleLost(listener: number): void
   /** A `connect` is through; a failed one ends in `handleError`. */
   handleConnect(slot: number): void
@@ -27,6 +35,8 @@ export interface PollerSink {
   handleWritable(slot: number): void
   /** Accepting failed (`EMFILE` and its like) and is off until `setAccepting(listener, true)`. */
   handleAcceptError(listener: number, errno: number): void
+  /** A listener was closed and its unix socket's file, still ours, could not be removed: why. Outside of batches. */
+  handleFileLeft(error: NodeJS.ErrnoException): void
   /** The batch of `count` reports is over: time to flush. */
   handleBatchEnd(count: number): void
 }
@@ -49,7 +59,7 @@ export interface SocketOptions {
   readonly keepAlive: number
 }
 
-export interface ConnectOptions extends SocketOptions {
+export interface PollerConnectOptions extends SocketOptions {
   /** Speak TLS: `net` poller only. */
   readonly tls?: ConnectionOptions | undefined
 }
@@ -63,9 +73,25 @@ export interface ListenOptions extends SocketOptions {
 
 export interface Listening {
   readonly listener: number
-  /** The endpoint with the port that the system chose. */
+  /** The endpoint with the port that the system chose, or the path made absolute. */
   readonly endpoint: Endpoint
 }
+
+/** What a poller is made with. */
+export interface PollerOptions {
+  /** Accepted sockets speak TLS: the options of `tls.createServer`. `net` poller only. */
+  readonly tls?: TlsOptions | undefined
+  /** Milliseconds that the TLS handshake of an accepted socket may take; 0 is for ever. Default 10 s. */
+  readonly handshakeTimeout?: number | undefined
+  /** Closed sockets that may linger at once; one more ends the oldest. Default {@link MAX_LINGERING}. */
+  readonly maxLingering?: number | undefined
+}
+
+/**
+ * Instead of a listener's number: the socket was counted before it came, by the acceptor of another thread or by
+ * {@link PollerSink.admit}.
+ */
+export const COUNTED = -1
 
 /** Numbers per record of `outRecords`: slot, offset in `outSlab`, length; `flush` puts the bytes taken over the length. */
 export const OUT_STRIDE = 3
@@ -76,13 +102,17 @@ export interface Poller {
   readonly outSlab: Buffer
   readonly outRecords: Int32Array
 
-  /** Host names are resolved by the caller: `endpoint.host` is an address. Rejects with the system's error. */
+  /**
+   * Host names are resolved by the caller: `endpoint.host` is an address. A relative path is resolved now. Rejects with
+   * the system's error.
+   */
   listen(endpoint: Endpoint, options: ListenOptions): Promise<Listening>
   setAccepting(listener: number, on: boolean): void
+  /** The file of a unix socket is removed with it, if it is still this listener's; see `handleFileLeft`. */
   closeListener(listener: number): void
 
   /** The slot, or a negative errno. `handleConnect` or `handleError` follows. */
-  connect(endpoint: Endpoint, options: ConnectOptions): number
+  connect(endpoint: Endpoint, options: PollerConnectOptions): number
 
   /** Starts reading a parked slot here. */
   adopt(slot: number): void
@@ -101,20 +131,20 @@ export interface Poller {
   shutdownWrite(slot: number): number
   /**
    * Gives the slot back; nothing is reported of it any more. With `linger` what was taken is delivered first, and what
-   * the peer still sends is read and thrown away for at most {@link LINGER_MS}: a bare close would answer it with a
-   * reset, which can destroy bytes on their way to the peer.
+   * the peer still sends is read and thrown away for at most {@link LINGER_MS}, or until `maxLingering` others have been
+   * closed: a bare close would answer it with a reset, which can destroy bytes on their way to the peer.
    */
   close(slot: number, linger: boolean): void
   /** Ends lingering sockets whose time is over; `true` while others are left. */
   expireLingering(): boolean
 
-  /** `host:port`, `[host]:port` for IPv6, the path of a unix socket or `''`. Good until `close`. */
+  /** `host:port`, `[host]:port` for IPv6, `''` for a unix socket. Good until `close`. */
   peerAddr(slot: number): string
   localAddr(slot: number): string
 
   /** Whether this poller keeps the process alive. */
   setRef(on: boolean): void
-  /** Closes everything. Every method is a no-op afterwards. */
+  /** Closes everything, the listeners as `closeListener` does. Every method is a no-op afterwards. */
   destroy(): void
 }
 
@@ -123,3 +153,9 @@ export const ACCEPT_RETRY_MS = 100
 
 /** How long a closed socket may linger. */
 export const LINGER_MS = 2000
+
+/** How many closed sockets may linger on one poller, unless it is told otherwise. */
+export const MAX_LINGERING = 1024
+
+/** What the handshake of an accepted socket may take in ms, unless the poller is told otherwise. */
+export const HANDSHAKE_TIMEOUT = 30_000

@@ -99,6 +99,7 @@ describe('options', () => {
     ['idleTime', Number.NaN, /idleTime/],
     ['idleTime', Number.POSITIVE_INFINITY, /idleTime/],
     ['closeTimeout', 0, /closeTimeout/],
+    ['handshakeTimeout', -1, /handshakeTimeout/],
     ['closeTimeout', Number.POSITIVE_INFINITY, /closeTimeout/],
     ['noDelay', 1, /noDelay/],
     ['keepAlive', -1, /keepAlive/],

@@ -64,7 +64,7 @@ export class SocketFile {
       return undefined
     }
     close()
-    return found === 'ours' && this.#look() === 'ours' ? this.#removalError() : undefined
+    return found === 'ours' ? this.#whyLeft() : undefined
   }
 
   /** Where a file cannot be renamed it cannot be removed either. */
@@ -82,9 +82,10 @@ export class SocketFile {
     return found.dev === this.#identity?.dev && found.ino === this.#identity.ino ? 'ours' : 'another'
   }
 
-  /** Node does not say it, and to try once more could hit a successor's file. */
-  #removalError(): NodeJS.ErrnoException {
+  /** After Node's close, which does not say whether it has removed it. To try once more could hit a successor's file. */
+  #whyLeft(): NodeJS.ErrnoException | undefined {
     try {
+      if (this.#look() !== 'ours') return undefined
       accessSync(path.dirname(this.#path), constants.W_OK)
     } catch (error) {
       return systemError((error as NodeJS.ErrnoException).errno ?? errno.EACCES, 'unlink', this.#path)

@@ -6,7 +6,10 @@ import { randomUUID } from 'node:crypto'
 import { availableParallelism } from 'node:os'
 import path from 'node:path'
 import { pathToFileURL } from 'node:url'
+import { BoundAddress } from './bound-address.js'
+import { checkInteger } from './check-integer.js'
 import { ErrorCode, RingloopError } from './errors.js'
+import { type Extension, Extensions } from './extension.js'
 import type { Handler } from './handler.js'
 import { createLogger, type Logger } from './log.js'
 import { EventLoop, NOTHING_SENT } from './loop/event-loop.js'
@@ -16,7 +19,6 @@ import { choosePoller } from './loop/poller/choose-poller.js'
 import type { Endpoint, Poller, PollerSink } from './loop/poller/poller.js'
 import { type ServerStats, SharedStats } from './loop/stats.js'
 import { type Timer, TimingWheel } from './loop/timing-wheel.js'
-import { endpointText } from './loop/transport.js'
 import type { BroadcastOptions, BroadcastResult } from './loop.js'
 import {
   type ConnectionLimits,
@@ -25,34 +27,13 @@ import {
   type ListenSettings,
   listenSettings,
   type ServerOptions,
-  wholeNumber,
 } from './options.js'
 import type { Protocol } from './protocol/protocol.js'
 import { RawProtocol } from './protocol/raw.js'
-import { SideServers } from './side-servers.js'
 import { chooseIntake } from './threads/accept-mode.js'
 import { assertNotOwnModule } from './threads/loop-module.js'
 import { LoopThreads } from './threads/loop-threads.js'
 import type { ThreadSetup } from './threads/thread-messages.js'
-
-/** Where a server listens. As a text: `host:port`, or the path of a unix socket. */
-export class BoundAddress {
-  /** `''` for a unix socket. */
-  readonly host: string
-  /** 0 for a unix socket. */
-  readonly port: number
-  readonly path: string | undefined
-
-  constructor(endpoint: Endpoint) {
-    this.host = 'path' in endpoint ? '' : endpoint.host
-    this.port = 'path' in endpoint ? 0 : endpoint.port
-    this.path = 'path' in endpoint ? endpoint.path : undefined
-  }
-
-  toString(): string {
-    return this.path ?? endpointText({ host: this.host, port: this.port })
-  }
-}
 
 /** Where the connections are: a loop here, or threads. */
 interface Running {
@@ -70,7 +51,8 @@ export class Server<Ctx = undefined, Out = Uint8Array | string> {
   #address: BoundAddress | undefined
   #stats: SharedStats | undefined
   #wheel: TimingWheel | undefined
-  #sides: SideServers | undefined
+  #logger: Logger | undefined
+  readonly #extensions = new Extensions()
 
   /**
    * `handler` is an object, served by one loop in this thread, or the URL (or path) of a module that each of `numLoops`
@@ -82,8 +64,21 @@ export class Server<Ctx = undefined, Out = Uint8Array | string> {
   }
 
   /**
-   * Resolves when every loop serves. Rejects with an {@link ErrorCode} and a sentence that says what to change: bad
-   * options, the address in use, a module that does not load, a poller that is not there.
+   * Adds what is to be started and stopped with the server; returns the server. Throws `ERR_RINGLOOP_STATE` once `start`
+   * or `stop` was called, and `ERR_RINGLOOP_OPTION` for what is no extension.
+   */
+  use(extension: Extension): this {
+    if (this.#starting !== undefined || this.#stopping !== undefined) {
+      throw new RingloopError(ErrorCode.STATE, 'extensions must be added before the server is started')
+    }
+    this.#extensions.add(extension)
+    return this
+  }
+
+  /**
+   * Resolves when every loop and every extension serves. Rejects with an {@link ErrorCode} and a sentence that says what
+   * to change: bad options, the address in use, a module that does not load, a poller that is not there; and with what an
+   * extension's `start` rejects with. Nothing is left running then.
    */
   start(): Promise<void> {
     if (this.#starting !== undefined || this.#stopping !== undefined) {
@@ -98,22 +93,22 @@ export class Server<Ctx = undefined, Out = Uint8Array | string> {
   async #start(): Promise<void> {
     const options = this.#options as unknown as ServerOptions<never, never>
     const settings = listenSettings(options)
-    const sides = new SideServers(options)
-    const logger = createLogger(options.logger)
+    const { logger } = this
+    const { watchLoops } = this.#extensions
     const running = isModule(this.#source)
-      ? await this.#startThreads(moduleUrl(this.#source), settings, logger, sides.wanted)
-      : await this.#startHere(this.#source, settings, logger, sides.wanted)
-    const address = new BoundAddress(running.endpoint)
+      ? await this.#startThreads(moduleUrl(this.#source), settings, logger, watchLoops)
+      : await this.#startHere(this.#source, settings, logger, watchLoops)
+    this.#address = new BoundAddress(running.endpoint)
     try {
-      await sides.start({ address, logger, stats: () => this.stats() })
+      await this.#extensions.start(this)
     } catch (error) {
-      await running.stop(0)
+      await running.stop(0).catch((err) => logger.error({ err }, 'the loops did not stop'))
+      await this.#extensions.stop(logger)
+      this.#address = undefined
       throw error
     }
     this.#running = running
-    this.#address = address
-    this.#sides = sides
-    logger.debug({ address: String(address) }, 'listening')
+    logger.debug({ address: String(this.#address) }, 'listening')
   }
 
   async #startHere(
@@ -123,7 +118,7 @@ export class Server<Ctx = undefined, Out = Uint8Array | string> {
     monitor: boolean,
   ): Promise<Running> {
     const options = this.#options
-    if (wholeNumber('numLoops', options.numLoops, 1, 1) > 1) {
+    if (checkInteger('numLoops', options.numLoops, 1, 1) > 1) {
       throw new RingloopError(
         ErrorCode.HANDLER_NEEDS_MODULE,
         'a handler object cannot cross into threads: with numLoops above 1 pass the URL of a module that exports it',
@@ -162,7 +157,7 @@ export class Server<Ctx = undefined, Out = Uint8Array | string> {
     }
     checkCloneable('data', options.data)
     checkCloneable('tls', options.tls)
-    const wanted = wholeNumber('numLoops', options.numLoops, availableParallelism(), 1)
+    const wanted = checkInteger('numLoops', options.numLoops, availableParallelism(), 1)
     const choice = chooseIntake(settings, wanted, logger)
     const stats = new SharedStats(choice.numLoops)
     const limits = connectionLimits(options)
@@ -197,15 +192,18 @@ export class Server<Ctx = undefined, Out = Uint8Array | string> {
    * (default 0) for them. Resolves when every loop has ended; harmless before `start` and when called again.
    */
   stop(options: { readonly drain?: number } = {}): Promise<void> {
-    this.#stopping ??= this.#stop(wholeNumber('drain', options.drain, 0))
+    this.#stopping ??= this.#stop(checkInteger('drain', options.drain, 0))
     return this.#stopping
   }
 
   async #stop(drain: number): Promise<void> {
     await this.#starting?.catch(() => {})
-    await this.#running?.stop(drain)
-    await this.#sides?.stop()
-    this.#wheel?.close()
+    try {
+      await this.#running?.stop(drain)
+    } finally {
+      if (this.#logger !== undefined) await this.#extensions.stop(this.#logger)
+      this.#wheel?.close()
+    }
   }
 
   /** Where it listens, with the port that the system chose. Throws `ERR_RINGLOOP_STATE` before it is started. */
@@ -215,16 +213,10 @@ export class Server<Ctx = undefined, Out = Uint8Array | string> {
     return this.#address
   }
 
-  /** Where the option `metrics` serves; `undefined` without it, and before `start` has resolved. */
-  get metricsAddress(): BoundAddress | undefined {
-    const side = this.#sides?.metrics
-    return side === undefined ? undefined : new BoundAddress(side.endpoint)
-  }
-
-  /** Where the option `console` serves its page; `undefined` without it, and before `start` has resolved. */
-  get consoleAddress(): BoundAddress | undefined {
-    const side = this.#sides?.console
-    return side === undefined ? undefined : new BoundAddress(side.endpoint)
+  /** Where its own lines go: the option `logger`, made. Throws `ERR_RINGLOOP_OPTION` where that is none. */
+  get logger(): Logger {
+    this.#logger ??= createLogger(this.#options.logger)
+    return this.#logger
   }
 
   /** Calls `fn` once in `ms` milliseconds, in this thread. */
@@ -239,9 +231,9 @@ export class Server<Ctx = undefined, Out = Uint8Array | string> {
 
   #timers(): TimingWheel {
     if (this.#wheel === undefined) {
-      const { tick, wheelSize, logger } = this.#options
-      const log = createLogger(logger)
-      const onError = (error: unknown): void => log.error({ err: error }, 'a timer of the server failed')
+      const { tick, wheelSize } = this.#options
+      const { logger } = this
+      const onError = (error: unknown): void => logger.error({ err: error }, 'a timer of the server failed')
       this.#wheel = new TimingWheel({ tick, wheelSize, onError })
       if (this.#stopping !== undefined) this.#wheel.close()
     }

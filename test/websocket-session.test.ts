@@ -58,7 +58,7 @@ describe('the session', () => {
   })
 
   it('does not wait for ever for the peer’s close', async () => {
-    const { client } = await open(echo, { closeTimeout: 30 })
+    const { client } = await open(echo, { closeHandshakeTimeout: 30 })
     webSocketOf(client.c).close()
     await until('the connection is closed', () => client.socket.closed !== undefined)
   })

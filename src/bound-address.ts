@@ -1,6 +1,12 @@
 /** An address as it is shown: the one place where the core and its plugins turn one into a string. Pure. */
 import type { Endpoint } from './loop/poller/poller.js'
-import { endpointText } from './loop/transport.js'
+
+/** `host:port`, `[host]:port` for IPv6, or the path of a unix socket. */
+export function endpointText(endpoint: Endpoint): string {
+  if ('path' in endpoint) return endpoint.path
+  const { host, port } = endpoint
+  return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`
+}
 
 /** Where something listens. As a string: `host:port`, `[host]:port` for IPv6, or the path of a unix socket. */
 export class BoundAddress {

@@ -16,9 +16,9 @@ export function checkInteger(
   if (value === undefined) return fallback
   const isInteger = Number.isSafeInteger(value) || value === Number.POSITIVE_INFINITY
   if (isInteger && (value as number) >= min && (value as number) <= max) return value as number
-  const range = max < Number.MAX_SAFE_INTEGER ? `from ${min} to ${max}` : `${min} or more`
+  const range = max < Number.MAX_SAFE_INTEGER ? ` from ${min} to ${max}` : `, ${min} or more`
   throw new RingloopError(
     ErrorCode.OPTION,
-    `${name} must be an integer, ${range}, not ${inspect(value, { depth: 0 })}`,
+    `${name} must be an integer${range}, not ${inspect(value, { depth: 0 })}`,
   )
 }

@@ -6,6 +6,7 @@ import assert from 'node:assert'
 import { once } from 'node:events'
 import net from 'node:net'
 import tls from 'node:tls'
+import { endpointText } from '../../bound-address.js'
 import { ErrorCode, RingloopError } from '../../errors.js'
 import { errnoOf, systemError } from '../system-error.js'
 import type {
@@ -357,5 +358,5 @@ function remoteText(socket: net.Socket): string {
 /** An IPv4 address mapped into IPv6 is written as IPv4, as the native poller does. */
 function addressText(host: string, port: number): string {
   const plain = host.startsWith('::ffff:') && host.includes('.') ? host.slice('::ffff:'.length) : host
-  return plain.includes(':') ? `[${plain}]:${port}` : `${plain}:${port}`
+  return endpointText({ host: plain, port })
 }

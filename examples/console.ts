@@ -3,6 +3,7 @@ import { availableParallelism } from 'node:os'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { isMainThread } from 'node:worker_threads'
 import { EventLoop, FixedLengthProtocol, type Handler, Server } from 'ringloop'
+import { console as webConsole } from 'ringloop/console'
 import { exampleFlags, serve } from './flags.js'
 
 const MESSAGE = Buffer.alloc(64, 'ringloop')
@@ -33,12 +34,10 @@ async function beClient(loop: EventLoop, port: number): Promise<never> {
 
 if (isMainThread) {
   const flags = exampleFlags({ loops: availableParallelism(), console: 1389, load: 0 })
-  const server = new Server(import.meta.url, {
-    ...flags.options,
-    console: { address: { port: flags.console } },
-  })
+  const page = webConsole({ address: { port: flags.console } })
+  const server = new Server(import.meta.url, flags.options).use(page)
   await serve(server)
-  console.log(`console at http://${server.consoleAddress}`)
+  console.log(`console at http://${page.address}`)
   const loop = new EventLoop()
   const { port } = server.address
   // A client that finds no server any more has done its work.

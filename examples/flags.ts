@@ -55,13 +55,13 @@ function readFlags(defaults: Record<string, Value>): Record<string, Value> {
   const { values } = parseArgs({ options })
   const flags = { ...defaults }
   for (const [name, value] of Object.entries(values)) {
-    flags[name] = typeof defaults[name] === 'number' ? wholeNumber(name, value as string) : (value as Value)
+    flags[name] = typeof defaults[name] === 'number' ? integerOf(name, value as string) : (value as Value)
   }
   return flags
 }
 
-function wholeNumber(name: string, text: string): number {
-  if (!/^\d+$/.test(text)) throw new Error(`--${name} must be a whole number, not '${text}'`)
+function integerOf(name: string, text: string): number {
+  if (!/^\d+$/.test(text)) throw new Error(`--${name} must be an integer, not '${text}'`)
   return Number(text)
 }
 

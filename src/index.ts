@@ -9,43 +9,39 @@
  * In reading order: the server, what a user writes, what a user is given, and the parts underneath.
  */
 
+export { BoundAddress } from './bound-address.js'
+export { checkInteger } from './check-integer.js'
 export { pipe } from './connection/pipe.js'
 export type { Connection, OnSent, ProtocolConnection } from './connection.js'
 export { type CloseCode, type CloseReason, ErrorCode, ProtocolError, RingloopError } from './errors.js'
+export type { ExtendedServer, Extension } from './extension.js'
 export type { Handler, PerLoop } from './handler.js'
-export {
-  errorResponse,
-  type HeaderMap,
-  type HeadLimits,
-  HeadMemo,
-  HeadParser,
-  HttpError,
-  type RequestHead,
-} from './http1/head.js'
 export type { Logger, LoggerOption, LogLevel } from './log.js'
 export { EventLoop } from './loop/event-loop.js'
+export type { Endpoint } from './loop/poller/poller.js'
 export type { Histogram, LoopStats, ServerStats } from './loop/stats.js'
 export type { BroadcastOptions, BroadcastResult, LocalBroadcastOptions, Loop } from './loop.js'
-export type {
-  Address,
-  ConnectionLimits,
-  ConnectOptions,
-  ConsoleOptions,
-  LoopOptions,
-  MetricsOptions,
-  MetricsRegistry,
-  PollerOption,
-  ServerOptions,
+export {
+  type Address,
+  type ConnectionLimits,
+  type ConnectOptions,
+  type LoopOptions,
+  type PollerOption,
+  parseAddress,
+  type ServerOptions,
 } from './options.js'
 export { type DelimiterOptions, DelimiterProtocol } from './protocol/delimiter.js'
 export { type FixedLengthOptions, FixedLengthProtocol } from './protocol/fixed-length.js'
 export { type LengthFieldOptions, LengthFieldProtocol } from './protocol/length-field.js'
 export { type LineOptions, LineProtocol } from './protocol/line.js'
-export type { Packed, Packet, Protocol } from './protocol/protocol.js'
+export type { BroadcastPacker, Packed, Packet, Protocol } from './protocol/protocol.js'
 export { RawProtocol } from './protocol/raw.js'
+export { MAX_UTF8_BYTES } from './protocol/write-into.js'
+export { type ByteReader, type ByteSource, ByteStream } from './ringbuffer/byte-stream.js'
 export { RingBufferPool, type RingBufferPoolOptions } from './ringbuffer/pool.js'
 export { RingBuffer, RingBufferError } from './ringbuffer/ring-buffer.js'
-export { BoundAddress, Server } from './server.js'
+export { allocateBuffer, BufferSlab } from './ringbuffer/slab.js'
+export { Server } from './server.js'
 export type { DeadLoop } from './threads/dead-loop.js'
 export type { LoadBalance, LoopLoad } from './threads/load-balance.js'
 export { Timer } from './timers/timer.js'

@@ -1,6 +1,7 @@
 /** The options of servers, loops and connections: their defaults, and the checks that turn mistakes into sentences. */
 import type { ConnectionOptions as TlsConnectOptions, TlsOptions } from 'node:tls'
 import type { ResourceLimits } from 'node:worker_threads'
+import { checkInteger } from './check-integer.js'
 import { ErrorCode, RingloopError } from './errors.js'
 import type { Handler } from './handler.js'
 import type { LoggerOption } from './log.js'
@@ -85,43 +86,6 @@ export interface ServerOptions<Ctx = undefined, Out = Uint8Array | string>
   readonly execArgv?: readonly string[]
   /** Bounds of each thread's memory, as for a `Worker`. A loop that exceeds them dies and is replaced. Only with a module. */
   readonly resourceLimits?: ResourceLimits
-  /** Serve Prometheus metrics, from `start` to the end of `stop`. Default no. */
-  readonly metrics?: MetricsOptions
-  /** Serve a page that shows what the loops do, from `start` to the end of `stop`. Default no. */
-  readonly console?: ConsoleOptions
-}
-
-/** The option `metrics`: Prometheus text from one endpoint in the server's thread. Needs the package `prom-client`. */
-export interface MetricsOptions {
-  /**
-   * Where it is served, over HTTP. Without a host that is the loopback interface, unlike the server's own address: say
-   * `0.0.0.0:9464` to be reached from elsewhere. Default `'127.0.0.1:9464'`.
-   */
-  readonly address?: Address
-  /** Default `'/metrics'`. */
-  readonly path?: string
-  /**
-   * A `Registry` of prom-client: ringloop's metrics are added to it for as long as the server runs, so that your own are
-   * served beside them. Default: one of its own.
-   */
-  readonly registry?: MetricsRegistry
-}
-
-/** What is used of prom-client's `Registry`. */
-export interface MetricsRegistry {
-  readonly contentType: string
-  registerMetric(metric: never): void
-  removeSingleMetric(name: string): void
-  metrics(): Promise<string>
-}
-
-/** The option `console`: a page with live plots, served by the server's thread. */
-export interface ConsoleOptions {
-  /**
-   * Where the page is. Without a host that is the loopback interface, as with `metrics`: there is no password. Default
-   * `'127.0.0.1:1389'`.
-   */
-  readonly address?: Address
 }
 
 export interface ConnectOptions<Ctx = undefined, Out = Uint8Array | string, State = unknown>
@@ -144,18 +108,9 @@ export function fail(message: string): never {
   throw new RingloopError(ErrorCode.OPTION, message)
 }
 
-/** An integer of at least `min`, or the default. */
-export function checkInteger(name: string, value: unknown, fallback: number, min = 0): number {
-  if (value === undefined) return fallback
-  if (!Number.isSafeInteger(value) || (value as number) < min) {
-    fail(`${name} must be an integer, ${min} or more, not ${String(value)}`)
-  }
-  return value as number
-}
-
 /** As {@link checkInteger}, and `Infinity` is no limit. */
 export function checkLimit(name: string, value: unknown, fallback: number, min = 0): number {
-  return value === Number.POSITIVE_INFINITY ? value : checkInteger(name, value, fallback, min)
+  return checkInteger(name, value, fallback, min, Number.POSITIVE_INFINITY)
 }
 
 export function checkBoolean(name: string, value: unknown, fallback: boolean): boolean {
@@ -191,11 +146,13 @@ export function checkProtocol<Ctx, Out>(protocol: Protocol<Ctx, Out>): Protocol<
   return fail('a protocol must be an object with functions unPacket and packet')
 }
 
-/** An address to listen on or to connect to; a missing host is `''`. */
-export function parseAddress(address: Address): Endpoint {
-  if (typeof address === 'string') return parseText(address)
+/**
+ * The parts of an address; where it names no host that is `defaultHost`, by default `''`. Throws `ERR_RINGLOOP_OPTION`.
+ */
+export function parseAddress(address: Address, defaultHost = ''): Endpoint {
+  if (typeof address === 'string') return parseString(address, defaultHost)
   if (typeof address !== 'object' || address === null)
-    fail(`address must be a text or an object, not ${String(address)}`)
+    fail(`address must be a string or an object, not ${String(address)}`)
   const { host = '', port: given, path } = address as { host?: unknown; port?: unknown; path?: unknown }
   // The address of a server has all three, `path` undefined for TCP.
   if ('path' in address && (path !== undefined || given === undefined)) {
@@ -203,20 +160,19 @@ export function parseAddress(address: Address): Endpoint {
     const problem = unixPathProblem(path)
     return problem === undefined ? { path } : fail(`address.path: ${problem}`)
   }
-  if (typeof host !== 'string') fail(`address.host must be a text, not ${String(host)}`)
-  return { host, port: port(given) }
+  if (typeof host !== 'string') fail(`address.host must be a string, not ${String(host)}`)
+  return { host: host || defaultHost, port: port(given) }
 }
 
-function parseText(text: string): Endpoint {
+function parseString(text: string, defaultHost: string): Endpoint {
   const match = /^(?:\[([^\]]+)\]|([^:[\]]*)):(\d+)$/.exec(text)
   if (match === null) fail(`address must be 'host:port', ':port' or '[ipv6]:port', not '${text}'`)
-  return { host: match[1] ?? match[2] ?? '', port: port(Number(match[3])) }
+  return { host: match[1] ?? (match[2] || defaultHost), port: port(Number(match[3])) }
 }
 
 function port(value: unknown): number {
-  if (Number.isInteger(value) && (value as number) >= 0 && (value as number) <= MAX_PORT)
-    return value as number
-  return fail(`the port must be an integer from 0 to ${MAX_PORT}, not ${String(value)}`)
+  if (value === undefined) fail('address must have a port, or the path of a unix socket')
+  return checkInteger('the port', value, 0, 0, MAX_PORT)
 }
 
 const POLLERS: readonly unknown[] = ['auto', 'native', 'net']
@@ -273,41 +229,4 @@ export function listenSettings(options: ServerOptions<never, never>): ListenSett
       maxLingering: Math.min(MAX_LINGERING, maxConnections),
     },
   }
-}
-
-export interface MetricsSettings {
-  readonly endpoint: Endpoint
-  readonly path: string
-  readonly registry: MetricsRegistry | undefined
-}
-
-export function metricsSettings(options: MetricsOptions): MetricsSettings {
-  checkObject('metrics', options)
-  const { path = '/metrics', registry } = options
-  if (typeof path !== 'string' || !path.startsWith('/')) {
-    fail(`metrics.path must be a text that begins with '/', not ${String(path)}`)
-  }
-  if (registry !== undefined && typeof registry?.registerMetric !== 'function') {
-    fail('metrics.registry must be a Registry of prom-client')
-  }
-  return { endpoint: localEndpoint(options.address ?? ':9464'), path, registry }
-}
-
-export interface ConsoleSettings {
-  readonly endpoint: Endpoint
-}
-
-export function consoleSettings(options: ConsoleOptions): ConsoleSettings {
-  checkObject('console', options)
-  return { endpoint: localEndpoint(options.address ?? ':1389') }
-}
-
-function checkObject(name: string, value: unknown): void {
-  if (typeof value !== 'object' || value === null) fail(`${name} must be an object, not ${String(value)}`)
-}
-
-/** Loopback unless a host is named. */
-function localEndpoint(address: Address): Endpoint {
-  const endpoint = parseAddress(address)
-  return 'path' in endpoint || endpoint.host !== '' ? endpoint : { ...endpoint, host: '127.0.0.1' }
 }

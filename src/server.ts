@@ -6,29 +6,30 @@ import { randomUUID } from 'node:crypto'
 import { availableParallelism } from 'node:os'
 import path from 'node:path'
 import { pathToFileURL } from 'node:url'
+import { BoundAddress } from './bound-address.js'
+import { checkInteger } from './check-integer.js'
 import { connectionConfig } from './connection/config.js'
 import { ErrorCode, RingloopError } from './errors.js'
+import { type Extension, Extensions } from './extension.js'
 import type { Handler } from './handler.js'
 import { createLogger, type Logger } from './log.js'
 import { SharedAdmission } from './loop/admission.js'
 import { EventLoop, NOTHING_SENT } from './loop/event-loop.js'
 import { choosePoller } from './loop/poller/choose-poller.js'
-import { hostPort } from './loop/poller/endpoint.js'
 import type { Endpoint, Poller, PollerSink } from './loop/poller/poller.js'
 import { type ServerStats, SharedStats } from './loop/stats.js'
 import type { BroadcastOptions, BroadcastResult } from './loop.js'
 import {
   type ConnectionLimits,
   checkHandler,
-  checkInteger,
   type ListenSettings,
   listenSettings,
   type ServerOptions,
 } from './options.js'
 import type { Protocol } from './protocol/protocol.js'
 import { RawProtocol } from './protocol/raw.js'
-import { SideServers } from './side-servers.js'
 import { chooseAcceptMode } from './threads/accept-mode.js'
+import { resolvesWithin, STOP_GRACE_MS } from './threads/deadline.js'
 import { LocalLoop } from './threads/local-loop.js'
 import { assertNotOwnModule } from './threads/loop-module.js'
 import { LoopThreads } from './threads/loop-threads.js'
@@ -37,25 +38,6 @@ import type { ThreadSetup } from './threads/thread-messages.js'
 import { workerOptions } from './threads/worker-options.js'
 import type { Timer } from './timers/timer.js'
 import { TimingWheel } from './timers/timing-wheel.js'
-
-/** Where a server listens. As a text: `host:port`, or the path of a unix socket. */
-export class BoundAddress {
-  /** `''` for a unix socket. */
-  readonly host: string
-  /** 0 for a unix socket. */
-  readonly port: number
-  readonly path: string | undefined
-
-  constructor(endpoint: Endpoint) {
-    this.host = 'path' in endpoint ? '' : endpoint.host
-    this.port = 'path' in endpoint ? 0 : endpoint.port
-    this.path = 'path' in endpoint ? endpoint.path : undefined
-  }
-
-  toString(): string {
-    return this.path ?? hostPort(this.host, this.port)
-  }
-}
 
 export class Server<Ctx = undefined, Out = Uint8Array | string> {
   readonly #source: Handler<Ctx, Out> | URL | string
@@ -68,7 +50,8 @@ export class Server<Ctx = undefined, Out = Uint8Array | string> {
   #address: BoundAddress | undefined
   #stats: SharedStats | undefined
   #wheel: TimingWheel | undefined
-  #sides: SideServers | undefined
+  #logger: Logger | undefined
+  readonly #extensions = new Extensions()
 
   /**
    * `handler` is an object, served by one loop in this thread, or the URL (or path) of a module that each of `numLoops`
@@ -80,9 +63,21 @@ export class Server<Ctx = undefined, Out = Uint8Array | string> {
   }
 
   /**
-   * Resolves when every loop serves. Rejects with an {@link ErrorCode} and a sentence that says what to change: bad
-   * options, the address in use, a module that does not load, a poller that is not there; with `ERR_RINGLOOP_CLOSED` when
-   * `stop` is called meanwhile.
+   * Adds what is to be started and stopped with the server; returns the server. Throws `ERR_RINGLOOP_STATE` once `start`
+   * or `stop` was called, and `ERR_RINGLOOP_OPTION` for what is no extension.
+   */
+  use(extension: Extension): this {
+    if (this.#starting !== undefined || this.#stopping !== undefined) {
+      throw new RingloopError(ErrorCode.STATE, 'extensions must be added before the server is started')
+    }
+    this.#extensions.add(extension)
+    return this
+  }
+
+  /**
+   * Resolves when every loop and every extension serves. Rejects with an {@link ErrorCode} and a sentence that says what
+   * to change: bad options, the address in use, a module that does not load, a poller that is not there; with `ERR_RINGLOOP_CLOSED`
+   * when `stop` is called meanwhile; and with what an extension's `start` rejects with. Nothing is left running then.
    */
   start(): Promise<void> {
     if (this.#starting !== undefined || this.#stopping !== undefined) {
@@ -98,26 +93,26 @@ export class Server<Ctx = undefined, Out = Uint8Array | string> {
     const options = this.#options as unknown as ServerOptions<never, never>
     const settings = listenSettings(options)
     checkFunction('onLoopDied', options.onLoopDied)
-    const sides = new SideServers(options)
-    const logger = createLogger(options.logger)
+    const { logger } = this
+    const { watchLoops } = this.#extensions
     const loops = isModule(this.#source)
-      ? this.#loopThreads(moduleUrl(this.#source), settings, logger, sides.wanted)
-      : this.#localLoop(this.#source, settings, logger, sides.wanted)
+      ? this.#loopThreads(moduleUrl(this.#source), settings, logger, watchLoops)
+      : this.#localLoop(this.#source, settings, logger, watchLoops)
     this.#loops = loops
     const stopped = new Promise<never>((_resolve, reject) => {
       this.#rejectStart = reject
     })
     stopped.catch(() => {})
     try {
-      const address = new BoundAddress(await Promise.race([loops.start(), stopped]))
-      await sides.start({ address, logger, stats: () => this.stats() })
+      this.#address = new BoundAddress(await Promise.race([loops.start(), stopped]))
+      await this.#extensions.start(this)
       // Rejects where `stop` was called meanwhile.
       await Promise.race([stopped, undefined])
-      this.#address = address
-      this.#sides = sides
-      logger.debug({ address: String(address) }, 'listening')
+      logger.debug({ address: String(this.#address) }, 'listening')
     } catch (error) {
-      await Promise.allSettled([sides.stop(), loops.stop(0)])
+      this.#address = undefined
+      await loops.stop(0)
+      await this.#extensions.stop(logger)
       throw error
     }
   }
@@ -214,11 +209,13 @@ export class Server<Ctx = undefined, Out = Uint8Array | string> {
   async #stop(drain: number): Promise<void> {
     this.#rejectStart?.(new RingloopError(ErrorCode.CLOSED, 'the server was stopped before it had started'))
     await this.#loops?.stop(drain)
-    await this.#starting?.catch(() => {})
-    try {
-      await this.#sides?.stop()
-    } catch (error) {
-      createLogger(this.#options.logger).error({ err: error }, 'stopping: something could not be closed')
+    if (this.#starting !== undefined)
+      await resolvesWithin(
+        this.#starting.catch(() => {}),
+        STOP_GRACE_MS,
+      )
+    if (this.#logger !== undefined) {
+      await resolvesWithin(this.#extensions.stop(this.#logger), STOP_GRACE_MS)
     }
     this.#wheel?.close()
   }
@@ -230,16 +227,10 @@ export class Server<Ctx = undefined, Out = Uint8Array | string> {
     return this.#address
   }
 
-  /** Where the option `metrics` serves; `undefined` without it, and before `start` has resolved. */
-  get metricsAddress(): BoundAddress | undefined {
-    const side = this.#sides?.metrics
-    return side === undefined ? undefined : new BoundAddress(side.endpoint)
-  }
-
-  /** Where the option `console` serves its page; `undefined` without it, and before `start` has resolved. */
-  get consoleAddress(): BoundAddress | undefined {
-    const side = this.#sides?.console
-    return side === undefined ? undefined : new BoundAddress(side.endpoint)
+  /** Where its own lines go: the option `logger`, made. Throws `ERR_RINGLOOP_OPTION` where that is none. */
+  get logger(): Logger {
+    this.#logger ??= createLogger(this.#options.logger)
+    return this.#logger
   }
 
   /** Calls `fn` once in `ms` milliseconds, in this thread. */
@@ -254,9 +245,9 @@ export class Server<Ctx = undefined, Out = Uint8Array | string> {
 
   #timers(): TimingWheel {
     if (this.#wheel === undefined) {
-      const { tick, wheelSize, logger } = this.#options
-      const log = createLogger(logger)
-      const onError = (error: unknown): void => log.error({ err: error }, 'a timer of the server failed')
+      const { tick, wheelSize } = this.#options
+      const { logger } = this
+      const onError = (error: unknown): void => logger.error({ err: error }, 'a timer of the server failed')
       this.#wheel = new TimingWheel({ tick, wheelSize, onError })
       if (this.#stopping !== undefined) this.#wheel.close()
     }

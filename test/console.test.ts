@@ -3,7 +3,9 @@ import http from 'node:http'
 import { fileURLToPath } from 'node:url'
 import fc from 'fast-check'
 import { type Browser, chromium, type Page } from 'playwright-core'
-import { type Histogram, Server, type ServerOptions } from 'ringloop'
+import { type Histogram, Server } from 'ringloop'
+import { type ConsoleExtension, console as webConsole } from 'ringloop/console'
+import { metrics } from 'ringloop/metrics'
 import { WebSocket } from 'undici'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { CELL, LoopCounters, SharedStats } from '../src/loop/stats.js'
@@ -16,6 +18,8 @@ const LOOP = new URL('./fixtures/metrics-loop.mjs', import.meta.url)
 
 const servers: { stop(): Promise<void> }[] = []
 const clients: RawClient[] = []
+/** The page of each server. */
+const pages = new WeakMap<object, ConsoleExtension>()
 
 afterEach(async () => {
   for (const client of clients.splice(0)) client.destroy()
@@ -23,18 +27,16 @@ afterEach(async () => {
   await Promise.all(servers.splice(0).map((server) => server.stop()))
 })
 
-async function start(numLoops: number, options: ServerOptions = {}): Promise<Server> {
-  const server = new Server(LOOP, {
-    address: '127.0.0.1:0',
-    numLoops,
-    console: { address: ':0' },
-    logger: false,
-    ...options,
-  })
+async function start(numLoops: number, address = ':0'): Promise<Server> {
+  const page = webConsole({ address })
+  const server = new Server(LOOP, { address: '127.0.0.1:0', numLoops, logger: false }).use(page)
   servers.push(server)
+  pages.set(server, page)
   await server.start()
   return server
 }
+
+const pageOf = (server: Server): ConsoleExtension['address'] => pages.get(server)!.address
 
 /** Echoes a line over and over, on so many connections, until told to stop. */
 async function startLoad(server: Server, connections: number): Promise<() => void> {
@@ -129,7 +131,7 @@ interface Told {
 }
 
 function upgrade(server: Server, headers: Record<string, string>): Promise<number> {
-  const request = http.get(`http://${server.consoleAddress}`, {
+  const request = http.get(`http://${pageOf(server)}`, {
     headers: {
       Connection: 'Upgrade',
       Upgrade: 'websocket',
@@ -153,7 +155,7 @@ describe('the console', () => {
     const server = await start(2)
     const stop = await startLoad(server, 4)
     const told: Told[] = []
-    const socket = new WebSocket(`ws://${server.consoleAddress}`)
+    const socket = new WebSocket(`ws://${pageOf(server)}`)
     socket.onmessage = ({ data }) => told.push(JSON.parse(data as string) as Told)
     await until('a hello and two frames have come', () => told.length >= 3)
     stop()
@@ -167,7 +169,7 @@ describe('the console', () => {
 
   it('lets in its own page and what is not a browser, but no other page', async () => {
     const server = await start(1)
-    const host = String(server.consoleAddress)
+    const host = String(pageOf(server))
     expect(await upgrade(server, {})).toBe(101)
     expect(await upgrade(server, { Origin: `http://${host}` })).toBe(101)
     expect(await upgrade(server, { Origin: 'http://elsewhere.test' })).toBe(403)
@@ -181,47 +183,49 @@ describe('the console', () => {
       ['/console.css', 'text/css'],
       ['/console.js', 'text/javascript'],
     ]) {
-      const response = await fetch(`http://${server.consoleAddress}${path}`)
+      const response = await fetch(`http://${pageOf(server)}${path}`)
       expect(response.headers.get('content-type')).toBe(`${type}; charset=utf-8`)
       expect(response.headers.get('content-security-policy')).toContain("default-src 'none'")
       const text = await response.text()
       expect(text.length).toBeGreaterThan(500)
       expect(text.replaceAll('http://www.w3.org/2000/svg', '')).not.toMatch(/https?:\/\/|@import/)
     }
-    const missed = await fetch(`http://${server.consoleAddress}/../package.json`)
+    const missed = await fetch(`http://${pageOf(server)}/../package.json`)
     expect(missed.status).toBe(404)
-    expect((await fetch(`http://${server.consoleAddress}`, { method: 'POST' })).status).toBe(405)
+    expect((await fetch(`http://${pageOf(server)}`, { method: 'POST' })).status).toBe(405)
   })
 
   it('is on the loopback interface unless told otherwise, and gone when the server has stopped', async () => {
     const server = await start(1)
-    expect(server.consoleAddress?.host).toBe('127.0.0.1')
+    expect(pageOf(server).host).toBe('127.0.0.1')
     await server.stop()
-    await expect(fetch(`http://${server.consoleAddress}`)).rejects.toThrow()
+    await expect(fetch(`http://${pageOf(server)}`)).rejects.toThrow()
   })
 
   it('serves beside the metrics, and with one loop in this thread', async () => {
-    const server = new Server(
-      { onMessage() {} },
-      { address: ':0', logger: false, console: { address: ':0' }, metrics: { address: ':0' } },
-    )
+    const page = webConsole({ address: ':0' })
+    const endpoint = metrics({ address: ':0' })
+    const server = new Server({ onMessage() {} }, { address: ':0', logger: false }).use(page).use(endpoint)
     servers.push(server)
     await server.start()
-    expect((await fetch(`http://${server.consoleAddress}`)).status).toBe(200)
-    expect((await fetch(`http://${server.metricsAddress}/metrics`)).status).toBe(200)
+    expect((await fetch(`http://${page.address}`)).status).toBe(200)
+    expect((await fetch(`http://${endpoint.address}/metrics`)).status).toBe(200)
   })
 
   it('whose address is taken fails the start, and the metrics are closed again', async () => {
     const first = await start(1)
-    const second = new Server(LOOP, {
-      address: '127.0.0.1:0',
-      numLoops: 1,
-      logger: false,
-      metrics: { address: ':0' },
-      console: { address: String(first.consoleAddress) },
-    })
+    const endpoint = metrics({ address: ':0' })
+    const second = new Server(LOOP, { address: '127.0.0.1:0', numLoops: 1, logger: false })
+    second.use(endpoint).use(webConsole({ address: String(pageOf(first)) }))
     await expect(second.start()).rejects.toMatchObject({ code: 'ERR_RINGLOOP_ADDRESS_IN_USE' })
-    expect(second.metricsAddress).toBeUndefined()
+    await expect(fetch(`http://${endpoint.address}/metrics`)).rejects.toThrow()
+  })
+
+  it('refuses options that it cannot use', () => {
+    expect(() => webConsole(1389 as never)).toThrow(expect.objectContaining({ code: 'ERR_RINGLOOP_OPTION' }))
+    expect(() => webConsole({ address: '1389' })).toThrow(
+      expect.objectContaining({ code: 'ERR_RINGLOOP_OPTION' }),
+    )
   })
 })
 
@@ -253,7 +257,7 @@ describe.skipIf(!hasBrowser)('the page', () => {
 
   async function open(server: Server, options: Parameters<Browser['newPage']>[0] = {}): Promise<Page> {
     const page = await browser.newPage(options)
-    await page.goto(`http://${server.consoleAddress}`)
+    await page.goto(`http://${pageOf(server)}`)
     await page.locator('[data-state=live]').waitFor()
     return page
   }
@@ -325,7 +329,7 @@ describe.skipIf(!hasBrowser)('the page', () => {
     stop()
     await until('it is quiet again', async () => isQuiet(await numbersOf(page, 'Messages received')), 20_000)
     expect(wrong).toEqual([])
-    expect(new Set(asked.map((url) => new URL(url).host))).toEqual(new Set([String(server.consoleAddress)]))
+    expect(new Set(asked.map((url) => new URL(url).host))).toEqual(new Set([String(pageOf(server))]))
     await page.close()
   })
 
@@ -366,10 +370,10 @@ describe.skipIf(!hasBrowser)('the page', () => {
   it('says when the server is gone, and goes on when it is back', async () => {
     const first = await start(1)
     const page = await open(first)
-    const address = String(first.consoleAddress)
+    const address = String(pageOf(first))
     await first.stop()
     await page.locator('[data-state=lost]').waitFor()
-    const second = await start(1, { console: { address } })
+    const second = await start(1, address)
     await page.locator('[data-state=live]').waitFor()
     await until(
       'it shows the new one',

@@ -13,6 +13,7 @@ const BLOCKS = path.join(ROOT, 'dist', 'docs')
 
 const read = (...file: string[]): string => readFileSync(path.join(ROOT, ...file), 'utf8')
 const api = read('docs', 'api.md')
+const http1 = read('docs', 'http1.md')
 
 const documents = ['README.md', 'CONTRIBUTING.md', 'CHANGELOG.md', 'SECURITY.md'].concat(
   readdirSync(path.join(ROOT, 'docs'))
@@ -21,12 +22,14 @@ const documents = ['README.md', 'CONTRIBUTING.md', 'CHANGELOG.md', 'SECURITY.md'
 )
 
 /** The text under each heading `### name`. */
-const sections = new Map(
-  api
-    .split(/^### /m)
-    .slice(1)
-    .map((section) => [section.split('\n', 1)[0]!.replaceAll('`', ''), section.split(/^## /m, 1)[0]!]),
-)
+const sectionsOf = (text: string): Map<string, string> =>
+  new Map(
+    text
+      .split(/^### /m)
+      .slice(1)
+      .map((section) => [section.split('\n', 1)[0]!.replaceAll('`', ''), section.split(/^## /m, 1)[0]!]),
+  )
+const sections = sectionsOf(api)
 
 afterEach(endExamples)
 
@@ -87,9 +90,12 @@ function compile(name: string, blocks: readonly string[]): string {
   }).stdout
 }
 
-describe('docs/api.md', () => {
+describe.each([
+  ['docs/api.md', sections, 'src/index.ts'],
+  ['docs/http1.md', sectionsOf(http1), 'src/http1/index.ts'],
+])('%s', (_file, sections, index) => {
   it('has a heading for every export, and no other', () => {
-    expect([...sections.keys()].sort()).toEqual(exportsOf('src/index.ts').sort())
+    expect([...sections.keys()].sort()).toEqual(exportsOf(index).sort())
   })
 
   it('names every public member of every exported class and interface under its heading', () => {
@@ -101,7 +107,9 @@ describe('docs/api.md', () => {
     )
     expect(missing).toEqual([])
   })
+})
 
+describe('docs/api.md', () => {
   it('has every error code in its table, and no other', () => {
     const listed = [...sections.get('ErrorCode')!.matchAll(/^\| `(\w+)` \| `(ERR_RINGLOOP_\w+)`/gm)]
     expect(listed.map(([, name, code]) => [name, code])).toEqual(Object.entries(ErrorCode))

@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { HeadParser, HttpError, type RequestHead } from '../src/http1/head.js'
+import { HeadMemo, HeadParser, HttpError, type RequestHead } from '../src/http1/index.js'
 import { RingBuffer } from '../src/ringbuffer/ring-buffer.js'
 
 const LIMITS = { maxHeaderBytes: 1024, maxHeaders: 16 }
@@ -229,5 +229,23 @@ describe('a request head', () => {
       ),
       { numRuns: 150 },
     )
+  })
+})
+
+describe('a head that requests share', () => {
+  it('cannot be changed by one of them', () => {
+    const memo = new HeadMemo()
+    const text = 'GET /same HTTP/1.1\r\nHost: a\r\n\r\n'
+    const heads = Array.from({ length: 4 }, () => {
+      const ring = new RingBuffer()
+      ring.write(Buffer.from(text))
+      return new HeadParser(LIMITS, memo).parse(ring)!
+    })
+    const [, shared, ...same] = heads
+    for (const head of same) expect(head).toBe(shared)
+    expect(() => Object.assign(shared!, { method: 'POST' })).toThrow(TypeError)
+    expect(() => Object.assign(shared!, { user: 'mine' })).toThrow(TypeError)
+    expect(() => Object.assign(shared!.headers, { user: 'mine' })).toThrow(TypeError)
+    expect([shared!.method, shared!.headers.get('host')]).toEqual(['GET', 'a'])
   })
 })

@@ -405,9 +405,7 @@ describe('a client', () => {
   })
 
   it('refuses options that make no sense', () => {
-    expect(() => iipClient(1, { maxConnections: 0 })).toThrow(
-      /maxConnections must be a whole number, 1 or more/,
-    )
+    expect(() => iipClient(1, { maxConnections: 0 })).toThrow(/maxConnections must be an integer, 1 or more/)
   })
 })
 

@@ -126,7 +126,7 @@ describe('an HTTP request', () => {
     backend.listen(0, '127.0.0.1')
     await once(backend, 'listening')
     atEnd(() => backend.close())
-    const made = new IipHttpAdapter({ route: () => 'it' })
+    const made = new IipHttpAdapter({ chooseBackend: () => 'it' })
     made.backend('it', {
       servers: `127.0.0.1:${(backend.address() as net.AddressInfo).port}#1`,
       logger: false,
@@ -205,7 +205,9 @@ describe('routes', () => {
     const ports = await Promise.all(
       ['a', 'b', 'c'].map((name) => serveIip(new IipRouter().handle('/x/y', () => name))),
     )
-    const made = new IipHttpAdapter({ route: (_host, _uri, { headers }) => headers['x-to']?.toString() })
+    const made = new IipHttpAdapter({
+      chooseBackend: (_host, _uri, { headers }) => headers['x-to']?.toString(),
+    })
     for (const [i, port] of ports.entries())
       made.backend('abc'[i]!, { servers: `127.0.0.1:${port}#1`, logger: false })
     made

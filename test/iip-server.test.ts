@@ -379,7 +379,7 @@ describe('a router', () => {
   it('answers for a handler that returns something that cannot be sent', async () => {
     const router = new IipRouter(quiet).handle('/odd', () => 42 as never).stream('/text', () => 'no chunks')
     const client = iipClient(await serveIip(router))
-    expect((await client.request('/odd')).toString()).toMatch(/must return bytes or a text, not number/)
+    expect((await client.request('/odd')).toString()).toMatch(/must return bytes or a string, not number/)
     expect((await client.request('/text')).toString()).toBe('no chunks')
   })
 

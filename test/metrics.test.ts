@@ -3,7 +3,13 @@ import net from 'node:net'
 import { promisify } from 'node:util'
 import { Gauge, Registry } from 'prom-client'
 import { type Handler, LineProtocol, Server, type ServerOptions } from 'ringloop'
-import { registerMetrics, removeMetrics } from 'ringloop/metrics'
+import {
+  type MetricsExtension,
+  type MetricsOptions,
+  metrics,
+  registerMetrics,
+  unregisterMetrics,
+} from 'ringloop/metrics'
 import { afterEach, describe, expect, it } from 'vitest'
 import { MetricsText } from './metrics-text.js'
 import { connectRaw, type RawClient } from './support/raw-client.js'
@@ -13,20 +19,23 @@ const LOOP = new URL('./fixtures/metrics-loop.mjs', import.meta.url)
 
 const servers: Server<never, never>[] = []
 const clients: RawClient[] = []
+/** The endpoint of each server that has one. */
+const endpoints = new WeakMap<object, MetricsExtension>()
 
 afterEach(async () => {
   for (const client of clients.splice(0)) client.destroy()
   await Promise.all(servers.splice(0).map((server) => server.stop()))
 })
 
-async function start(source: URL | Handler, options: ServerOptions): Promise<Server> {
-  const server = new Server(source, {
-    address: '127.0.0.1:0',
-    metrics: { address: ':0' },
-    logger: false,
-    ...options,
-  })
+async function start(
+  source: URL | Handler,
+  options: ServerOptions,
+  at: MetricsOptions = { address: ':0' },
+): Promise<Server> {
+  const endpoint = metrics(at)
+  const server = new Server(source, { address: '127.0.0.1:0', logger: false, ...options }).use(endpoint)
   servers.push(server as never)
+  endpoints.set(server, endpoint)
   await server.start()
   return server
 }
@@ -35,10 +44,12 @@ function startModule(numLoops: number, options: ServerOptions = {}): Promise<Ser
   return start(LOOP, { numLoops, ...options })
 }
 
-async function startObject(options: ServerOptions = {}): Promise<Server> {
+async function startObject(at?: MetricsOptions): Promise<Server> {
   const handler: Handler = await import(LOOP.href).then((module) => module.default)
-  return start(handler, { protocol: new LineProtocol({ maxPacket: 1000 }), ...options })
+  return start(handler, { protocol: new LineProtocol({ maxPacket: 1000 }) }, at)
 }
+
+const addressOf = (server: Server): MetricsExtension['address'] => endpoints.get(server)!.address
 
 async function connect(server: Server, options?: { paused: boolean }): Promise<RawClient> {
   const client = await connectRaw({ port: server.address.port }, options)
@@ -47,7 +58,7 @@ async function connect(server: Server, options?: { paused: boolean }): Promise<R
 }
 
 function url(server: Server, path = '/metrics'): string {
-  return `http://${server.metricsAddress}${path}`
+  return `http://${addressOf(server)}${path}`
 }
 
 async function scrape(server: Server): Promise<MetricsText> {
@@ -258,13 +269,13 @@ describe('time', () => {
 describe('the endpoint', () => {
   it('is on the loopback interface unless told otherwise', async () => {
     const server = await startObject()
-    expect(server.metricsAddress?.host).toBe('127.0.0.1')
-    const everywhere = await startObject({ metrics: { address: '0.0.0.0:0' } })
-    expect(everywhere.metricsAddress?.host).toBe('0.0.0.0')
+    expect(addressOf(server).host).toBe('127.0.0.1')
+    const everywhere = await startObject({ address: '0.0.0.0:0' })
+    expect(addressOf(everywhere).host).toBe('0.0.0.0')
   })
 
   it('answers GET and HEAD of its path, and says what is wrong with the rest', async () => {
-    const server = await startObject({ metrics: { address: ':0', path: '/stats' } })
+    const server = await startObject({ address: ':0', path: '/stats' })
     const got = await fetch(url(server, '/stats?name[]=x'))
     expect(got.headers.get('content-type')).toBe('text/plain; version=0.0.4; charset=utf-8')
     expect(new MetricsText(await got.text()).sum('ringloop_connections')).toBe(0)
@@ -279,7 +290,7 @@ describe('the endpoint', () => {
   it('is gone when the server has stopped, also under a client that keeps its connection', async () => {
     const server = await startObject()
     await scrape(server)
-    const client = await connectRaw({ port: server.metricsAddress!.port })
+    const client = await connectRaw({ port: addressOf(server).port })
     clients.push(client)
     await server.stop()
     await client.whenEnded()
@@ -290,26 +301,35 @@ describe('the endpoint', () => {
     const taken = net.createServer().listen(0, '127.0.0.1')
     await new Promise((resolve) => taken.once('listening', resolve))
     const { port } = taken.address() as net.AddressInfo
-    const server = new Server(
-      { onMessage() {} },
-      { address: ':0', logger: false, metrics: { address: `:${port}` } },
-    )
+    const endpoint = metrics({ address: `:${port}` })
+    const server = new Server({ onMessage() {} }, { address: ':0', logger: false }).use(endpoint)
     await expect(server.start()).rejects.toMatchObject({
       code: 'ERR_RINGLOOP_ADDRESS_IN_USE',
       message: expect.stringContaining('another address for metrics'),
     })
     expect(() => server.address).toThrow()
+    expect(() => endpoint.address).toThrow()
     taken.close()
   })
 
   it.each([
-    [{ metrics: true }, 'metrics must be an object, not true'],
-    [{ metrics: { path: 'metrics' } }, "metrics.path must be a text that begins with '/', not metrics"],
-    [{ metrics: { registry: {} } }, 'metrics.registry must be a Registry of prom-client'],
-    [{ metrics: { address: '9464' } }, "address must be 'host:port', ':port' or '[ipv6]:port', not '9464'"],
-  ])('says what is wrong with %j', async (options, message) => {
-    const server = new Server({ onMessage() {} }, { address: ':0', ...(options as object) })
-    await expect(server.start()).rejects.toMatchObject({ code: 'ERR_RINGLOOP_OPTION', message })
+    [true, 'the options of metrics must be an object, not true'],
+    [{ path: 'metrics' }, "metrics.path must be a string that begins with '/', not metrics"],
+    [{ registry: {} }, 'metrics.registry must be a Registry of prom-client'],
+    [{ address: '9464' }, "address must be 'host:port', ':port' or '[ipv6]:port', not '9464'"],
+    [{ address: { host: 'a' } }, 'address must have a port, or the path of a unix socket'],
+  ])('says what is wrong with %j', (options, message) => {
+    expect(() => metrics(options as never)).toThrow(
+      expect.objectContaining({ code: 'ERR_RINGLOOP_OPTION', message }),
+    )
+  })
+
+  it('is for one server', async () => {
+    const server = await startObject()
+    const second = new Server({ onMessage() {} }, { address: ':0', logger: false })
+    second.use(endpoints.get(server)!)
+    await expect(second.start()).rejects.toMatchObject({ code: 'ERR_RINGLOOP_STATE' })
+    expect((await scrape(server)).sum('ringloop_connections')).toBe(0)
   })
 
   it('costs nothing when it is not asked for: no monitor, no prom-client', async () => {
@@ -339,19 +359,21 @@ describe('a registry of one’s own', () => {
       registers: [registry],
     })
     mine.set({ a: 'x"y\\z\n' }, 7)
-    const server = await startObject({ metrics: { address: ':0', registry } })
+    const server = await startObject({ address: ':0', registry })
     const text = await scrape(server)
     expect(text.sum('mine', { a: 'x"y\\z\n' })).toBe(7)
     expect(text.sum('ringloop_connections')).toBe(0)
-    const second = new Server({ onMessage() {} }, { address: ':0', metrics: { address: ':0', registry } })
+    const second = new Server({ onMessage() {} }, { address: ':0', logger: false })
+    second.use(metrics({ address: ':0', registry }))
     await expect(second.start()).rejects.toMatchObject({ code: 'ERR_RINGLOOP_OPTION' })
     await server.stop()
     expect(registry.getMetricsAsArray().map(({ name }) => name)).toEqual(['mine'])
   })
 
   it('takes the metrics of a server that has no endpoint', async () => {
-    const server = await startModule(2, { metrics: undefined } as object)
-    expect(server.metricsAddress).toBeUndefined()
+    const server = new Server(LOOP, { address: '127.0.0.1:0', numLoops: 2, logger: false })
+    servers.push(server as never)
+    await server.start()
     const registry = registerMetrics(server)
     await (await connect(server)).echo('hello\n')
     await until('it is counted', async () => {
@@ -359,7 +381,7 @@ describe('a registry of one’s own', () => {
     })
     registry.resetMetrics()
     expect(new MetricsText(await registry.metrics()).sum('ringloop_received_bytes_total')).toBe(6)
-    removeMetrics(registry)
+    unregisterMetrics(registry)
     expect(registry.getMetricsAsArray()).toEqual([])
   })
 })

@@ -1,5 +1,5 @@
 /** What a handler does with an open WebSocket, and when it ends: sends, closes, heartbeats, broadcasts. */
-import { describe, expect, it, vi } from 'vitest'
+import { afterEach, describe, expect, it, vi } from 'vitest'
 import type { Connection } from '../src/connection.js'
 import { type CloseReason, ErrorCode } from '../src/errors.js'
 import * as deflate from '../src/plugins/websocket/deflate.js'
@@ -58,7 +58,7 @@ describe('the session', () => {
   })
 
   it('does not wait for ever for the peer’s close', async () => {
-    const { client } = await open(echo, { closeTimeout: 30 })
+    const { client } = await open(echo, { closeHandshakeTimeout: 30 })
     webSocketOf(client.c).close()
     await until('the connection is closed', () => client.socket.closed !== undefined)
   })
@@ -248,5 +248,28 @@ describe('options', () => {
     { client: { headers: { 'X-A': 'b\r\nc' } } },
   ] as unknown as WebSocketOptions[])('%o is refused at once', (options) => {
     expect(() => new WebSocketProtocol(options)).toThrow(expect.objectContaining({ code: ErrorCode.OPTION }))
+  })
+})
+
+describe('the heartbeat of a loop that has run for 24.8 days', () => {
+  /** Where the int32 of the loop's milliseconds wraps. */
+  const WRAP = 2 ** 31
+
+  afterEach(() => {
+    vi.restoreAllMocks()
+  })
+
+  it('still finds a peer that takes nothing, across the moment when the clock wraps', async () => {
+    const real = performance.now.bind(performance)
+    let ahead = 0
+    vi.spyOn(performance, 'now').mockImplementation(() => real() + ahead)
+    const fake = await serve(echo, { heartbeat: 40 })
+    ahead = WRAP - 60
+    const client = new Client(fake).read(request())
+    expect(client.status).toBe(101)
+    client.socket.room = () => 0
+    client.c.send('x'.repeat(1000))
+    await until('the peer is given up', () => !client.c.connected)
+    expect(fake.loop.now).toBeLessThan(0)
   })
 })

@@ -93,5 +93,5 @@ export function fields(data: Buffer): Record<string, unknown> {
 /** A position or size in a file. */
 export function position(value: unknown, name: string): number {
   if (Number.isSafeInteger(value) && (value as number) >= 0) return value as number
-  throw new IipFailure(`${name} must be a whole number, 0 or more`)
+  throw new IipFailure(`${name} must be an integer, 0 or more`)
 }

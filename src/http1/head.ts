@@ -1,6 +1,6 @@
 /**
  * The head of an HTTP/1.x request (RFC 9112, sections 2–5), for the HTTP plugin and the WebSocket handshake. A parser
- * belongs to one connection and remembers only how far it has looked; a head that it returns owns its text.
+ * belongs to one connection and remembers only how far it has looked; a head that it returns owns its memory.
  */
 import { STATUS_CODES } from 'node:http'
 import { ProtocolError } from '../errors.js'
@@ -78,15 +78,17 @@ function lowerCase(): Uint8Array {
   return lower
 }
 
-/** Offsets into the text for each field line: name, its end, value, its end. */
+/** Offsets into the string for each field line: name, its end, value, its end. */
 const STRIDE = 4
 
-/** The field lines of a head, in their order. Values are read as Latin-1 and without the blanks around them. */
+/**
+ * The field lines of a head, in their order. Values are read as Latin-1 and without the blanks around them. Made by a
+ * {@link HeadParser}.
+ */
 export class HeaderMap implements Iterable<[name: string, value: string]> {
   readonly #text: string
   readonly #offsets: readonly number[]
 
-  /** @internal */
   constructor(text: string, offsets: readonly number[]) {
     this.#text = text
     this.#offsets = offsets
@@ -151,7 +153,10 @@ export class HeaderMap implements Iterable<[name: string, value: string]> {
   }
 }
 
-/** The request line and the header fields. Never changes; may be kept. */
+/**
+ * The request line and the header fields, made by a {@link HeadParser}. Never changes, and may be kept: requests that say
+ * the same share one through a {@link HeadMemo}, which freezes it.
+ */
 export class RequestHead {
   /** As sent; methods are case-sensitive. */
   readonly method: string
@@ -161,7 +166,6 @@ export class RequestHead {
   readonly version: '1.1' | '1.0'
   readonly headers: HeaderMap
 
-  /** @internal */
   constructor(method: string, target: string, version: '1.1' | '1.0', headers: HeaderMap) {
     this.method = method
     this.target = target
@@ -232,6 +236,8 @@ export class HeadMemo {
     }
     const bytes = new Uint8Array(Buffer.from(text, 'latin1'))
     this.#bytes = new DataView(bytes.buffer)
+    Object.freeze(head.headers)
+    Object.freeze(head)
     this.#head = head
     this.length = bytes.length
   }

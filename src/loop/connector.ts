@@ -4,10 +4,11 @@
  */
 import { isIP } from 'node:net'
 import type { ConnectionOptions } from 'node:tls'
+import { checkInteger } from '../check-integer.js'
 import { type AnyConfig, connectionConfig } from '../connection/config.js'
 import type { AnyConnection } from '../connection/host.js'
 import { ErrorCode, RingloopError, toError } from '../errors.js'
-import { type ConnectOptions, checkInteger, checkSignal, parseAddress, socketSettings } from '../options.js'
+import { type ConnectOptions, checkSignal, parseAddress, socketSettings } from '../options.js'
 import { RawProtocol } from '../protocol/raw.js'
 import type { Timer } from '../timers/timer.js'
 import type { ConnectionTable } from './connection-table.js'

@@ -1,13 +1,13 @@
 /** Packets that end with a sequence of bytes. `c.session` is how far the unfinished packet has been searched. */
+import { checkInteger } from '../check-integer.js'
 import type { ProtocolConnection } from '../connection.js'
 import { ErrorCode, ProtocolError, RingloopError } from '../errors.js'
-import { checkInteger } from '../options.js'
 import type { RingBuffer } from '../ringbuffer/ring-buffer.js'
 import type { Packed, Packet, Protocol } from './protocol.js'
 import { mostBytes, writeInto } from './write-into.js'
 
 export interface DelimiterOptions {
-  /** What ends a packet; a text is taken as UTF-8. At least one byte. */
+  /** What ends a packet; a string is taken as UTF-8. At least one byte. */
   readonly delimiter: Uint8Array | string
   /** The handler gets the delimiter too, and sends it itself. Default `false`: it is cut off, and appended to answers. */
   readonly keep?: boolean
@@ -39,7 +39,7 @@ export class DelimiterProtocol implements Protocol {
   constructor(options: DelimiterOptions) {
     const { delimiter, keep = false } = options
     if (!(delimiter instanceof Uint8Array || typeof delimiter === 'string') || delimiter.length === 0) {
-      throw new RingloopError(ErrorCode.OPTION, 'delimiter must be a text or a Uint8Array, and not empty')
+      throw new RingloopError(ErrorCode.OPTION, 'delimiter must be a string or a Uint8Array, and not empty')
     }
     this.#delimiter = Buffer.from(delimiter as string)
     this.#needle = this.#delimiter.length === 1 ? this.#delimiter[0]! : this.#delimiter

@@ -1,7 +1,7 @@
 /** Packets of one length. Keeps no state. */
+import { checkInteger } from '../check-integer.js'
 import type { ProtocolConnection } from '../connection.js'
 import { ErrorCode, RingloopError } from '../errors.js'
-import { checkInteger } from '../options.js'
 import type { RingBuffer } from '../ringbuffer/ring-buffer.js'
 import type { Packed, Packet, Protocol } from './protocol.js'
 import { writeInto } from './write-into.js'
@@ -24,13 +24,8 @@ export class FixedLengthProtocol implements Protocol {
 
   /** Throws `ERR_RINGLOOP_OPTION`. */
   constructor(options: FixedLengthOptions) {
-    this.#length = checkInteger('length', options.length, 0, 1)
-    if (!Number.isFinite(this.#length) || this.#length === 0) {
-      throw new RingloopError(
-        ErrorCode.OPTION,
-        `length must be a whole number, 1 or more, not ${options.length}`,
-      )
-    }
+    // It has no default: 0 is refused as any other wrong number.
+    this.#length = checkInteger('length', options.length ?? 0, 0, 1)
   }
 
   unPacket(_c: ProtocolConnection, buffer: RingBuffer): Packet | undefined {

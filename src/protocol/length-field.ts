@@ -1,7 +1,7 @@
 /** Packets that say their length in a field of their header. Keeps no state: the field is read again while bytes are missing. */
+import { checkInteger } from '../check-integer.js'
 import type { ProtocolConnection } from '../connection.js'
 import { ErrorCode, ProtocolError, RingloopError } from '../errors.js'
-import { checkInteger } from '../options.js'
 import type { RingBuffer } from '../ringbuffer/ring-buffer.js'
 import type { Packed, Packet, Protocol } from './protocol.js'
 import { mostBytes, writeInto } from './write-into.js'
@@ -53,12 +53,12 @@ export class LengthFieldProtocol implements Protocol {
   /** Throws `ERR_RINGLOOP_OPTION`. */
   constructor(options: LengthFieldOptions = {}) {
     this.#offset = checkInteger('offset', options.offset, 0)
-    this.#size = checkInteger('size', options.size, 4, 1)
+    this.#size = checkInteger('size', options.size, 4, 1, MAX_SIZE)
     this.#strip = checkInteger('strip', options.strip, this.#offset + this.#size)
     this.#maxPacket = checkInteger('maxPacket', options.maxPacket, DEFAULT_MAX_PACKET, 1)
     this.#adjustment = checkInteger('adjustment', options.adjustment, 0, Number.MIN_SAFE_INTEGER)
     this.#little = options.endian === 'little'
-    checkOptions(options, this.#size, Math.max(this.#offset + this.#size, this.#strip), this.#maxPacket)
+    checkOptions(options, Math.max(this.#offset + this.#size, this.#strip), this.#maxPacket)
     this.#lead = Buffer.alloc(this.#strip)
     if (options.prefix !== undefined) this.#lead.set(options.prefix.subarray(0, this.#strip))
   }
@@ -147,11 +147,10 @@ export class LengthFieldProtocol implements Protocol {
   }
 }
 
-function checkOptions(options: LengthFieldOptions, size: number, header: number, maxPacket: number): void {
+function checkOptions(options: LengthFieldOptions, header: number, maxPacket: number): void {
   const fail = (message: string): never => {
     throw new RingloopError(ErrorCode.OPTION, message)
   }
-  if (size > MAX_SIZE) fail(`size must be a whole number from 1 to ${MAX_SIZE}, not ${size}`)
   const { endian = 'big', prefix } = options
   if (endian !== 'big' && endian !== 'little') fail(`endian must be 'big' or 'little', not '${endian}'`)
   if (header > maxPacket || !Number.isFinite(header)) {

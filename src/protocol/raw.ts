@@ -3,9 +3,7 @@ import type { ProtocolConnection } from '../connection.js'
 import { ErrorCode, RingloopError } from '../errors.js'
 import type { RingBuffer } from '../ringbuffer/ring-buffer.js'
 import type { Packed, Packet, Protocol } from './protocol.js'
-
-/** A UTF-8 text takes at most so many bytes for each of its UTF-16 units. */
-const MAX_UTF8_BYTES = 3
+import { MAX_UTF8_BYTES } from './write-into.js'
 
 /** Bytes as they come. There are no packet borders on TCP: a message may come in any number of pieces. */
 export class RawProtocol implements Protocol {
@@ -57,5 +55,8 @@ export class RawProtocol implements Protocol {
 function bytesOf(out: Uint8Array | string): Uint8Array {
   if (typeof out === 'string') return Buffer.from(out)
   if (out instanceof Uint8Array) return out
-  throw new RingloopError(ErrorCode.PACKET, `only bytes and texts can be sent as they are, not ${typeof out}`)
+  throw new RingloopError(
+    ErrorCode.PACKET,
+    `only bytes and strings can be sent as they are, not ${typeof out}`,
+  )
 }

@@ -1,7 +1,7 @@
 /** What the codecs share for `packetInto`: an answer's bytes written straight into the loop's out slab. */
 
-/** A UTF-8 text takes at most so many bytes for each of its UTF-16 units. */
-const MAX_UTF8_BYTES = 3
+/** As UTF-8 a string takes at most so many bytes for each of its UTF-16 units, which `length` counts. */
+export const MAX_UTF8_BYTES = 3
 /** Below this a loop is faster than the native copy; measured on Node 20. */
 const LOOP_COPY_BELOW = 36
 
@@ -10,7 +10,7 @@ export function mostBytes(out: Uint8Array | string): number {
   return typeof out === 'string' ? out.length * MAX_UTF8_BYTES : out.length
 }
 
-/** Writes `out` (text as UTF-8) at `target[offset…]`, where {@link mostBytes} are free; returns how many bytes. */
+/** Writes `out` (a string as UTF-8) at `target[offset…]`, where {@link mostBytes} are free; returns how many bytes. */
 export function writeInto(target: Buffer, offset: number, out: Uint8Array | string): number {
   if (typeof out === 'string') return target.write(out, offset)
   const { length } = out

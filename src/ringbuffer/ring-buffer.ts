@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert'
 import { Buffer } from 'node:buffer'
-import { allocate, BufferOn, smallSlab } from './slab.js'
+import { allocateBuffer, smallSlab } from './slab.js'
 
 /*
  *   in one piece                              across the wrap
@@ -174,15 +174,24 @@ export class RingBuffer {
     this.#need(0, length)
     let taken: Buffer
     if (length > WORD_COPY_UP_TO || length > this.#size - this.#start) {
-      taken = allocate(length)
+      taken = allocateBuffer(length)
       this.#copyOut(taken, 0, 0, length)
     } else {
       const at = smallSlab.reserve(length)
       copyWords(this.#windowOnStorage(), this.#start, smallSlab.window, at, length)
-      taken = new BufferOn(smallSlab.memory, at, length)
+      taken = smallSlab.cut(at, length)
     }
     this.retrieve(length)
     return taken
+  }
+
+  /** Moves the first `count` bytes to the end of another ring. Throws `ERR_RINGLOOP_BUFFER_UNDERFLOW` where there are fewer. */
+  moveTo(target: RingBuffer, count: number): void {
+    this.#need(0, count)
+    const inOnePiece = Math.min(count, this.contiguous)
+    target.writeRange(this.#storage, this.#start, this.#start + inOnePiece)
+    if (inOnePiece < count) target.writeRange(this.#storage, 0, count - inOnePiece)
+    this.retrieve(count)
   }
 
   /** Copies the readable bytes `from…to` into `target`, as many as fit, and consumes none; returns how many. */

@@ -2,10 +2,16 @@
  * The server behind the page: one ringloop `Server` with one loop, in the thread of the server that it shows. The same
  * port answers plain HTTP with the page and WebSockets with a frame each second.
  */
-import { type Handler, type Logger, Server, type ServerStats } from '../../index.js'
-import { type HttpAnswer, type UpgradeRequest, WebSocketProtocol } from '../websocket/index.js'
+import { type HttpAnswer, type UpgradeRequest, WebSocketProtocol } from 'ringloop/websocket'
+import {
+  type BoundAddress,
+  type Endpoint,
+  type ExtendedServer,
+  type Handler,
+  Server,
+  type ServerStats,
+} from '../../index.js'
 import { type Frame, frameOf } from './frame.js'
-import { readPage } from './page-files.js'
 
 const INTERVAL_MS = 1000
 /** A page that is opened shows the last two minutes. */
@@ -14,17 +20,8 @@ const MAX_FRAMES = 120
 const MAX_PAYLOAD = 1024
 const NOT_FOUND: HttpAnswer = { status: 404, body: 'there is one page, at /\n' }
 
-/** The server that is shown. */
-export interface ConsoleSource {
-  readonly address: { toString(): string }
-  readonly logger: Logger
-  stats(): ServerStats
-}
-
-export type ConsoleAt = { readonly host: string; readonly port: number } | { readonly path: string }
-
-class ConsoleServer {
-  readonly #source: ConsoleSource
+export class ConsoleServer {
+  readonly #source: ExtendedServer
   readonly #server: Server<never, string>
   readonly #pages: ReadonlyMap<string, HttpAnswer>
   readonly #started = Date.now()
@@ -32,7 +29,7 @@ class ConsoleServer {
   #before: ServerStats
   #beforeAt = performance.now()
 
-  constructor(source: ConsoleSource, address: ConsoleAt, pages: ReadonlyMap<string, HttpAnswer>) {
+  constructor(source: ExtendedServer, address: Endpoint, pages: ReadonlyMap<string, HttpAnswer>) {
     this.#source = source
     this.#pages = pages
     this.#before = source.stats()
@@ -52,11 +49,14 @@ class ConsoleServer {
   }
 
   /** Rejects as every server's `start` does. */
-  async start(): Promise<ConsoleAt> {
+  async start(): Promise<void> {
     await this.#server.start()
     this.#server.runEvery(INTERVAL_MS, () => this.#tick())
-    const { host, port, path } = this.#server.address
-    return path === undefined ? { host, port } : { path }
+  }
+
+  /** Throws `ERR_RINGLOOP_STATE` before it is started. */
+  get address(): BoundAddress {
+    return this.#server.address
   }
 
   stop(): Promise<void> {
@@ -92,15 +92,6 @@ class ConsoleServer {
       since: sinceStart(this.#before),
     })
   }
-}
-
-/** Reads the page's files and serves them. */
-export async function startConsole(
-  source: ConsoleSource,
-  address: ConsoleAt,
-): Promise<{ endpoint: ConsoleAt; stop(): Promise<void> }> {
-  const server = new ConsoleServer(source, address, await readPage())
-  return { endpoint: await server.start(), stop: () => server.stop() }
 }
 
 /** What only makes sense as a number since the start. */

@@ -1,6 +1,6 @@
 /** The files of the page, as they are in the folder `page` of this package's source: there is no build step for them. */
 import { readFile } from 'node:fs/promises'
-import type { HttpAnswer } from '../websocket/index.js'
+import type { HttpAnswer } from 'ringloop/websocket'
 
 /** From dist/src/plugins/console. */
 const FOLDER = new URL('../../../../src/plugins/console/page/', import.meta.url)

@@ -2,8 +2,8 @@
  * Takes the body of one request out of a connection's bytes: so many bytes, or chunks (RFC 9112, section 7.1). Strict:
  * what two servers could read differently is refused. Bytes are copied once, into one growing buffer or the stream.
  */
-import { type HeadParser, HttpError, RingBuffer } from '../../index.js'
-import { type BodyStream, moveBytes } from './body-stream.js'
+import { type HeadParser, HttpError } from '../../http1/index.js'
+import { allocateBuffer, type ByteStream, RingBuffer } from '../../index.js'
 import { CHUNKED, tooLarge } from './request.js'
 
 const CR = 0x0d
@@ -26,7 +26,7 @@ const State = { SIZE: 0, DATA: 1, DATA_END: 2, TRAILERS: 3, DONE: 4 } as const
 type State = (typeof State)[keyof typeof State]
 
 export class BodyReader {
-  readonly #stream: BodyStream | undefined
+  readonly #stream: ByteStream | undefined
   readonly #maxBodyBytes: number
   readonly #parser: HeadParser
   readonly #chunked: boolean
@@ -37,7 +37,7 @@ export class BodyReader {
   #total = 0
   #extensions = 0
 
-  constructor(length: number, maxBodyBytes: number, parser: HeadParser, stream: BodyStream | undefined) {
+  constructor(length: number, maxBodyBytes: number, parser: HeadParser, stream: ByteStream | undefined) {
     this.#stream = stream
     this.#maxBodyBytes = maxBodyBytes
     this.#parser = parser
@@ -46,7 +46,7 @@ export class BodyReader {
     this.#state = this.#chunked ? State.SIZE : State.DATA
   }
 
-  get stream(): BodyStream | undefined {
+  get stream(): ByteStream | undefined {
     return this.#stream
   }
 
@@ -78,16 +78,16 @@ export class BodyReader {
 
   /** The whole body; of a stream nothing. */
   take(): Buffer {
-    return this.#gathered?.peekAll() ?? Buffer.alloc(0)
+    return this.#gathered?.peekAll() ?? allocateBuffer(0)
   }
 
   #readData(buffer: RingBuffer): boolean {
     const count = Math.min(buffer.length, this.#missing)
     if (this.#stream !== undefined) {
-      this.#stream.take(buffer, count)
+      this.#stream.write(buffer, count)
     } else {
       this.#gathered ??= new RingBuffer(Math.min(this.#missing, FIRST_STORAGE))
-      moveBytes(buffer, this.#gathered, count)
+      buffer.moveTo(this.#gathered, count)
     }
     this.#missing -= count
     return this.#missing === 0

@@ -53,7 +53,7 @@ export class HttpClock {
     return this.#date
   }
 
-  /** The head of a `200` with a text of `length` bytes. */
+  /** The head of a `200` whose body is `length` bytes of plain text. */
   textHead(length: number): Buffer {
     if (length !== this.#textLength) {
       this.#textLength = length

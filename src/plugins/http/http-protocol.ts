@@ -2,44 +2,40 @@
  * HTTP/1.1 as a protocol: requests are packets whose `ctx` is the request and whose data is its body. One object serves
  * all connections of a loop, and the server's side only. Requests of a connection are answered one after another.
  */
+import { errorResponse, HeadMemo, HeadParser, HttpError, type RequestHead } from '../../http1/index.js'
 import {
+  allocateBuffer,
   type CloseReason,
   type Connection,
   ErrorCode,
-  errorResponse,
   type Handler,
-  HeadMemo,
-  HeadParser,
-  HttpError,
   type Loop,
+  MAX_UTF8_BYTES,
   type Packed,
   type Packet,
   type Protocol,
   type ProtocolConnection,
-  type RequestHead,
   type RingBuffer,
   RingloopError,
 } from '../../index.js'
 import { BodyReader } from './body-reader.js'
 import { HttpClock } from './clock.js'
 import { type HttpOptions, type HttpSettings, httpSettings } from './options.js'
-import { type Framing, framingOf, HttpRequest } from './request.js'
+import { type Framing, framingOf, type HttpRequest, IncomingRequest } from './request.js'
 import { type BodyPart, endIterator, type HttpOutput, type Plan, planResponse } from './response.js'
 import { HttpSession } from './session.js'
 
-const EMPTY = Buffer.alloc(0)
 /** The stream of a request without a body. */
 const NO_STREAM: AsyncIterable<Buffer> = { async *[Symbol.asyncIterator]() {} }
 const CRLF = Buffer.from('\r\n')
 const LAST_CHUNK = Buffer.from('0\r\n\r\n')
 /** Requests that wait for their turn may take so many bytes until the client is held back. */
 const READ_AHEAD = 64 * 1024
-/** Texts up to here are written by a loop: that is faster than the native call. */
+/** Strings up to here are written by a loop: that is faster than the native call. */
 const SHORT_TEXT = 48
 const FIRST_NON_ASCII = 0x80
 /** More than the fields take that ringloop adds to a head. */
 const OWN_FIELDS = 256
-const MAX_UTF8_BYTES = 3
 
 type Client = ProtocolConnection<HttpOutput>
 
@@ -50,7 +46,7 @@ type Client = ProtocolConnection<HttpOutput>
  *     const server = new Server(httpHandler((request) => `you asked for ${request.path}`), { protocol })
  *     await server.start()
  *
- * A handler's answer is a text, bytes, an `HttpResponse`, a stream, or a promise of one; nothing is a 204. A handler that
+ * A handler's answer is a string, bytes, an `HttpResponse`, a stream, or a promise of one; nothing is a 204. A handler that
  * throws an `HttpError` answers with its status, for any other error with 500; both end the connection.
  */
 export class HttpProtocol implements Protocol<HttpRequest, HttpOutput> {
@@ -59,7 +55,7 @@ export class HttpProtocol implements Protocol<HttpRequest, HttpOutput> {
   readonly #settings: HttpSettings
   readonly #clocks: WeakMap<Loop, HttpClock> = new WeakMap()
   readonly #memo: HeadMemo = new HeadMemo()
-  readonly #packet: { ctx: HttpRequest; data: Buffer } = { ctx: undefined as never, data: EMPTY }
+  readonly #packet: { ctx: HttpRequest; data: Buffer } = { ctx: undefined as never, data: allocateBuffer(0) }
   #lastHead: RequestHead | undefined
   #lastFraming: Framing | undefined
 
@@ -212,12 +208,12 @@ export class HttpProtocol implements Protocol<HttpRequest, HttpOutput> {
     const { length } = framing
     const { maxBodyBytes, streamBody } = this.#settings
     if (length === 0 || (!streamBody && length > 0 && length <= buffer.length)) {
-      s.request = new HttpRequest(head, framing, streamBody ? NO_STREAM : undefined)
+      s.request = new IncomingRequest(head, framing, streamBody ? NO_STREAM : undefined)
       if (length > 0) s.request.body = buffer.take(length)
       return this.#handOver(s.request)
     }
     const stream = streamBody ? s.openStream(c) : undefined
-    s.request = new HttpRequest(head, framing, stream)
+    s.request = new IncomingRequest(head, framing, stream)
     s.reader = new BodyReader(length, maxBodyBytes, s.parser, stream)
     s.since = s.clock.now
     s.owesContinue = framing.expectsContinue && buffer.isEmpty
@@ -235,7 +231,7 @@ export class HttpProtocol implements Protocol<HttpRequest, HttpOutput> {
     return this.#lastFraming
   }
 
-  #handOver(request: HttpRequest): Packet<HttpRequest> {
+  #handOver(request: IncomingRequest): Packet<HttpRequest> {
     this.#packet.ctx = request
     this.#packet.data = request.body
     return this.#packet
@@ -264,7 +260,7 @@ export class HttpProtocol implements Protocol<HttpRequest, HttpOutput> {
   #writeWhole(
     c: Client,
     s: HttpSession,
-    request: HttpRequest,
+    request: IncomingRequest,
     out: HttpOutput,
     target: Buffer,
     offset: number,
@@ -377,7 +373,7 @@ function breakOff(c: Client): void {
   c.close({ code: 'peer-closed', message: 'the client ended in the middle of a body' })
 }
 
-function pending(s: HttpSession): HttpRequest {
+function pending(s: HttpSession): IncomingRequest {
   if (s.request !== undefined && s.outgoing === undefined) return s.request
   throw new RingloopError(ErrorCode.PACKET, 'there is no request that this could answer')
 }
@@ -406,7 +402,7 @@ function bodyBytes(out: HttpOutput): number {
   return typeof body === 'string' || body instanceof Uint8Array ? bodyBytes(body) : Number.POSITIVE_INFINITY
 }
 
-/** The head and an ASCII text; -1 for another text, or where there is no room. */
+/** The head and an ASCII string; -1 for another string, or where there is no room. */
 function writeText(head: Buffer, text: string, target: Buffer, offset: number): number {
   const { length } = text
   const start = offset + head.length

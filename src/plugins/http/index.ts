@@ -1,6 +1,6 @@
 /** HTTP/1.1 for small, fast services on the reactor; docs/http.md. */
-export { type HeaderMap, HttpError, type RequestHead } from '../../index.js'
+export { type HeaderMap, HttpError, type RequestHead } from '../../http1/index.js'
 export { HttpProtocol, httpHandler } from './http-protocol.js'
 export type { HttpOptions } from './options.js'
-export { HttpRequest } from './request.js'
+export type { HttpRequest } from './request.js'
 export type { BodyPart, HeaderValue, HttpOutput, HttpResponse } from './response.js'

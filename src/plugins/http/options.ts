@@ -1,5 +1,5 @@
 /** What an HTTP server holds its clients to: the options, their defaults, their checks. */
-import { ErrorCode, RingloopError } from '../../index.js'
+import { checkInteger } from '../../index.js'
 
 export interface HttpOptions {
   /** Bytes of a request's line and fields, and once more of its trailers. Beyond: 414 or 431. Default 16 KiB. */
@@ -33,22 +33,13 @@ const KIB = 1024
 /** Throws `ERR_RINGLOOP_OPTION`. */
 export function httpSettings(options: HttpOptions): HttpSettings {
   return {
-    maxHeaderBytes: whole('maxHeaderBytes', options.maxHeaderBytes, 16 * KIB, 64),
-    maxHeaders: whole('maxHeaders', options.maxHeaders, 100, 1),
-    maxBodyBytes: whole('maxBodyBytes', options.maxBodyBytes, KIB * KIB, 0),
-    headersTimeout: whole('headersTimeout', options.headersTimeout, 30_000, 0),
-    bodyTimeout: whole('bodyTimeout', options.bodyTimeout, 60_000, 0),
-    keepAliveTimeout: whole('keepAliveTimeout', options.keepAliveTimeout, 5_000, 0),
+    maxHeaderBytes: checkInteger('maxHeaderBytes', options.maxHeaderBytes, 16 * KIB, 64),
+    maxHeaders: checkInteger('maxHeaders', options.maxHeaders, 100, 1),
+    maxBodyBytes: checkInteger('maxBodyBytes', options.maxBodyBytes, KIB * KIB, 0),
+    headersTimeout: checkInteger('headersTimeout', options.headersTimeout, 30_000, 0),
+    bodyTimeout: checkInteger('bodyTimeout', options.bodyTimeout, 60_000, 0),
+    keepAliveTimeout: checkInteger('keepAliveTimeout', options.keepAliveTimeout, 5_000, 0),
     requireLength: options.requireLength ?? true,
     streamBody: options.streamBody ?? false,
   }
-}
-
-function whole(name: string, value: number | undefined, fallback: number, min: number): number {
-  if (value === undefined) return fallback
-  if (Number.isSafeInteger(value) && value >= min) return value
-  throw new RingloopError(
-    ErrorCode.OPTION,
-    `${name} must be a whole number, ${min} or more, not ${String(value)}`,
-  )
 }

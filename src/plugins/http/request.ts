@@ -1,5 +1,6 @@
 /** A request as a handler sees it, and what its head says about the bytes that follow (RFC 9112, section 6). */
-import { type HeaderMap, HttpError, type RequestHead } from '../../index.js'
+import { type HeaderMap, HttpError, type RequestHead } from '../../http1/index.js'
+import { allocateBuffer } from '../../index.js'
 import type { HttpSettings } from './options.js'
 
 /** How the body of a request comes, and what becomes of its connection. */
@@ -14,19 +15,38 @@ export interface Framing {
 }
 
 export const CHUNKED = -1
-const NO_BODY = Buffer.alloc(0)
+/** On memory that no handler can transfer away from the others. */
+const NO_BODY = allocateBuffer(0)
 
 /** One request. It belongs to the handler and may be kept. */
-export class HttpRequest {
+export interface HttpRequest {
   readonly head: RequestHead
   /** The whole body; empty where there is none and where it is streamed. */
-  body: Buffer = NO_BODY
+  readonly body: Buffer
   /** With `streamBody`: the body as it comes. What is not read of it is thrown away once the request is answered. */
   readonly stream: AsyncIterable<Buffer> | undefined
-  /** @internal */
+  readonly method: string
+  /** As sent; see `path` and `query`. */
+  readonly target: string
+  /** The target up to the `?`, percent-encoded as sent. */
+  readonly path: string
+  /** What comes after the `?`, for `new URLSearchParams(request.query)`; `''` without one. */
+  readonly query: string
+  readonly version: '1.1' | '1.0'
+  readonly headers: HeaderMap
+  /** The body as UTF-8. */
+  text(): string
+  /** The body as JSON. Throws an `HttpError` 400 where it is none. */
+  json(): unknown
+}
+
+/** A request and how it came. */
+export class IncomingRequest implements HttpRequest {
+  readonly head: RequestHead
+  body: Buffer = NO_BODY
+  readonly stream: AsyncIterable<Buffer> | undefined
   readonly framing: Framing
 
-  /** @internal */
   constructor(head: RequestHead, framing: Framing, stream?: AsyncIterable<Buffer>) {
     this.head = head
     this.framing = framing
@@ -37,17 +57,14 @@ export class HttpRequest {
     return this.head.method
   }
 
-  /** As sent; see `path` and `query`. */
   get target(): string {
     return this.head.target
   }
 
-  /** The target up to the `?`, percent-encoded as sent. */
   get path(): string {
     return this.head.path
   }
 
-  /** What comes after the `?`, for `new URLSearchParams(request.query)`; `''` without one. */
   get query(): string {
     return this.head.query
   }
@@ -60,12 +77,10 @@ export class HttpRequest {
     return this.head.headers
   }
 
-  /** The body as UTF-8. */
   text(): string {
     return this.body.toString()
   }
 
-  /** The body as JSON. Throws an `HttpError` 400 where it is none. */
   json(): unknown {
     try {
       return JSON.parse(this.body.toString())

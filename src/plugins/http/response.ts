@@ -2,9 +2,9 @@
 import { STATUS_CODES } from 'node:http'
 import { ErrorCode, RingloopError } from '../../index.js'
 import type { HttpClock } from './clock.js'
-import type { HttpRequest } from './request.js'
+import type { IncomingRequest } from './request.js'
 
-/** A part of a streamed body; text is sent as UTF-8. */
+/** A part of a streamed body; a string is sent as UTF-8. */
 export type BodyPart = Uint8Array | string
 
 export type HeaderValue = string | number | readonly string[]
@@ -22,7 +22,7 @@ export interface HttpResponse {
   readonly body?: Uint8Array | string | AsyncIterable<BodyPart>
 }
 
-/** Text and bytes are the body of a `200` with a fitting `Content-Type`, a stream one of unknown type. */
+/** A string and bytes are the body of a `200` with a fitting `Content-Type`, a stream one of unknown type. */
 export type HttpOutput = string | Uint8Array | HttpResponse | AsyncIterable<BodyPart>
 
 /** How an answer is sent. */
@@ -47,7 +47,7 @@ const NOT_MODIFIED = 304
 /** Throws `ERR_RINGLOOP_PACKET` for what cannot be an answer. */
 export function planResponse(
   out: HttpOutput,
-  request: HttpRequest,
+  request: IncomingRequest,
   mustClose: boolean,
   clock: HttpClock,
 ): Plan {
@@ -108,7 +108,7 @@ function isStream(value: object | string): value is AsyncIterable<BodyPart> {
 function lengthOf(body: HttpResponse['body'] & {}, fields: Fields, withoutBody: boolean): number {
   if (typeof body !== 'string' && !(body instanceof Uint8Array)) {
     if (isStream(body)) return fields.length
-    throw invalid('a body that is no text, no bytes and no stream')
+    throw invalid('a body that is no string, no bytes and no stream')
   }
   const length = typeof body === 'string' ? Buffer.byteLength(body) : body.length
   if (fields.length === UNKNOWN || fields.length === length) return length

@@ -1,9 +1,9 @@
 /** What the protocol remembers of one connection: the request under way, the body that comes in, the one that goes out. */
-import type { HeadParser, ProtocolConnection } from '../../index.js'
+import type { HeadParser } from '../../http1/index.js'
+import { ByteStream, type ProtocolConnection } from '../../index.js'
 import type { BodyReader } from './body-reader.js'
-import { type BodySource, BodyStream } from './body-stream.js'
 import type { HttpClock } from './clock.js'
-import type { HttpRequest } from './request.js'
+import type { IncomingRequest } from './request.js'
 import type { BodyPart, HttpOutput } from './response.js'
 
 const CONTINUE = Buffer.from('HTTP/1.1 100 Continue\r\n\r\n')
@@ -18,7 +18,7 @@ export class HttpSession {
   /** The first bytes of a head have been seen. */
   inHead = false
   /** Handed over, or waiting for its body, and not yet answered. */
-  request: HttpRequest | undefined = undefined
+  request: IncomingRequest | undefined = undefined
   /** A body that is still coming in. */
   reader: BodyReader | undefined = undefined
   /** The client still waits for 100 Continue. */
@@ -44,12 +44,12 @@ export class HttpSession {
     c.sendRaw(CONTINUE)
   }
 
-  openStream(c: ProtocolConnection<HttpOutput>): BodyStream {
-    const source: BodySource = {
+  /** The body of a request on its way to the handler: while much of it waits, the client does. */
+  openStream(c: ProtocolConnection<HttpOutput>): ByteStream {
+    return new ByteStream({
       begin: () => this.sendContinue(c),
       pause: () => c.pause(),
       resume: () => c.resume(),
-    }
-    return new BodyStream(source)
+    })
   }
 }

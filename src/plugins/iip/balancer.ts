@@ -2,13 +2,20 @@
  * A client of several servers that do the same. It chooses one for each request, leaves out those that fail, and asks
  * them again after a pause. All methods are to be called on the thread that made it.
  */
-import { ErrorCode, EventLoop, type Logger, type Loop, RingloopError, type Timer } from '../../index.js'
+import {
+  checkInteger,
+  ErrorCode,
+  EventLoop,
+  type Logger,
+  type Loop,
+  RingloopError,
+  type Timer,
+} from '../../index.js'
 import type { IipBody } from './body.js'
 import { IipClient, type IipClientOptions } from './client.js'
 import type { RequestData, RequestOptions } from './client-call.js'
 import { IipError, IipErrorCode } from './errors.js'
 import { parsePath, parseQuery } from './path.js'
-import { wholeNumber } from './whole-number.js'
 
 /** What a strategy of one's own may look at. */
 export interface BalancedRequest {
@@ -148,9 +155,9 @@ export class IipBalancer {
     if (entries.length === 0) throw optionError(`no entry of servers can be used: ${badText(bad)}`)
     this.#options = options
     this.#strategy = strategy
-    this.#maxFailures = wholeNumber('maxFailures', options.maxFailures, 5, 1)
-    this.#pause = wholeNumber('pause', options.pause, 5000, 0)
-    this.#timeout = wholeNumber('timeout', options.timeout, 30_000, 0)
+    this.#maxFailures = checkInteger('maxFailures', options.maxFailures, 5, 1, Number.POSITIVE_INFINITY)
+    this.#pause = checkInteger('pause', options.pause, 5000, 0, Number.POSITIVE_INFINITY)
+    this.#timeout = checkInteger('timeout', options.timeout, 30_000, 0, Number.POSITIVE_INFINITY)
     this.badEntries = bad
     this.#ownsLoop = options.loop === undefined
     this.#loop = options.loop ?? new EventLoop(loopOptions(options))
@@ -158,7 +165,7 @@ export class IipBalancer {
     if (bad.length > 0) this.#logger.warn({ bad }, `entries of the server list are left out: ${badText(bad)}`)
     for (const entry of entries) this.#add(entry)
     if (probe === undefined) return
-    this.#probes = this.#loop.runEvery(wholeNumber('interval', probe.interval, 5000, 1), () =>
+    this.#probes = this.#loop.runEvery(checkInteger('probe.interval', probe.interval, 5000, 1), () =>
       this.#probeAll(probe),
     )
     this.#probes.unref()
@@ -204,7 +211,7 @@ export class IipBalancer {
    * that was tried, and with `ERR_IIP_NO_BACKEND` where there is none.
    */
   async request(path: string, data?: RequestData, options: BalancedOptions = {}): Promise<Buffer> {
-    const timeout = wholeNumber('timeout', options.timeout, this.#timeout, 0)
+    const timeout = checkInteger('timeout', options.timeout, this.#timeout, 0, Number.POSITIVE_INFINITY)
     const deadline = timeout === 0 ? Number.POSITIVE_INFINITY : performance.now() + timeout
     const tried = new Set<Backend>()
     let failure: unknown
@@ -414,7 +421,7 @@ function badReason(address: string, weight: string, more: number): string | unde
   const port = Number(ADDRESS.exec(address)?.[1] ?? -1)
   if (port < 1 || port > 65_535) return 'its address must be host:port'
   if (!/^\d+$/.test(weight) || Number(weight) < 1 || Number(weight) > MAX_WEIGHT) {
-    return `its weight must be a whole number from 1 to ${MAX_WEIGHT}`
+    return `its weight must be an integer from 1 to ${MAX_WEIGHT}`
   }
   return undefined
 }

@@ -2,9 +2,8 @@
  * One request of a client, from the call to the moment its promise settles, which happens exactly once. It outlives that
  * moment where its answer is still to come: the answer is then taken off the wire and dropped.
  */
-import type { Loop, Timer } from '../../index.js'
+import type { ByteSource, ByteStream, Loop, Timer } from '../../index.js'
 import { Assembly } from './assembly.js'
-import type { BodyOwner, IipBody } from './body.js'
 import { IipError, IipErrorCode } from './errors.js'
 
 export interface RequestOptions {
@@ -14,7 +13,7 @@ export interface RequestOptions {
   readonly signal?: AbortSignal
 }
 
-/** What can be sent: bytes, a text as UTF-8, or chunks that go out as they come. */
+/** What can be sent: bytes, a string as UTF-8, or chunks that go out as they come. */
 export type RequestData = Uint8Array | string | AsyncIterable<Uint8Array | string>
 
 export class Call {
@@ -22,9 +21,9 @@ export class Call {
   readonly path: Buffer
   readonly data: Uint8Array | AsyncIterable<Uint8Array | string>
   /** Takes the answer's bytes if they are wanted as they come. */
-  readonly body: IipBody | undefined
+  readonly body: ByteStream | undefined
   /** Who counts the bytes of the body. */
-  bodyOwner: BodyOwner | undefined = undefined
+  bodyOwner: ByteSource | undefined = undefined
   /** Where it was sent. */
   channel = 0
   /** Bytes of it may have left this process. */
@@ -44,7 +43,7 @@ export class Call {
   constructor(
     path: Buffer,
     data: Call['data'],
-    body: IipBody | undefined,
+    body: ByteStream | undefined,
     resolve: (data: Buffer) => void,
     reject: (error: unknown) => void,
   ) {

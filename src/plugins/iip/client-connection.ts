@@ -4,6 +4,7 @@
  */
 import Denque from 'denque'
 import {
+  type ByteSource,
   type CloseReason,
   type Connection,
   ErrorCode,
@@ -13,7 +14,6 @@ import {
   type RingBuffer,
   RingloopError,
 } from '../../index.js'
-import type { BodyOwner } from './body.js'
 import { Call } from './client-call.js'
 import { IipError, IipErrorCode } from './errors.js'
 import {
@@ -96,7 +96,7 @@ export class ClientChannel {
   }
 }
 
-export class ClientConnection implements BodyOwner {
+export class ClientConnection implements ByteSource {
   readonly #c: ProtocolConnection<Call>
   readonly #limits: ClientLimits
   readonly #pool: Pool
@@ -369,8 +369,7 @@ export class ClientConnection implements BodyOwner {
   }
 
   #fillBody(call: Call, ring: RingBuffer, count: number): void {
-    if (count === 0 || !call.body!.push(ring.take(count))) return
-    this.#unread += count
+    this.#unread += call.body!.write(ring, count)
     if (this.#unread <= this.#limits.maxUnreadBytes || this.#paused) return
     this.#paused = true
     this.#c.pause()
@@ -410,7 +409,7 @@ export class ClientConnection implements BodyOwner {
   }
 
   /** Bytes of a body were read or dropped. */
-  bodyRead(bytes: number): void {
+  taken(bytes: number): void {
     this.#unread -= bytes
     if (!this.#paused || this.#unread > this.#limits.maxUnreadBytes / 2) return
     this.#paused = false

@@ -6,9 +6,12 @@
 import Denque from 'denque'
 import {
   type Address,
+  type ByteSource,
+  ByteStream,
   type CloseReason,
   type Connection,
   type ConnectOptions,
+  checkInteger,
   ErrorCode,
   EventLoop,
   type LoggerOption,
@@ -17,7 +20,7 @@ import {
   RingloopError,
   type Timer,
 } from '../../index.js'
-import { type BodyOwner, IipBody } from './body.js'
+import type { IipBody } from './body.js'
 import { Call, type RequestData, type RequestOptions } from './client-call.js'
 import {
   type ClientChannel,
@@ -30,7 +33,6 @@ import {
 import { IipError, IipErrorCode } from './errors.js'
 import { framePath } from './frame.js'
 import { ParsedPath, SysPath } from './path.js'
-import { wholeNumber } from './whole-number.js'
 
 const MIB = 1024 * 1024
 /** Paths are turned into bytes once, unless there are more than so many of them. */
@@ -145,7 +147,7 @@ export class IipClient {
       const take = (channel: ClientChannel): void => {
         channel.taken = true
         call.finish(EMPTY_OBJECT)
-        resolve(new IipChannel(channel, this.#makeCall, () => this.#pump()))
+        resolve(new OwnChannel(channel, this.#makeCall, () => this.#pump()))
       }
       if (call.settled) return
       this.#takers.push({ call, take })
@@ -184,12 +186,18 @@ export class IipClient {
     path: string,
     data: RequestData | undefined,
     options: RequestOptions,
-    body: IipBody | undefined,
+    body: ByteStream | undefined,
     resolve: (data: Buffer) => void,
     reject: (error: unknown) => void,
   ): Call | undefined {
     try {
-      const timeout = wholeNumber('timeout', options.timeout, this.#settings.timeout, 0)
+      const timeout = checkInteger(
+        'timeout',
+        options.timeout,
+        this.#settings.timeout,
+        0,
+        Number.POSITIVE_INFINITY,
+      )
       const call = new Call(this.#pathBytes(path), bytesOf(data), body, resolve, reject)
       call.onSettled = this.#countSettled
       this.#pending++
@@ -381,39 +389,52 @@ type MakeCall = (
   path: string,
   data: RequestData | undefined,
   options: RequestOptions,
-  body: IipBody | undefined,
+  body: ByteStream | undefined,
   resolve: (data: Buffer) => void,
   reject: (error: unknown) => void,
 ) => Call | undefined
 
 /** A channel that one caller has for himself; see {@link IipClient.channel}. */
-export class IipChannel {
+export interface IipChannel {
+  /** Its id on its connection. */
+  readonly id: number
+
+  /** `true` once it was closed or its connection has ended: every request rejects. */
+  readonly closed: boolean
+
+  /**
+   * See {@link IipClient.request}. After one was given up (timeout or signal), later ones wait until its answer has come:
+   * they would not be handled earlier anyway.
+   */
+  request(path: string, data?: RequestData, options?: RequestOptions): Promise<Buffer>
+
+  /** See {@link IipClient.stream}. */
+  stream(path: string, data?: RequestData, options?: RequestOptions): IipBody
+
+  /** Gives it back. Requests that are pending are still answered. */
+  close(): void
+}
+
+class OwnChannel implements IipChannel {
   readonly #channel: ClientChannel
   readonly #makeCall: MakeCall
   readonly #giveBack: () => void
   #closed = false
 
-  /** @internal */
   constructor(channel: ClientChannel, makeCall: MakeCall, giveBack: () => void) {
     this.#channel = channel
     this.#makeCall = makeCall
     this.#giveBack = giveBack
   }
 
-  /** Its id on its connection. */
   get id(): number {
     return this.#channel.id
   }
 
-  /** `true` once it was closed or its connection has ended: every request rejects. */
   get closed(): boolean {
     return this.#closed || this.#channel.closed
   }
 
-  /**
-   * See {@link IipClient.request}. After one was given up (timeout or signal), later ones wait until its answer has come:
-   * they would not be handled earlier anyway.
-   */
   request(path: string, data?: RequestData, options: RequestOptions = {}): Promise<Buffer> {
     return new Promise((resolve, reject) => {
       const call = this.#makeCall(path, data, options, undefined, resolve, reject)
@@ -421,7 +442,6 @@ export class IipChannel {
     })
   }
 
-  /** See {@link IipClient.stream}. */
   stream(path: string, data?: RequestData, options: RequestOptions = {}): IipBody {
     return streamed((body, reject) => {
       const call = this.#makeCall(path, data, options, body, () => {}, reject)
@@ -439,7 +459,6 @@ export class IipChannel {
     this.#channel.flush()
   }
 
-  /** Gives it back. Requests that are pending are still answered. */
   close(): void {
     if (this.#closed) return
     this.#closed = true
@@ -449,10 +468,11 @@ export class IipChannel {
 }
 
 /** Makes a body and the call that fills it. */
-function streamed(begin: (body: IipBody, reject: (error: unknown) => void) => Call | undefined): IipBody {
+function streamed(begin: (body: ByteStream, reject: (error: unknown) => void) => Call | undefined): IipBody {
   let call: Call | undefined
-  const owner: BodyOwner = { bodyRead: (bytes) => call?.bodyOwner?.bodyRead(bytes) }
-  const body = new IipBody(owner)
+  const source: ByteSource = { taken: (bytes) => call?.bodyOwner?.taken?.(bytes) }
+  // How much may wait is bounded by the connection, for all of its streams together.
+  const body = new ByteStream(source, Number.POSITIVE_INFINITY)
   call = begin(body, () => {})
   return body
 }
@@ -476,7 +496,7 @@ function clientClosed(): IipError {
 
 function settingsOf(options: IipClientOptions): Settings {
   const number = (name: keyof IipClientOptions, fallback: number, min: number): number =>
-    wholeNumber(name, options[name] as number | undefined, fallback, min)
+    checkInteger(name, options[name], fallback, min, Number.POSITIVE_INFINITY)
   return {
     maxConnections: number('maxConnections', 4, 1),
     maxChannelsPerConn: number('maxChannelsPerConn', 10, 1),

@@ -178,7 +178,7 @@ function badValue(message: string): RingloopError {
   return new RingloopError(ErrorCode.OPTION, message)
 }
 
-/** A path as it stands in a frame, with its NUL; a text is taken as UTF-8. Throws `ERR_RINGLOOP_OPTION` where it cannot. */
+/** A path as it stands in a frame, with its NUL; a string is taken as UTF-8. Throws `ERR_RINGLOOP_OPTION` where it cannot. */
 export function framePath(path: string): Buffer {
   const bytes = Buffer.from(`${path}\0`)
   if (bytes.length === 1 || bytes.length > MAX_PATH + 1) {

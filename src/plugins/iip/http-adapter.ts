@@ -5,25 +5,24 @@
 import { once } from 'node:events'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { ErrorCode, RingloopError } from '../../index.js'
+import { checkInteger, ErrorCode, RingloopError } from '../../index.js'
 import { IipBalancer, type IipBalancerOptions } from './balancer.js'
 import { goJson, IipError, IipErrorCode, NO_HANDLER, NO_RESPONSE } from './errors.js'
 import { MAX_PATH } from './frame.js'
 import { parsePath, parseQuery } from './path.js'
 import type { IipRequest } from './request.js'
-import { wholeNumber } from './whole-number.js'
 
 const HEADER_PARAM = '__http_hdr__'
 const MIB = 1024 * 1024
 const FAIL_PREFIX: Buffer = Buffer.from('{"code":-1,"message":"handler fail:')
 const EMPTY_OBJECT = '{}'
 
-/** Names the backend for a request; `undefined` leaves it to the patterns. `host` has no port. */
-export type HttpRoute = (host: string, uri: string, request: IncomingMessage) => string | undefined
+/** Names the backend for a request; `undefined` leaves it to the routes. `host` has no port. */
+export type ChooseBackend = (host: string, uri: string, request: IncomingMessage) => string | undefined
 
 export interface IipHttpAdapterOptions {
   /** Asked first for every request. */
-  readonly route?: HttpRoute
+  readonly chooseBackend?: ChooseBackend
   /** Bytes of a request's body; a longer one is answered with 413. Default 10 MiB. */
   readonly maxBodyBytes?: number
   /** Milliseconds for a request, from its body on; then it is answered with 504. Default 10 s. */
@@ -35,7 +34,7 @@ export interface IipHttpAdapterOptions {
   readonly status?: (answer: Buffer) => number
 }
 
-interface Pattern {
+interface Route {
   readonly host: string
   readonly pattern: RegExp
   readonly backend: string
@@ -46,15 +45,21 @@ export class IipHttpAdapter {
   readonly #maxBodyBytes: number
   readonly #timeout: number
   readonly #backends = new Map<string, IipBalancer>()
-  readonly #patterns: Pattern[] = []
+  readonly #routes: Route[] = []
   #server: Server | undefined
   /** Not yet answered. */
   readonly #open = new Set<ServerResponse>()
 
   constructor(options: IipHttpAdapterOptions = {}) {
     this.#options = options
-    this.#maxBodyBytes = wholeNumber('maxBodyBytes', options.maxBodyBytes, 10 * MIB, 0)
-    this.#timeout = wholeNumber('timeout', options.timeout, 10_000, 1)
+    this.#maxBodyBytes = checkInteger(
+      'maxBodyBytes',
+      options.maxBodyBytes,
+      10 * MIB,
+      0,
+      Number.POSITIVE_INFINITY,
+    )
+    this.#timeout = checkInteger('timeout', options.timeout, 10_000, 1, Number.POSITIVE_INFINITY)
   }
 
   /** Adds the servers that `alias` stands for, or replaces them. */
@@ -77,7 +82,7 @@ export class IipHttpAdapter {
    * query included. A pattern that matches all of the URI is preferred to one that matches a part; else the earlier.
    */
   route(host: string, pattern: RegExp, backend: string): this {
-    this.#patterns.push({
+    this.#routes.push({
       host: host.toLowerCase(),
       pattern: new RegExp(pattern, pattern.flags.replace(/[gy]/g, '')),
       backend,
@@ -87,11 +92,11 @@ export class IipHttpAdapter {
 
   /** Takes back every {@link route} of the host with this pattern. `false`: there is none. */
   removeRoute(host: string, pattern: RegExp): boolean {
-    const rest = this.#patterns.filter(
+    const rest = this.#routes.filter(
       (each) => each.host !== host.toLowerCase() || each.pattern.source !== pattern.source,
     )
-    const removed = rest.length < this.#patterns.length
-    this.#patterns.splice(0, this.#patterns.length, ...rest)
+    const removed = rest.length < this.#routes.length
+    this.#routes.splice(0, this.#routes.length, ...rest)
     return removed
   }
 
@@ -150,11 +155,11 @@ export class IipHttpAdapter {
   }
 
   #find(host: string, uri: string, request: IncomingMessage): string | undefined {
-    const chosen = this.#options.route?.(host, uri, request)
+    const chosen = this.#options.chooseBackend?.(host, uri, request)
     if (chosen !== undefined) return chosen
     if (isSystem(uri)) return undefined
     let partly: string | undefined
-    for (const each of this.#patterns) {
+    for (const each of this.#routes) {
       const match = each.host === host ? each.pattern.exec(uri)?.[0] : undefined
       if (match === uri) return each.backend
       if (match !== undefined) partly ??= each.backend

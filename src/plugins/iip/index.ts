@@ -17,14 +17,19 @@ export {
   IipBalancer,
   type IipBalancerOptions,
 } from './balancer.js'
-export { IipBody } from './body.js'
-export { IipChannel, IipClient, type IipClientOptions } from './client.js'
+export type { IipBody } from './body.js'
+export { type IipChannel, IipClient, type IipClientOptions } from './client.js'
 export type { RequestData, RequestOptions } from './client-call.js'
 export { IipError, IipErrorCode } from './errors.js'
 export { encodePacket, MAX_DATA, MAX_PATH, Status } from './frame.js'
-export { type HttpRoute, httpHeaders, IipHttpAdapter, type IipHttpAdapterOptions } from './http-adapter.js'
+export {
+  type ChooseBackend,
+  httpHeaders,
+  IipHttpAdapter,
+  type IipHttpAdapterOptions,
+} from './http-adapter.js'
 export { IipProtocol, type IipProtocolOptions } from './protocol.js'
-export { type IipConnection, type IipOut, IipRequest } from './request.js'
+export type { IipConnection, IipOut, IipRequest } from './request.js'
 export {
   IipFailure,
   IipRouter,

@@ -4,7 +4,9 @@
  */
 import {
   type CloseReason,
+  checkInteger,
   ErrorCode,
+  MAX_UTF8_BYTES,
   type Packed,
   type Packet,
   type Protocol,
@@ -14,15 +16,12 @@ import {
 import { NO_RESPONSE } from './errors.js'
 import { LAST, MIN_HEADER, ONLY, packetCount, packets, putHeader, Status } from './frame.js'
 import { PathCache } from './path.js'
-import type { IipConnection, IipOut, IipProtocolConnection, IipRequest } from './request.js'
+import type { IipConnection, IipOut, IipProtocolConnection, IipRequest, ServerRequest } from './request.js'
 import { ServerSession, type SessionLimits } from './server-session.js'
-import { wholeNumber } from './whole-number.js'
 
 const MIB = 1024 * 1024
 /** From here on it pays to hand the data to the loop as it is. */
 const COPY_BELOW = 16 * 1024
-/** A UTF-8 text takes at most so many bytes for each of its UTF-16 units. */
-const MAX_UTF8_BYTES = 3
 
 export interface IipProtocolOptions {
   /** Channels of a connection, not counting channel 0. More are refused with error 106. Default 1024. */
@@ -49,12 +48,30 @@ export class IipProtocol implements Protocol<IipRequest, IipOut> {
   readonly #paths = new PathCache()
 
   constructor(options: IipProtocolOptions = {}) {
-    const maxRequestBytes = wholeNumber('maxRequestBytes', options.maxRequestBytes, 64 * MIB, 1)
+    const maxRequestBytes = checkInteger(
+      'maxRequestBytes',
+      options.maxRequestBytes,
+      64 * MIB,
+      1,
+      Number.POSITIVE_INFINITY,
+    )
     this.#limits = {
-      maxChannelsPerConn: wholeNumber('maxChannelsPerConn', options.maxChannelsPerConn, 1024, 0),
+      maxChannelsPerConn: checkInteger(
+        'maxChannelsPerConn',
+        options.maxChannelsPerConn,
+        1024,
+        0,
+        Number.POSITIVE_INFINITY,
+      ),
       maxRequestBytes,
-      maxHeldBytes: wholeNumber('maxHeldBytes', options.maxHeldBytes, 2 * maxRequestBytes, 1),
-      requestTimeout: wholeNumber('requestTimeout', options.requestTimeout, 60_000, 0),
+      maxHeldBytes: checkInteger(
+        'maxHeldBytes',
+        options.maxHeldBytes,
+        2 * maxRequestBytes,
+        1,
+        Number.POSITIVE_INFINITY,
+      ),
+      requestTimeout: checkInteger('requestTimeout', options.requestTimeout, 60_000, 0),
     }
   }
 
@@ -82,26 +99,28 @@ export class IipProtocol implements Protocol<IipRequest, IipOut> {
     offset: number,
   ): number {
     if (ctx === undefined) throw onlyAnswers()
-    const path = ctx.parsed.answer
+    const request = ctx as ServerRequest
+    const path = request.parsed.answer
     const room = target.length - offset - path.length - MIN_HEADER
     const most = typeof out === 'string' ? out.length * MAX_UTF8_BYTES : out.length
     if (most === 0 || most > room || most > COPY_BELOW) return -1
     const dataAt = offset + path.length + MIN_HEADER - 1
     const length = typeof out === 'string' ? target.write(out, dataAt) : copy(out, target, dataAt)
-    const kind = ctx.answering ? LAST : ONLY
-    putHeader(target, offset, Status.RESPONSE_FIRST + kind, path, ctx.route.id, length)
-    ctx.session.answered(ctx, 1, dataAt + length - offset)
+    const kind = request.answering ? LAST : ONLY
+    putHeader(target, offset, Status.RESPONSE_FIRST + kind, path, request.serverChannel.id, length)
+    request.session.answered(request, 1, dataAt + length - offset)
     return dataAt + length - offset
   }
 
   packet(_c: IipProtocolConnection, out: IipOut, ctx?: IipRequest): Packed {
     if (ctx === undefined) throw onlyAnswers()
+    const request = ctx as ServerRequest
     const given = typeof out === 'string' ? Buffer.from(out) : out
     const data = given.length === 0 ? NO_RESPONSE : given
-    const path = ctx.parsed.answer
-    const parts = packets(Status.RESPONSE_FIRST, path, ctx.route.id, data, !ctx.answering)
+    const path = request.parsed.answer
+    const parts = packets(Status.RESPONSE_FIRST, path, request.serverChannel.id, data, !request.answering)
     const count = packetCount(data.length)
-    ctx.session.answered(ctx, count, count * (path.length + MIN_HEADER - 1) + data.length)
+    request.session.answered(request, count, count * (path.length + MIN_HEADER - 1) + data.length)
     return parts
   }
 
@@ -111,7 +130,6 @@ export class IipProtocol implements Protocol<IipRequest, IipOut> {
   }
 }
 
-/** @internal */
 export function sessionOf(c: IipConnection): ServerSession {
   return (c as IipProtocolConnection).session as ServerSession
 }

@@ -1,5 +1,5 @@
 /** A request as handlers see it: the `ctx` of an IIP packet. It belongs to the loop's thread and is never reused. */
-import type { Connection, ProtocolConnection } from '../../index.js'
+import type { ByteStream, Connection, ProtocolConnection } from '../../index.js'
 import type { IipBody } from './body.js'
 import type { ParsedPath } from './path.js'
 import type { PathStatistics } from './router-statistics.js'
@@ -12,41 +12,52 @@ export type IipConnection = Connection<IipOut>
 /** The same, as the protocol sees it. */
 export type IipProtocolConnection = ProtocolConnection<IipOut>
 
-export class IipRequest {
+export interface IipRequest {
   /** The whole body, the handler's own; empty for a streaming handler. */
   readonly data: Buffer
   /** The body of a request for a streaming handler, otherwise `undefined`. */
   readonly body: IipBody | undefined
-  /** @internal */
+  /** The decoded path, without query and fragment. */
+  readonly path: string
+  /** The path as it came, with its query. */
+  readonly rawPath: string
+  /** The query, parsed anew each time. Pairs with a semicolon or a bad escape are left out, as in Go. */
+  readonly query: URLSearchParams
+  /** The channel's id, unique within the connection. */
+  readonly channel: number
+  readonly connection: IipConnection
+  get(key: unknown): unknown
+  set(key: unknown, value: unknown): void
+}
+
+/** The request as the protocol and the router see it. */
+export class ServerRequest implements IipRequest {
+  readonly data: Buffer
+  readonly body: ByteStream | undefined
   readonly session: ServerSession
-  /** @internal */
-  readonly route: ServerChannel
-  /** @internal */
+  readonly serverChannel: ServerChannel
   readonly parsed: ParsedPath
-  /** Packets and bytes that it came in. @internal */
+  /** Packets and bytes that it came in. */
   packets: number
-  /** @internal */
   bytes: number
-  /** A part of the answer has been sent. @internal */
+  /** A part of the answer has been sent. */
   answering = false
-  /** Counts it, and since when it runs; ms of `performance.now()`. @internal */
+  /** Counts it, and since when it runs; ms of `performance.now()`. */
   statistics: PathStatistics | undefined = undefined
-  /** @internal */
   startedAt = 0
   #values: Map<unknown, unknown> | undefined = undefined
 
-  /** @internal */
   constructor(
     session: ServerSession,
-    route: ServerChannel,
+    serverChannel: ServerChannel,
     parsed: ParsedPath,
     data: Buffer,
-    body: IipBody | undefined,
+    body: ByteStream | undefined,
     packets: number,
     bytes: number,
   ) {
     this.session = session
-    this.route = route
+    this.serverChannel = serverChannel
     this.parsed = parsed
     this.data = data
     this.body = body
@@ -54,31 +65,26 @@ export class IipRequest {
     this.bytes = bytes
   }
 
-  /** The decoded path, without query and fragment. */
   get path(): string {
     return this.parsed.path
   }
 
-  /** The path as it came, with its query. */
   get rawPath(): string {
     return this.parsed.raw.toString()
   }
 
-  /** The query, parsed anew each time. Pairs with a semicolon or a bad escape are left out, as in Go. */
   get query(): URLSearchParams {
     return this.parsed.query
   }
 
-  /** The channel's id, unique within the connection. */
   get channel(): number {
-    return this.route.id
+    return this.serverChannel.id
   }
 
   get connection(): IipConnection {
     return this.session.connection
   }
 
-  /** A value that middleware or handler kept with this request by {@link set}. */
   get(key: unknown): unknown {
     return this.#values?.get(key)
   }

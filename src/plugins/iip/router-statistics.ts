@@ -6,7 +6,7 @@ import { BroadcastChannel } from 'node:worker_threads'
 import type { Loop } from '../../index.js'
 import { goJson } from './errors.js'
 import { sessionOf } from './protocol.js'
-import type { IipConnection, IipRequest } from './request.js'
+import type { IipConnection, ServerRequest } from './request.js'
 import {
   Count,
   isTimeUnit,
@@ -40,15 +40,13 @@ export class PathStatistics {
     this.#total = total
   }
 
-  /** @internal */
-  begin(request: IipRequest): void {
+  begin(request: ServerRequest): void {
     request.statistics = this
     request.startedAt = performance.now()
     if (request.packets > 0) this.count.received(request.packets, request.bytes)
   }
 
-  /** @internal */
-  answered(request: IipRequest, packets: number, bytes: number): void {
+  answered(request: ServerRequest, packets: number, bytes: number): void {
     this.count.sent(packets, bytes, 1)
     const end = performance.now()
     const now = performance.timeOrigin + end

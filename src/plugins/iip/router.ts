@@ -6,6 +6,7 @@
  */
 import {
   type CloseReason,
+  checkInteger,
   ErrorCode,
   type Handler,
   type Loop,
@@ -15,10 +16,9 @@ import {
 import type { IipBody } from './body.js'
 import { failAnswer, NO_HANDLER, NO_RESPONSE } from './errors.js'
 import { sessionOf } from './protocol.js'
-import type { IipConnection, IipOut, IipRequest } from './request.js'
+import type { IipConnection, IipOut, IipRequest, ServerRequest } from './request.js'
 import { type PathStatistics, RouterStatistics, STATISTICS_PATHS } from './router-statistics.js'
 import type { TimeUnit } from './statistics.js'
-import { wholeNumber } from './whole-number.js'
 
 type Answered = IipOut | void
 
@@ -66,7 +66,8 @@ export interface IipRouterOptions {
   readonly statistics?: 'loopback' | 'on' | 'off'
 }
 
-interface Route {
+/** What answers a path. */
+interface PathEntry {
   readonly handler: PathHandler
   readonly statistics: PathStatistics | undefined
   /** Set: requests are streamed, and this is the limit. */
@@ -77,10 +78,10 @@ const LOOPBACK = /^(?:127\.|\[::1\]|\[::ffff:127\.)/
 const SYSTEM_PATHS = ['/sys/new_channel', '/sys/delete_channel']
 
 export class IipRouter implements Handler<IipRequest, IipOut> {
-  readonly #routes = new Map<string, Route>()
+  readonly #entries = new Map<string, PathEntry>()
   readonly #middleware: Middleware[] = []
   readonly #statistics: RouterStatistics | undefined
-  readonly #streamLimit = (path: string): number | undefined => this.#routes.get(path)?.streamLimit
+  readonly #streamLimit = (path: string): number | undefined => this.#entries.get(path)?.streamLimit
 
   constructor(options: IipRouterOptions = {}) {
     const { statistics = 'loopback' } = options
@@ -107,7 +108,13 @@ export class IipRouter implements Handler<IipRequest, IipOut> {
 
   /** Like {@link handle}, with bodies that go chunk by chunk in both directions. */
   stream(path: string, handler: StreamHandler, options: StreamOptions = {}): this {
-    const limit = wholeNumber('maxBytes', options.maxBytes, Number.POSITIVE_INFINITY, 1)
+    const limit = checkInteger(
+      'maxBytes',
+      options.maxBytes,
+      Number.POSITIVE_INFINITY,
+      1,
+      Number.POSITIVE_INFINITY,
+    )
     const run: PathHandler = (request) => stream(handler, request as Parameters<StreamHandler>[0])
     return this.#add(path, run, limit, options)
   }
@@ -120,14 +127,14 @@ export class IipRouter implements Handler<IipRequest, IipOut> {
       throw new RingloopError(ErrorCode.OPTION, `the handler for ${path} must be a function`)
     }
     const statistics = this.#statistics?.add(path, options.timeUnit ?? 'millisecond')
-    this.#routes.set(path, { handler, statistics, streamLimit })
+    this.#entries.set(path, { handler, statistics, streamLimit })
     return this
   }
 
   /** Takes a handler away; requests that it has begun still end. `false`: there was none. */
   remove(path: string): boolean {
     this.#statistics?.remove(path)
-    return this.#routes.delete(path)
+    return this.#entries.delete(path)
   }
 
   /** Runs `middleware` around every handler, those that were added first outermost. Also where there is no handler. */
@@ -136,33 +143,29 @@ export class IipRouter implements Handler<IipRequest, IipOut> {
     return this
   }
 
-  /** @internal */
   onStart(loop: Loop): void {
     this.#statistics?.start(loop)
   }
 
-  /** @internal */
   onStop(): void {
     this.#statistics?.stop()
   }
 
-  /** @internal */
   onConnect(c: IipConnection): void {
     sessionOf(c).streams = this.#streamLimit
     this.#statistics?.addConnection(c)
   }
 
-  /** @internal */
   onClose(c: IipConnection, _reason: CloseReason): void {
     this.#statistics?.removeConnection(c)
   }
 
   onMessage(_c: IipConnection, request: IipRequest): IipOut | Promise<IipOut> {
-    const route = this.#routes.get(request.parsed.path)
-    route?.statistics?.begin(request)
+    const entry = this.#entries.get(request.path)
+    entry?.statistics?.begin(request as ServerRequest)
     try {
       const out =
-        this.#middleware.length === 0 ? runRoute(route, request) : this.#runMiddleware(0, route, request)
+        this.#middleware.length === 0 ? runEntry(entry, request) : this.#runMiddleware(0, entry, request)
       if (out === undefined) return NO_RESPONSE
       if (typeof out === 'string' || out instanceof Uint8Array) return out
       return this.#settle(request, out)
@@ -175,16 +178,20 @@ export class IipRouter implements Handler<IipRequest, IipOut> {
     try {
       const answer = (await out) ?? NO_RESPONSE
       if (typeof answer === 'string' || answer instanceof Uint8Array) return answer
-      throw new TypeError(`a handler must return bytes or a text, not ${typeof answer}`)
+      throw new TypeError(`a handler must return bytes or a string, not ${typeof answer}`)
     } catch (error) {
       return errorAnswer(request, error)
     }
   }
 
-  #runMiddleware(index: number, route: Route | undefined, request: IipRequest): Answered | Promise<Answered> {
+  #runMiddleware(
+    index: number,
+    entry: PathEntry | undefined,
+    request: IipRequest,
+  ): Answered | Promise<Answered> {
     const middleware = this.#middleware[index]
-    if (middleware === undefined) return runRoute(route, request)
-    return middleware(request, () => this.#runMiddleware(index + 1, route, request))
+    if (middleware === undefined) return runEntry(entry, request)
+    return middleware(request, () => this.#runMiddleware(index + 1, entry, request))
   }
 
   async #tell(request: IipRequest, toEverybody: boolean): Promise<Answered> {
@@ -197,8 +204,8 @@ export class IipRouter implements Handler<IipRequest, IipOut> {
   }
 }
 
-function runRoute(route: Route | undefined, request: IipRequest): Answered | Promise<Answered> {
-  return route === undefined ? NO_HANDLER : route.handler(request)
+function runEntry(entry: PathEntry | undefined, request: IipRequest): Answered | Promise<Answered> {
+  return entry === undefined ? NO_HANDLER : entry.handler(request)
 }
 
 function errorAnswer(request: IipRequest, error: unknown): Buffer {
@@ -208,7 +215,7 @@ function errorAnswer(request: IipRequest, error: unknown): Buffer {
     connection.loop.logger.debug(about, 'an IIP handler failed after its connection had ended')
     return NO_RESPONSE
   }
-  if (request.answering) throw error
+  if ((request as ServerRequest).answering) throw error
   if (error instanceof IipFailure || error instanceof ProtocolError) return failAnswer(error.message)
   connection.loop.logger.error(about, 'an IIP handler failed')
   return error instanceof Error ? failAnswer(error.message) : NO_RESPONSE
@@ -225,12 +232,12 @@ async function stream(
 ): Promise<IipOut | undefined> {
   const out = handler(request)
   if (!isAsyncIterable(out)) return (await out) ?? undefined
-  const { connection, session } = request
+  const { connection, session } = request as ServerRequest
   let last: Uint8Array | undefined
   for await (const chunk of out) {
     if (!connection.connected) return undefined
     if (chunk.length === 0) continue
-    if (last !== undefined && !session.sendPart(request, last)) await connection.drained()
+    if (last !== undefined && !session.sendPart(request as ServerRequest, last)) await connection.drained()
     last = typeof chunk === 'string' ? Buffer.from(chunk) : chunk
   }
   return last

@@ -3,23 +3,30 @@
  * their turn on a channel. Everything that a peer can make it hold is counted in `#held` and bounded. The loop's thread
  * only.
  *
- *     ring ─▶ FrameReader ─▶ channel ─▶ Assembly or IipBody ─▶ idle? handed over : channel.queue ─▶ handed over later
+ *     ring ─▶ FrameReader ─▶ channel ─▶ Assembly or ByteStream ─▶ idle? handed over : channel.queue ─▶ handed over later
  */
 import Denque from 'denque'
-import { ProtocolError, type RingBuffer, type Timer } from '../../index.js'
+import {
+  allocateBuffer,
+  type ByteSource,
+  ByteStream,
+  ProtocolError,
+  type RingBuffer,
+  type Timer,
+} from '../../index.js'
 import { Assembly } from './assembly.js'
-import { type BodyOwner, IipBody } from './body.js'
 import { goJson, TOO_MANY_CHANNELS } from './errors.js'
 import { checkOrder, FIRST, FrameReader, LAST, ONLY, packets, Status } from './frame.js'
 import { type ParsedPath, type PathCache, SysPath } from './path.js'
-import { type IipProtocolConnection, IipRequest } from './request.js'
+import { type IipProtocolConnection, ServerRequest } from './request.js'
 import { Count } from './statistics.js'
 
 /** Up to this size a request in one packet waits in the ring until it is whole. */
 const WHOLE_UP_TO = 16 * 1024
 /** What a waiting request takes besides its data, roughly. */
 const REQUEST_COST = 256
-const NO_DATA: Buffer = Buffer.alloc(0)
+/** On memory that no handler can transfer away from the others. */
+const NO_DATA: Buffer = allocateBuffer(0)
 
 /** What a session is held to; see `IipProtocolOptions`. */
 export interface SessionLimits {
@@ -37,16 +44,16 @@ class Unfinished {
   readonly parsed: ParsedPath
   /** One of the two takes the bytes. */
   readonly assembly: Assembly | undefined
-  readonly body: IipBody | undefined
+  readonly body: ByteStream | undefined
   readonly limit: number
-  request: IipRequest | undefined = undefined
+  request: ServerRequest | undefined = undefined
   length = 0
   packets = 0
   bytes = 0
   /** It has grown since the timer last looked. */
   grown = true
 
-  constructor(parsed: ParsedPath, body: IipBody | undefined, limit: number) {
+  constructor(parsed: ParsedPath, body: ByteStream | undefined, limit: number) {
     this.parsed = parsed
     this.body = body
     this.assembly = body === undefined ? new Assembly() : undefined
@@ -61,7 +68,7 @@ export class ServerChannel {
   busy = false
   closed = false
   /** Requests that wait for their turn; made when the first one does. */
-  queue: Denque<IipRequest> | undefined = undefined
+  queue: Denque<ServerRequest> | undefined = undefined
   unfinished: Unfinished | undefined = undefined
 
   constructor(id: number) {
@@ -74,7 +81,7 @@ export class ServerChannel {
   }
 }
 
-export class ServerSession implements BodyOwner {
+export class ServerSession implements ByteSource {
   readonly connection: IipProtocolConnection
   /** Set by a router before the first packet. */
   streams: StreamLimit | undefined = undefined
@@ -104,7 +111,7 @@ export class ServerSession implements BodyOwner {
   #calls = 0
   #callsSeen = 0
   #incomplete = false
-  readonly #packet: { ctx: IipRequest; data: Buffer } = { ctx: undefined as never, data: NO_DATA }
+  readonly #packet: { ctx: ServerRequest; data: Buffer } = { ctx: undefined as never, data: NO_DATA }
   readonly #release = (): void => {
     this.#woken = false
     this.connection.releasePackets()
@@ -133,7 +140,7 @@ export class ServerSession implements BodyOwner {
   }
 
   /** The next request that can be handled now, or `undefined`. */
-  next(ring: RingBuffer): { ctx: IipRequest; data: Buffer } | undefined {
+  next(ring: RingBuffer): { ctx: ServerRequest; data: Buffer } | undefined {
     this.#calls++
     for (let channel = this.#ready.shift(); channel !== undefined; channel = this.#ready.shift()) {
       const request = this.#startNext(channel)
@@ -150,7 +157,7 @@ export class ServerSession implements BodyOwner {
     }
   }
 
-  #handOver(request: IipRequest): { ctx: IipRequest; data: Buffer } {
+  #handOver(request: ServerRequest): { ctx: ServerRequest; data: Buffer } {
     this.#packet.ctx = request
     this.#packet.data = request.data
     return this.#packet
@@ -167,7 +174,7 @@ export class ServerSession implements BodyOwner {
   }
 
   /** One packet, or its header and what is there of its data. Sets `#incomplete` where bytes are missing. */
-  #readPacket(ring: RingBuffer): IipRequest | undefined {
+  #readPacket(ring: RingBuffer): ServerRequest | undefined {
     const reader = this.#reader
     this.#incomplete = !reader.read(ring)
     if (this.#incomplete) return undefined
@@ -187,7 +194,7 @@ export class ServerSession implements BodyOwner {
       ring.retrieve(size)
       return this.#accept(
         channel,
-        new IipRequest(this, channel, parsed, ring.take(length), undefined, 1, size + length),
+        new ServerRequest(this, channel, parsed, ring.take(length), undefined, 1, size + length),
       )
     }
     return this.#beginPacket(channel, parsed, streamLimit, ring)
@@ -198,7 +205,7 @@ export class ServerSession implements BodyOwner {
     parsed: ParsedPath,
     streamLimit: number | undefined,
     ring: RingBuffer,
-  ): IipRequest | undefined {
+  ): ServerRequest | undefined {
     const { kind, length, size } = this.#reader
     const begins = kind === ONLY || kind === FIRST
     const unfinished = begins ? this.#begin(channel, parsed, streamLimit) : channel.unfinished!
@@ -217,18 +224,18 @@ export class ServerSession implements BodyOwner {
   }
 
   #begin(channel: ServerChannel, parsed: ParsedPath, streamLimit: number | undefined): Unfinished {
-    const body = streamLimit === undefined ? undefined : new IipBody(this)
+    const body = streamLimit === undefined ? undefined : new ByteStream(this, Number.POSITIVE_INFINITY)
     const unfinished = new Unfinished(parsed, body, streamLimit ?? this.#limits.maxRequestBytes)
     channel.unfinished = unfinished
     this.#unfinished++
     if (body !== undefined) {
-      unfinished.request = new IipRequest(this, channel, parsed, NO_DATA, body, 0, 0)
+      unfinished.request = new ServerRequest(this, channel, parsed, NO_DATA, body, 0, 0)
     }
     return unfinished
   }
 
   /** Moves what is there of the packet's data; the request, if that was the last of it. */
-  #fill(channel: ServerChannel, ring: RingBuffer): IipRequest | undefined {
+  #fill(channel: ServerChannel, ring: RingBuffer): ServerRequest | undefined {
     const unfinished = channel.unfinished!
     const count = Math.min(ring.length, this.#missing)
     this.#missing -= count
@@ -246,12 +253,12 @@ export class ServerSession implements BodyOwner {
       this.#held -= assembly.capacity
       assembly.append(ring, count, this.#missing, this.#fillingOnly)
       this.#held += assembly.capacity
-    } else if (body!.push(ring.take(count))) {
-      this.#waiting += count
+    } else {
+      this.#waiting += body!.write(ring, count)
     }
   }
 
-  #finish(channel: ServerChannel, unfinished: Unfinished): IipRequest | undefined {
+  #finish(channel: ServerChannel, unfinished: Unfinished): ServerRequest | undefined {
     channel.unfinished = undefined
     this.#unfinished--
     const { assembly, body, parsed, request } = unfinished
@@ -265,11 +272,11 @@ export class ServerSession implements BodyOwner {
     this.#held -= assembly!.capacity
     const data = assembly!.take()
     const { packets: count, bytes } = unfinished
-    return this.#accept(channel, new IipRequest(this, channel, parsed, data, undefined, count, bytes))
+    return this.#accept(channel, new ServerRequest(this, channel, parsed, data, undefined, count, bytes))
   }
 
   /** A request is there: it starts if its channel is idle, otherwise it waits for its turn. */
-  #accept(channel: ServerChannel, request: IipRequest): IipRequest | undefined {
+  #accept(channel: ServerChannel, request: ServerRequest): ServerRequest | undefined {
     if (request.body === undefined) this.#countReceived(request)
     if (!channel.busy && channel.waiting === 0) return this.#start(channel, request)
     channel.queue ??= new Denque()
@@ -278,12 +285,12 @@ export class ServerSession implements BodyOwner {
     return undefined
   }
 
-  #countReceived(request: IipRequest): void {
-    request.route.count.received(request.packets, request.bytes)
+  #countReceived(request: ServerRequest): void {
+    request.serverChannel.count.received(request.packets, request.bytes)
     request.statistics?.count.received(request.packets, request.bytes)
   }
 
-  #startNext(channel: ServerChannel): IipRequest | undefined {
+  #startNext(channel: ServerChannel): ServerRequest | undefined {
     while (!channel.busy && !channel.closed) {
       const request = channel.queue?.shift()
       if (request === undefined) return undefined
@@ -295,7 +302,7 @@ export class ServerSession implements BodyOwner {
   }
 
   /** Hands it to the loop, or does what it asks of the protocol itself. */
-  #start(channel: ServerChannel, request: IipRequest): IipRequest | undefined {
+  #start(channel: ServerChannel, request: ServerRequest): ServerRequest | undefined {
     switch (request.parsed.sys) {
       case SysPath.NEW_CHANNEL:
         this.#answerSystem(channel, request, this.#newChannel())
@@ -310,7 +317,7 @@ export class ServerSession implements BodyOwner {
     }
   }
 
-  #answerSystem(channel: ServerChannel, request: IipRequest, data: Buffer): void {
+  #answerSystem(channel: ServerChannel, request: ServerRequest, data: Buffer): void {
     const parts = packets(Status.RESPONSE_FIRST, request.parsed.answer, channel.id, data)
     channel.count.sent(1, parts[0]!.length + data.length, 1)
     this.connection.sendRaw(parts)
@@ -350,13 +357,13 @@ export class ServerSession implements BodyOwner {
   }
 
   /** Its handler is done: the channel's next request has its turn, soon and not from within this call. */
-  answered(request: IipRequest, sentPackets: number, sentBytes: number): void {
-    const channel = request.route
+  answered(request: ServerRequest, sentPackets: number, sentBytes: number): void {
+    const channel = request.serverChannel
     channel.busy = false
     this.#waiting -= request.data.length
     channel.count.sent(sentPackets, sentBytes, 1)
     request.statistics?.answered(request, sentPackets, sentBytes)
-    request.body?.drop()
+    request.body?.discard()
     if (channel.waiting > 0) {
       this.#ready.push(channel)
       this.#wake()
@@ -377,19 +384,26 @@ export class ServerSession implements BodyOwner {
   }
 
   /** Bytes of a body were read or dropped. */
-  bodyRead(bytes: number): void {
+  taken(bytes: number): void {
     this.#waiting -= bytes
     if (this.#paused) this.#resume()
   }
 
   /** Sends a part of an answer that is not its last. `false`: wait for `connection.drained()`. */
-  sendPart(request: IipRequest, data: Uint8Array): boolean {
-    const { route, parsed } = request
-    const parts = packets(Status.RESPONSE_FIRST, parsed.answer, route.id, data, !request.answering, false)
+  sendPart(request: ServerRequest, data: Uint8Array): boolean {
+    const { serverChannel, parsed } = request
+    const parts = packets(
+      Status.RESPONSE_FIRST,
+      parsed.answer,
+      serverChannel.id,
+      data,
+      !request.answering,
+      false,
+    )
     request.answering = true
     let bytes = 0
     for (const part of parts) bytes += part.length
-    route.count.sent(parts.length / 2, bytes, 0)
+    serverChannel.count.sent(parts.length / 2, bytes, 0)
     request.statistics?.count.sent(parts.length / 2, bytes, 0)
     return this.connection.sendRaw(parts)
   }

@@ -2,10 +2,7 @@
 import { once } from 'node:events'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { ErrorCode, type Logger, RingloopError } from '../../index.js'
-
-/** Where it listens: an address, or the path of a unix socket. */
-export type MetricsAt = { readonly host: string; readonly port: number } | { readonly path: string }
+import { BoundAddress, type Endpoint, ErrorCode, type Logger, RingloopError } from '../../index.js'
 
 /** What is served. */
 export interface MetricsText {
@@ -28,7 +25,7 @@ export class MetricsEndpoint {
   }
 
   /** Resolves to where it listens. Rejects with `ERR_RINGLOOP_ADDRESS_IN_USE` or `ERR_RINGLOOP_LISTEN`. */
-  async listen(at: MetricsAt): Promise<MetricsAt> {
+  async listen(at: Endpoint): Promise<BoundAddress> {
     const server = this.#server
     server.listen(at)
     try {
@@ -37,9 +34,9 @@ export class MetricsEndpoint {
       throw listenError(at, error as NodeJS.ErrnoException)
     }
     server.on('error', (err) => this.#logger.warn({ err }, `the metrics cannot be asked for: ${err.message}`))
-    if ('path' in at) return at
+    if ('path' in at) return new BoundAddress(at)
     const { address, port } = server.address() as AddressInfo
-    return { host: address, port }
+    return new BoundAddress({ host: address, port })
   }
 
   #answer(request: IncomingMessage, response: ServerResponse): void {
@@ -80,8 +77,8 @@ function end(
   response.end(text)
 }
 
-function listenError(at: MetricsAt, cause: NodeJS.ErrnoException): RingloopError {
-  const where = 'path' in at ? at.path : `${at.host}:${at.port}`
+function listenError(at: Endpoint, cause: NodeJS.ErrnoException): RingloopError {
+  const where = new BoundAddress(at)
   return cause.code === 'EADDRINUSE'
     ? new RingloopError(
         ErrorCode.ADDRESS_IN_USE,

@@ -2,7 +2,8 @@
  * The counters of a server's loops as metrics of prom-client. They are read from the shared counters when somebody asks,
  * so they cost nothing in between. In the thread of the server.
  */
-import { type Metric, Registry } from 'prom-client'
+import { createRequire } from 'node:module'
+import type { Metric, Registry } from 'prom-client'
 import { ErrorCode, type Histogram, type LoopStats, RingloopError, type ServerStats } from '../../index.js'
 import { CATALOGUE, type HistogramMetric, type LoopMetric } from './catalogue.js'
 
@@ -21,7 +22,7 @@ interface Sample {
  * Adds the metrics of all loops of `server` to a registry of prom-client, by default a new one, and returns it: for those
  * who have an endpoint already. Throws `ERR_RINGLOOP_OPTION` when the registry has a metric of the same name.
  */
-export function registerMetrics(server: StatsSource, registry: Registry = new Registry()): Registry {
+export function registerMetrics(server: StatsSource, registry: Registry = newRegistry()): Registry {
   const snapshots = new Snapshots(server)
   for (const { name } of CATALOGUE) {
     if (registry.getSingleMetric(name) === undefined) continue
@@ -36,9 +37,25 @@ export function registerMetrics(server: StatsSource, registry: Registry = new Re
   return registry
 }
 
-/** Takes the metrics of `registerMetrics` out again. */
-export function removeMetrics(registry: Pick<Registry, 'removeSingleMetric'>): void {
+/** Takes out again what `registerMetrics` has added. */
+export function unregisterMetrics(registry: Pick<Registry, 'removeSingleMetric'>): void {
   for (const { name } of CATALOGUE) registry.removeSingleMetric(name)
+}
+
+/** An empty one. Throws `ERR_RINGLOOP_OPTION` where there is no prom-client. */
+export function newRegistry(): Registry {
+  const require = createRequire(import.meta.url)
+  try {
+    const client = require('prom-client') as typeof import('prom-client')
+    return new client.Registry()
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'MODULE_NOT_FOUND') throw error
+    throw new RingloopError(
+      ErrorCode.OPTION,
+      'metrics need the package prom-client: npm install prom-client',
+      error,
+    )
+  }
 }
 
 /** All metrics of one scrape are of one snapshot: a registry asks them all in one go. */

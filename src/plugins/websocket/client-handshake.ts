@@ -1,7 +1,6 @@
 /** The opening handshake as the client sees it (RFC 6455, section 4.1). One object per connection, until it is open. */
 import { randomBytes } from 'node:crypto'
-import { ProtocolError } from '../../index.js'
-import type { RingBuffer } from '../../ringbuffer/ring-buffer.js'
+import { ProtocolError, type RingBuffer } from '../../index.js'
 import { type DeflateParams, makeOffer, readAnswer } from './deflate-params.js'
 import type { WebSocketSettings } from './options.js'
 import { acceptKey } from './server-handshake.js'

@@ -11,6 +11,7 @@ import {
   inflateRawSync,
   type ZlibOptions,
 } from 'node:zlib'
+import { allocateBuffer } from '../../index.js'
 import type { DeflateSide } from './deflate-params.js'
 import type { DeflateSettings } from './options.js'
 
@@ -28,7 +29,8 @@ const TAIL: Buffer = Buffer.from([0, 0, 0xff, 0xff])
 /** The tail, and an empty last block: zlib refuses a message that was cut, for its stream has no end. */
 const END: Buffer = Buffer.from([...TAIL, 1, 0, 0, 0xff, 0xff])
 
-const NO_BYTES: Buffer = Buffer.alloc(0)
+/** An empty message too: on memory that no handler can transfer away from the others. */
+const NO_BYTES: Buffer = allocateBuffer(0)
 
 /** The message is longer than allowed. */
 export class TooLong extends Error {}

@@ -3,8 +3,7 @@
  * them, so that many small fragments cost no more than their bytes. Belongs to one connection from the first frame of a
  * message to its last; the protocol keeps one for reuse.
  */
-import type { RingBuffer } from '../../ringbuffer/ring-buffer.js'
-import { allocate } from '../../ringbuffer/slab.js'
+import { allocateBuffer, type RingBuffer } from '../../index.js'
 import { copyMasked, rotateKey } from './mask.js'
 import { ACCEPT, checkUtf8, REJECT } from './utf8.js'
 
@@ -12,7 +11,8 @@ import { ACCEPT, checkUtf8, REJECT } from './utf8.js'
 const TRUSTED_LENGTH = 128 * 1024
 const FIRST_FRAGMENTS = 256
 
-const NO_BYTES: Buffer = Buffer.alloc(0)
+/** An empty message too: on memory that no handler can transfer away from the others. */
+const NO_BYTES: Buffer = allocateBuffer(0)
 
 export class Incoming {
   isText = false
@@ -87,7 +87,7 @@ export class Incoming {
     const bytes = this.#bytes
     this.#bytes = NO_BYTES
     if (bytes.length === this.length) return bytes
-    const exact = allocate(this.length)
+    const exact = allocateBuffer(this.length)
     bytes.copy(exact, 0, 0, this.length)
     return exact
   }
@@ -99,7 +99,7 @@ export class Incoming {
     if (needed <= size) return
     const announced = this.length + this.left
     const doubled = Math.max(needed, size * 2, FIRST_FRAGMENTS)
-    const next = allocate(exactly ? Math.min(Math.max(needed, doubled), announced) : doubled)
+    const next = allocateBuffer(exactly ? Math.min(Math.max(needed, doubled), announced) : doubled)
     this.#bytes.copy(next, 0, 0, this.length)
     this.#bytes = next
   }

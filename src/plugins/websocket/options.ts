@@ -1,8 +1,6 @@
 /** The options of a `WebSocketProtocol`: their defaults, and the checks that turn mistakes into sentences. */
 import { constants } from 'node:buffer'
-import type { Connection } from '../../index.js'
-import { ErrorCode, RingloopError } from '../../index.js'
-import { checkInteger } from '../../options.js'
+import { type Connection, checkInteger, ErrorCode, RingloopError } from '../../index.js'
 import { isToken } from './extension-header.js'
 import type { WebSocketOut } from './message.js'
 import type { UpgradeRequest } from './upgrade-request.js'
@@ -64,7 +62,7 @@ export interface WebSocketOptions {
   /** Milliseconds for the handshake, `verify` included; then 408. Default 10 s. */
   readonly handshakeTimeout?: number
   /** Milliseconds that the peer has to answer a close frame. Default 10 s. */
-  readonly closeTimeout?: number
+  readonly closeHandshakeTimeout?: number
   /** Bytes of the request's head. Beyond: 431. Default 16 KiB. */
   readonly maxHeaderBytes?: number
   /** Field lines of the request's head. Beyond: 431. Default 100. */
@@ -104,7 +102,7 @@ export interface WebSocketSettings {
   readonly heartbeatInterval: number
   readonly heartbeatTimeout: number
   readonly handshakeTimeout: number
-  readonly closeTimeout: number
+  readonly closeHandshakeTimeout: number
   readonly maxHeaderBytes: number
   readonly maxHeaders: number
   readonly verify: WebSocketOptions['verify']
@@ -119,11 +117,6 @@ function fail(message: string): never {
   throw new RingloopError(ErrorCode.OPTION, message)
 }
 
-function range(name: string, value: number | undefined, fallback: number, min: number, max: number): number {
-  const number = checkInteger(name, value, fallback, min)
-  return number <= max ? number : fail(`${name} must be at most ${max}, not ${number}`)
-}
-
 /** Throws `ERR_RINGLOOP_OPTION`. */
 export function checkOptions(options: WebSocketOptions): WebSocketSettings {
   const { heartbeat = 0 } = options
@@ -135,7 +128,7 @@ export function checkOptions(options: WebSocketOptions): WebSocketSettings {
     heartbeatInterval: interval,
     heartbeatTimeout: checkInteger('heartbeat.timeout', beat.timeout, interval),
     handshakeTimeout: checkInteger('handshakeTimeout', options.handshakeTimeout, 10_000, 1),
-    closeTimeout: checkInteger('closeTimeout', options.closeTimeout, 10_000, 1),
+    closeHandshakeTimeout: checkInteger('closeHandshakeTimeout', options.closeHandshakeTimeout, 10_000, 1),
     maxHeaderBytes: checkInteger('maxHeaderBytes', options.maxHeaderBytes, 16 * 1024, 1),
     maxHeaders: checkInteger('maxHeaders', options.maxHeaders, 100, 1),
     verify: checkFunction('verify', options.verify),
@@ -165,12 +158,24 @@ function checkDeflate(option: WebSocketOptions['perMessageDeflate']): DeflateSet
   const given = option === true ? {} : option
   return {
     threshold: checkInteger('perMessageDeflate.threshold', given.threshold, 1024),
-    level: range('perMessageDeflate.level', given.level, 3, 1, 9),
-    memLevel: range('perMessageDeflate.memLevel', given.memLevel, 8, 1, 9),
+    level: checkInteger('perMessageDeflate.level', given.level, 3, 1, 9),
+    memLevel: checkInteger('perMessageDeflate.memLevel', given.memLevel, 8, 1, 9),
     serverNoContextTakeover: given.serverNoContextTakeover ?? true,
     clientNoContextTakeover: given.clientNoContextTakeover ?? true,
-    serverMaxWindowBits: range('perMessageDeflate.serverMaxWindowBits', given.serverMaxWindowBits, 15, 8, 15),
-    clientMaxWindowBits: range('perMessageDeflate.clientMaxWindowBits', given.clientMaxWindowBits, 15, 8, 15),
+    serverMaxWindowBits: checkInteger(
+      'perMessageDeflate.serverMaxWindowBits',
+      given.serverMaxWindowBits,
+      15,
+      8,
+      15,
+    ),
+    clientMaxWindowBits: checkInteger(
+      'perMessageDeflate.clientMaxWindowBits',
+      given.clientMaxWindowBits,
+      15,
+      8,
+      15,
+    ),
     concurrency: checkInteger('perMessageDeflate.concurrency', given.concurrency, 4, 1),
   }
 }

@@ -3,9 +3,8 @@
  * handler's copy; what is fragmented, compressed or not yet whole goes through an `Incoming`.
  */
 import { isUtf8 } from 'node:buffer'
-import { type Packet, type ProtocolConnection, ProtocolError } from '../../index.js'
-import type { RingBuffer } from '../../ringbuffer/ring-buffer.js'
-import { BufferOn, smallSlab } from '../../ringbuffer/slab.js'
+import { type Packet, ProtocolError, type RingBuffer } from '../../index.js'
+import { dataSlab } from './data-slab.js'
 import { TooLong } from './deflate.js'
 import {
   CloseStatus,
@@ -23,13 +22,11 @@ import {
 } from './frame.js'
 import { Incoming } from './incoming.js'
 import { maskInPlace } from './mask.js'
-import { BINARY, TEXT, type WebSocketContext, type WebSocketOut } from './message.js'
+import { BINARY, TEXT, type WebSocketContext } from './message.js'
 import type { WebSocketSettings } from './options.js'
 import type { Sender } from './sender.js'
-import { State, type WebSocketSession } from './session.js'
+import { type Session, State, type WebSocketConnection } from './session.js'
 import { ACCEPT, checkUtf8 } from './utf8.js'
-
-type WebSocketConnection = ProtocolConnection<WebSocketOut, WebSocketSession>
 
 const WHOLE_TEXT = FIN | Opcode.TEXT
 const WHOLE_BINARY = FIN | Opcode.BINARY
@@ -68,11 +65,7 @@ export class Receiver {
   }
 
   /** The next message, or `undefined` when it is not yet whole. Control frames before it are answered. */
-  next(
-    c: WebSocketConnection,
-    session: WebSocketSession,
-    buffer: RingBuffer,
-  ): Packet<WebSocketContext> | undefined {
+  next(c: WebSocketConnection, session: Session, buffer: RingBuffer): Packet<WebSocketContext> | undefined {
     if (session.incoming === undefined && session.state === State.OPEN && this.#wantsMask) {
       const packet = this.#smallFrame(buffer)
       if (packet !== undefined) return packet
@@ -108,8 +101,8 @@ export class Receiver {
   /** The payload at `from`, with its key before it; `undefined` if it is to be text and is not. */
   #unmaskSmall(storage: Buffer, from: number, length: number, isText: boolean): Buffer | undefined {
     const source = this.#windowOn(storage)
-    const at = smallSlab.reserve(length)
-    const target = smallSlab.window
+    const at = dataSlab.reserve(length)
+    const target = dataSlab.window
     const key = source.getInt32(from - MASK_LENGTH, true)
     const words = length & ~3
     let bits = 0
@@ -124,7 +117,7 @@ export class Receiver {
       bits |= byte
       target.setUint8(at + i, byte)
     }
-    const data = new BufferOn(smallSlab.memory, at, length)
+    const data = dataSlab.cut(at, length)
     if (isText && (bits & NOT_ASCII) !== 0 && checkUtf8(ACCEPT, data, 0, length) !== ACCEPT) return undefined
     return data
   }
@@ -140,7 +133,7 @@ export class Receiver {
   /** Any frames. */
   #frames(
     c: WebSocketConnection,
-    session: WebSocketSession,
+    session: Session,
     buffer: RingBuffer,
   ): Packet<WebSocketContext> | undefined {
     for (;;) {
@@ -178,7 +171,7 @@ export class Receiver {
    * Takes the header of the next frame and begins it, or the whole frame if it is a control frame. `false`: it has not
    * come yet.
    */
-  #header(session: WebSocketSession, buffer: RingBuffer): boolean {
+  #header(session: Session, buffer: RingBuffer): boolean {
     if (buffer.length < 2) return false
     if (buffer.contiguous < Math.min(buffer.length, MAX_HEADER_LENGTH + MAX_CONTROL_PAYLOAD))
       buffer.linearize()
@@ -210,7 +203,7 @@ export class Receiver {
   }
 
   /** What the first two bytes can be wrong in (RFC 6455, sections 5.1 to 5.5). */
-  #checkStart(session: WebSocketSession, first: number, second: number): void {
+  #checkStart(session: Session, first: number, second: number): void {
     const opcode = first & OPCODE_BITS
     if ((first & RSV2_AND_3) !== 0) throw violation('a reserved bit is set')
     if ((first & RSV1) !== 0 && (session.deflate === undefined || !startsMessage(opcode))) {
@@ -233,7 +226,7 @@ export class Receiver {
   }
 
   /** Before any memory is taken. */
-  #checkLength({ incoming }: WebSocketSession, first: number, payloadLength: number): void {
+  #checkLength({ incoming }: Session, first: number, payloadLength: number): void {
     const { maxPayload } = this.#settings
     const isCompressed = incoming?.compressed ?? (first & RSV1) !== 0
     const limit = isCompressed ? deflatedAtMost(maxPayload) : maxPayload
@@ -242,7 +235,7 @@ export class Receiver {
     }
   }
 
-  #beginFrame(session: WebSocketSession, first: number, payloadLength: number, key: number): void {
+  #beginFrame(session: Session, first: number, payloadLength: number, key: number): void {
     let { incoming } = session
     if (incoming === undefined) {
       incoming = this.#spare ?? new Incoming()
@@ -256,7 +249,7 @@ export class Receiver {
 
   // ---- messages ----------------------------------------------------------------------------------------------------
 
-  #whole(session: WebSocketSession, incoming: Incoming, data: Buffer): Packet<WebSocketContext> {
+  #whole(session: Session, incoming: Incoming, data: Buffer): Packet<WebSocketContext> {
     if (incoming.isText && !(incoming.compressed ? isUtf8(data) : incoming.endsWhole)) throw notUtf8()
     this.#packet.ctx = incoming.isText ? TEXT : BINARY
     this.#packet.data = data
@@ -264,14 +257,14 @@ export class Receiver {
     return this.#packet
   }
 
-  #release(session: WebSocketSession, incoming: Incoming): void {
+  #release(session: Session, incoming: Incoming): void {
     session.incoming = undefined
     this.#spare = incoming
   }
 
   #inflate(
     c: WebSocketConnection,
-    session: WebSocketSession,
+    session: Session,
     incoming: Incoming,
   ): Packet<WebSocketContext> | undefined {
     const { inflater } = session.deflate!
@@ -293,7 +286,7 @@ export class Receiver {
   }
 
   /** What a thread has made of a message. */
-  #inflated(session: WebSocketSession, incoming: Incoming): Packet<WebSocketContext> | undefined {
+  #inflated(session: Session, incoming: Incoming): Packet<WebSocketContext> | undefined {
     const result = incoming.inflated!
     if (result instanceof Error) throw inflateViolation(result)
     if (!incoming.discarded) return this.#whole(session, incoming, result)
@@ -303,14 +296,14 @@ export class Receiver {
 
   // ---- control frames ----------------------------------------------------------------------------------------------
 
-  #control(session: WebSocketSession, opcode: number, payload: Buffer): void {
+  #control(session: Session, opcode: number, payload: Buffer): void {
     if (opcode === Opcode.CLOSE) this.#close(session, payload)
     else if (opcode === Opcode.PING && session.state === State.OPEN) {
       this.#sender.control(session.connection, Opcode.PONG, payload)
     }
   }
 
-  #close(session: WebSocketSession, payload: Buffer): void {
+  #close(session: Session, payload: Buffer): void {
     const isEmpty = payload.length === 0
     if (payload.length === 1) throw violation('the payload of a close frame has one byte')
     const code = isEmpty ? CloseStatus.NO_STATUS : payload.readUInt16BE()
@@ -318,11 +311,11 @@ export class Receiver {
     if (!isUtf8(payload.subarray(2))) {
       throw new Violation(CloseStatus.INVALID_DATA, 'the reason of a close frame is not UTF-8')
     }
-    session.owner.finishClose(session, code, payload.toString('utf8', 2))
+    session.shared.lifecycle.finishClose(session, code, payload.toString('utf8', 2))
   }
 
   /** The peer is told why, where it was not told to close before; then the loop closes the connection. */
-  #tell(session: WebSocketSession, { status, message }: Violation): void {
+  #tell(session: Session, { status, message }: Violation): void {
     if (session.state === State.OPEN) {
       session.ending = { code: status, reason: message }
       this.#sender.close(session, status, message)

@@ -2,19 +2,15 @@
  * Frames on their way out, for all connections of one protocol object. A frame is written straight into the loop's out
  * slab where it can be; large messages that are to be compressed wait in the session's outbox, and all behind them.
  */
-import type { Packed, ProtocolConnection } from '../../index.js'
-import { smallSlab } from '../../ringbuffer/slab.js'
+import { MAX_UTF8_BYTES, type Packed } from '../../index.js'
+import { dataSlab } from './data-slab.js'
 import { compress } from './deflate.js'
 import { closePayload, FIN, headerLength, MASK_LENGTH, MASKED, Opcode, RSV1, writeHeader } from './frame.js'
 import { copyMasked, maskInPlace, randomKey } from './mask.js'
 import { TEXT, type WebSocketContext, type WebSocketMessage, type WebSocketOut } from './message.js'
 import type { WebSocketSettings } from './options.js'
-import { type DeflateState, type Outgoing, State, type WebSocketSession } from './session.js'
+import { type DeflateState, type Outgoing, type Session, State, type WebSocketConnection } from './session.js'
 
-type WebSocketConnection = ProtocolConnection<WebSocketOut, WebSocketSession>
-
-/** The most bytes that a UTF-16 unit becomes. */
-const MAX_UTF8_BYTES = 3
 /** Payloads up to this length are copied by a loop; a native call costs more. */
 const LOOP_COPY_UP_TO = 96
 /** A broadcast up to this length is compressed, at once: some 3 milliseconds. */
@@ -52,7 +48,7 @@ export class Sender {
 
   /** Bytes written to `target[offset…]`, or -1 where {@link pack} has to do it. */
   packInto(
-    session: WebSocketSession,
+    session: Session,
     out: WebSocketOut,
     ctx: WebSocketContext | undefined,
     target: Buffer,
@@ -81,7 +77,7 @@ export class Sender {
     let at = writeHeader(target, offset, first, length, this.#maskBit)
     if (this.#masks) at += MASK_LENGTH
     if (length > LOOP_COPY_UP_TO) target.set(bytes, at)
-    else if (bytes.buffer === smallSlab.memory) this.#copyWords(bytes, target, at)
+    else if (bytes.buffer === dataSlab.memory) this.#copyWords(bytes, target, at)
     else for (let i = 0; i < length; i++) target[at + i] = bytes[i]!
     if (this.#masks) maskBehindKey(target, at, at + length)
     return at + length - offset
@@ -93,7 +89,7 @@ export class Sender {
       this.#windowed = target
       this.#window = new DataView(target.buffer, target.byteOffset, target.length)
     }
-    const from = smallSlab.window
+    const from = dataSlab.window
     const to = this.#window
     const start = bytes.byteOffset
     const end = start + bytes.length
@@ -104,7 +100,7 @@ export class Sender {
     for (; i < end; i++, j++) to.setUint8(j, from.getUint8(i))
   }
 
-  /** The length of the header is guessed from that of the text; where that was wrong, the payload moves. */
+  /** The length of the header is guessed from that of the string; where that was wrong, the payload moves. */
   #textInto(text: string, target: Buffer, offset: number): number {
     const room = target.length - offset
     const mask = this.#masks ? MASK_LENGTH : 0
@@ -121,7 +117,7 @@ export class Sender {
   /** The frames of a message, for this connection and for now. Throws a `TypeError` for what is no message. */
   pack(
     c: WebSocketConnection,
-    session: WebSocketSession,
+    session: Session,
     out: WebSocketOut,
     ctx: WebSocketContext | undefined,
   ): Packed {
@@ -156,7 +152,7 @@ export class Sender {
       return small.length < bytes.length ? this.#wholeFrame(first | RSV1, small) : plain!
     }
     return (c) => {
-      const session = c.session as WebSocketSession
+      const session = c.session as Session
       if (session.state !== State.OPEN) return undefined
       const { deflate } = session
       if (plain === undefined) return this.pack(c, session, out, undefined)
@@ -248,7 +244,7 @@ export class Sender {
   }
 
   /** A close frame, behind everything that was sent before. Without a code it is empty. */
-  close(session: WebSocketSession, code: number | undefined, reason: string): void {
+  close(session: Session, code: number | undefined, reason: string): void {
     const { connection, deflate } = session
     if (deflate !== undefined) this.flushOutbox(connection, deflate)
     this.control(connection, Opcode.CLOSE, closePayload(code, reason))

@@ -1,7 +1,7 @@
 /** The opening handshake as the server sees it (RFC 6455, section 4.2): checks and answers. Pure. */
 import { createHash } from 'node:crypto'
 import { STATUS_CODES } from 'node:http'
-import type { RequestHead } from '../../http1/head.js'
+import type { RequestHead } from '../../http1/index.js'
 import { type ExtensionOffer, isToken, parseExtensions } from './extension-header.js'
 import type { HttpAnswer } from './options.js'
 import { listOf } from './upgrade-request.js'

@@ -1,18 +1,68 @@
 /**
  * What the protocol remembers of one connection, and what a handler can do with it beyond `send`. Kept small: an idle
- * WebSocket has this object and the text of its opening request, nothing else. The loop's thread only.
+ * WebSocket has this object and its opening request as a string, nothing else. The loop's thread only.
  */
-
-import type { HeaderMap, HeadParser } from '../../http1/head.js'
+import type { HeaderMap, HeadParser } from '../../http1/index.js'
 import { type Connection, ErrorCode, type ProtocolConnection, RingloopError } from '../../index.js'
 import type { ClientHandshake } from './client-handshake.js'
 import type { Deflater, Inflater } from './deflate.js'
 import { CloseStatus, isValidCloseCode, MAX_CONTROL_PAYLOAD, Opcode } from './frame.js'
 import type { Incoming } from './incoming.js'
+import type { Lifecycle } from './lifecycle.js'
 import type { SendOptions, WebSocketOut } from './message.js'
 import type { SessionTimer } from './session-timer.js'
-import { UpgradeRequest } from './upgrade-request.js'
-import type { WebSocketProtocol } from './websocket-protocol.js'
+import { ParsedRequest, type UpgradeRequest } from './upgrade-request.js'
+
+/** The WebSocket of a connection, as a handler gets it from {@link webSocketOf}. */
+export interface WebSocketSession {
+  /** `true` from `onConnect` until one side closes: messages can be sent. */
+  readonly open: boolean
+
+  /**
+   * The opening request, parsed anew each time it is asked for, without the headers that only the handshake needed.
+   * Throws `ERR_RINGLOOP_STATE` on a connection in the client role, which has none, as do the next four.
+   */
+  readonly request: UpgradeRequest
+
+  /** The path that the client asked for, percent-encoded as sent. */
+  readonly path: string
+
+  /** What came after the `?`, percent-encoded as sent; `''` without one. */
+  readonly query: string
+
+  readonly headers: HeaderMap
+
+  /** The page that a browser speaks for; other clients may send what they like. */
+  readonly origin: string | undefined
+
+  /** The subprotocol that both sides speak. */
+  readonly protocol: string | undefined
+
+  /** Whether `permessage-deflate` was agreed on. */
+  readonly compressed: boolean
+
+  /** The code of the close frame that came or went first; 1005 if it had none, 1006 if there was no close frame. */
+  readonly closeCode: number
+
+  /** The reason beside {@link closeCode}. */
+  readonly closeReason: string
+
+  /** Sends a message with its kind and compression chosen; what is returned is as of `c.send`. */
+  send(data: string | Uint8Array, options?: SendOptions): boolean
+
+  /** Sends a ping with at most 125 bytes of `data`. `false` when the WebSocket is not open. */
+  ping(data?: string | Uint8Array): boolean
+
+  /**
+   * Begins the close handshake: sends what is unsent and a close frame, and waits at most `closeHandshakeTimeout` for the
+   * peer's. No message is handed over any more. `code` is 1000 (default) or one from 3000 to 4999 (others of the RFC are
+   * allowed too); `reason` takes at most 123 bytes of UTF-8. `c.close()` does the same with 1000 and does not wait.
+   */
+  close(code?: number, reason?: string): void
+}
+
+/** A connection as the protocol sees it. */
+export type WebSocketConnection = ProtocolConnection<WebSocketOut, WebSocketSession>
 
 export const State = {
   /** The opening request, or the answer to it, is not yet whole. */
@@ -45,10 +95,12 @@ export interface DeflateState {
   outboxBytes: number
 }
 
-/** The outcome of the opening handshake; the same object for all clients whose requests say the same. */
-export interface Agreed {
-  /** The opening request as a text, in which headers are looked up when they are asked for. */
+/** What a session has in common with others: the same object for all clients whose requests say the same. */
+export interface Shared {
+  readonly lifecycle: Lifecycle
+  /** The opening request as a string, in which headers are looked up when they are asked for; `''` where there is none. */
   readonly head: string
+  /** The subprotocol that was agreed on. */
   readonly protocol: string | undefined
 }
 
@@ -57,61 +109,44 @@ interface Ending {
   readonly reason: string
 }
 
-const NOTHING_AGREED: Agreed = { head: '', protocol: undefined }
 const NOT_CLOSED: Ending = { code: CloseStatus.ABNORMAL, reason: '' }
 const MAX_REASON = MAX_CONTROL_PAYLOAD - 2
 
-export class WebSocketSession {
-  /** @internal */
-  readonly connection: ProtocolConnection<WebSocketOut, WebSocketSession>
-  /** One of {@link State}. @internal */
+/** The session as the rest of the plugin sees it. */
+export class Session implements WebSocketSession {
+  readonly connection: WebSocketConnection
+  shared: Shared
+  /** One of {@link State}. */
   state: number = State.HANDSHAKE
-  /** One of {@link Liveness}. @internal */
+  /** One of {@link Liveness}. */
   liveness: number = Liveness.HEARD
-  /** Until the handshake is over. @internal */
+  /** Until the handshake is over. */
   opening: HeadParser | ClientHandshake | undefined = undefined
-  /** The message that is not yet whole. @internal */
+  /** The message that is not yet whole. */
   incoming: Incoming | undefined = undefined
-  /** @internal */
   deflate: DeflateState | undefined = undefined
-  /** @internal */
   timer: SessionTimer | undefined = undefined
-  /** @internal */
-  agreed: Agreed = NOTHING_AGREED
-  /** @internal */
   ending: Ending = NOT_CLOSED
 
-  /** @internal */
-  constructor(connection: ProtocolConnection<WebSocketOut, WebSocketSession>) {
+  constructor(connection: WebSocketConnection, shared: Shared) {
     this.connection = connection
+    this.shared = shared
   }
 
-  /** @internal */
-  get owner(): WebSocketProtocol {
-    return this.connection.protocol as WebSocketProtocol
-  }
-
-  /** `true` from `onConnect` until one side closes: messages can be sent. */
   get open(): boolean {
     return this.state === State.OPEN && this.connection.connected
   }
 
-  /**
-   * The opening request, parsed anew each time it is asked for, without the headers that only the handshake needed.
-   * Throws `ERR_RINGLOOP_STATE` on a connection in the client role, which has none.
-   */
   get request(): UpgradeRequest {
-    const { head } = this.agreed
+    const { head } = this.shared
     if (head === '') throw new RingloopError(ErrorCode.STATE, 'there is no request on this connection')
-    return UpgradeRequest.from(head)
+    return ParsedRequest.from(head)
   }
 
-  /** The path that the client asked for, percent-encoded as sent. */
   get path(): string {
     return this.request.path
   }
 
-  /** What came after the `?`, percent-encoded as sent; `''` without one. */
   get query(): string {
     return this.request.query
   }
@@ -120,64 +155,52 @@ export class WebSocketSession {
     return this.request.headers
   }
 
-  /** The page that a browser speaks for; other clients may send what they like. */
   get origin(): string | undefined {
     return this.request.origin
   }
 
-  /** The subprotocol that both sides speak. */
   get protocol(): string | undefined {
-    return this.agreed.protocol
+    return this.shared.protocol
   }
 
-  /** Whether `permessage-deflate` was agreed on. */
   get compressed(): boolean {
     return this.deflate !== undefined
   }
 
-  /** The code of the close frame that came or went first; 1005 if it had none, 1006 if there was no close frame. */
   get closeCode(): number {
     return this.ending.code
   }
 
-  /** The text beside {@link closeCode}. */
   get closeReason(): string {
     return this.ending.reason
   }
 
-  /** Sends a message with its kind and compression chosen; what is returned is as of `c.send`. */
   send(data: string | Uint8Array, options?: SendOptions): boolean {
     if (!this.open) return false
     return this.connection.send(options === undefined ? data : { ...options, data })
   }
 
-  /** Sends a ping with at most 125 bytes of `data`. `false` when the WebSocket is not open. */
   ping(data: string | Uint8Array = ''): boolean {
     const payload = typeof data === 'string' ? Buffer.from(data) : data
     if (payload.length > MAX_CONTROL_PAYLOAD) {
       throw new RingloopError(ErrorCode.OPTION, `a ping takes at most ${MAX_CONTROL_PAYLOAD} bytes`)
     }
-    return this.open && this.owner.sender.control(this.connection, Opcode.PING, payload)
+    return this.open && this.shared.lifecycle.sender.control(this.connection, Opcode.PING, payload)
   }
 
-  /**
-   * Begins the close handshake: sends what is unsent and a close frame, and waits at most `closeTimeout` for the peer's.
-   * No message is handed over any more. `code` is 1000 or one from 3000 to 4999 (others of the RFC are allowed too);
-   * `reason` takes at most 123 bytes of UTF-8. `c.close()` does the same with 1000 and does not wait.
-   */
   close(code: number = CloseStatus.NORMAL, reason = ''): void {
     if (!isValidCloseCode(code))
       throw new RingloopError(ErrorCode.OPTION, `${code} is not a valid close code`)
     if (Buffer.byteLength(reason) > MAX_REASON) {
       throw new RingloopError(ErrorCode.OPTION, `the reason of a close takes at most ${MAX_REASON} bytes`)
     }
-    this.owner.startClose(this, code, reason)
+    this.shared.lifecycle.startClose(this, code, reason)
   }
 }
 
 /** The WebSocket side of a connection under a `WebSocketProtocol`. Throws `ERR_RINGLOOP_STATE` for any other. */
 export function webSocketOf(c: Connection<never> | Connection<WebSocketOut> | Connection): WebSocketSession {
   const { session } = c as ProtocolConnection<never>
-  if (session instanceof WebSocketSession) return session
+  if (session instanceof Session) return session
   throw new RingloopError(ErrorCode.STATE, 'this connection does not speak WebSocket')
 }

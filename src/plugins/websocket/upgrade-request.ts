@@ -1,28 +1,41 @@
-/** A request as hooks and handlers see it. It holds text only and may be kept. */
-import { type HeaderMap, HeadParser, type RequestHead } from '../../http1/head.js'
-import { RingBuffer } from '../../ringbuffer/ring-buffer.js'
+/** A request as hooks and handlers see it. It holds strings only and may be kept. */
+import { type HeaderMap, HeadParser, type RequestHead } from '../../http1/index.js'
+import { RingBuffer } from '../../index.js'
 
 /** Of no use once the WebSocket is open. */
 const SPENT = new Set(['connection', 'sec-websocket-key', 'sec-websocket-version', 'upgrade'])
 const NO_LIMITS = { maxHeaderBytes: Number.POSITIVE_INFINITY, maxHeaders: Number.POSITIVE_INFINITY }
 
 /** The opening request of a WebSocket, or a plain HTTP request that came instead. */
-export class UpgradeRequest {
+export interface UpgradeRequest {
+  readonly method: string
+  /** The target up to the `?`, percent-encoded as sent. */
+  readonly path: string
+  /** What comes after the `?`, percent-encoded as sent; `''` without one. */
+  readonly query: string
+  readonly headers: HeaderMap
+  /** The page that a browser speaks for; other clients may send what they like. */
+  readonly origin: string | undefined
+  /** The subprotocols that the client offers, the preferred one first. */
+  readonly protocols: string[]
+}
+
+/** The same, and how it is kept as one string. */
+export class ParsedRequest implements UpgradeRequest {
   readonly #head: RequestHead
 
-  /** @internal */
   constructor(head: RequestHead) {
     this.#head = head
   }
 
-  /** Reads what {@link compact} has written. @internal */
-  static from(text: string): UpgradeRequest {
+  /** Reads what {@link compact} has written. */
+  static from(text: string): ParsedRequest {
     const buffer = new RingBuffer(0)
     buffer.withData(Buffer.from(text, 'latin1'))
-    return new UpgradeRequest(new HeadParser(NO_LIMITS).parse(buffer)!)
+    return new ParsedRequest(new HeadParser(NO_LIMITS).parse(buffer)!)
   }
 
-  /** The request as one text, a fraction of the size of this object, without what only the handshake needs. @internal */
+  /** The request as one string, a fraction of the size of this object, without what only the handshake needs. */
   compact(): string {
     const { method, target, headers } = this.#head
     let text = `${method} ${target} HTTP/1.1\r\n`
@@ -34,12 +47,10 @@ export class UpgradeRequest {
     return this.#head.method
   }
 
-  /** The target up to the `?`, percent-encoded as sent. */
   get path(): string {
     return this.#head.path
   }
 
-  /** What comes after the `?`, percent-encoded as sent; `''` without one. */
   get query(): string {
     return this.#head.query
   }
@@ -48,12 +59,10 @@ export class UpgradeRequest {
     return this.#head.headers
   }
 
-  /** The page that a browser speaks for; other clients may send what they like. */
   get origin(): string | undefined {
     return this.#head.headers.get('origin')
   }
 
-  /** The subprotocols that the client offers, the preferred one first. */
   get protocols(): string[] {
     return listOf(this.#head.headers.get('sec-websocket-protocol'))
   }

@@ -2,82 +2,36 @@
  * WebSocket (RFC 6455, RFC 7692) as a `Protocol`: the opening handshake, then messages, then the closing handshake. One
  * object serves all connections of a loop in one role, server or client; what it knows of each is in its session.
  */
-
-import { errorResponse, HeadParser, HttpError, type RequestHead } from '../../http1/head.js'
-import type { CloseReason, Packed, Packet, Protocol, ProtocolConnection } from '../../index.js'
-import type { RingBuffer } from '../../ringbuffer/ring-buffer.js'
-import { ClientHandshake } from './client-handshake.js'
-import { Deflater, Inflater, ZlibQueue } from './deflate.js'
-import { acceptOffer, type DeflateParams } from './deflate-params.js'
-import { CloseStatus, Opcode } from './frame.js'
+import type { BroadcastPacker, CloseReason, Packed, Packet, Protocol, RingBuffer } from '../../index.js'
+import { Lifecycle } from './lifecycle.js'
 import type { WebSocketContext, WebSocketOut } from './message.js'
-import { checkOptions, type HttpAnswer, type WebSocketOptions, type WebSocketSettings } from './options.js'
+import { checkOptions, type WebSocketOptions } from './options.js'
 import { Receiver } from './receiver.js'
 import { Sender } from './sender.js'
-import {
-  asksForWebSocket,
-  checkUpgrade,
-  httpAnswer,
-  plainAnswer,
-  switchingProtocols,
-  type Upgrade,
-} from './server-handshake.js'
-import { type Agreed, Liveness, State, WebSocketSession } from './session.js'
-import { SessionTimer } from './session-timer.js'
-import { UpgradeRequest } from './upgrade-request.js'
+import { Liveness, type Session, State, type WebSocketConnection, type WebSocketSession } from './session.js'
 
-type WebSocketConnection = ProtocolConnection<WebSocketOut, WebSocketSession>
-
-/** With which close code a connection ends that this side ends without a close handshake. */
-const STATUS_OF: Readonly<Partial<Record<CloseReason['code'], number>>> = {
-  closed: CloseStatus.NORMAL,
-  'server-stopped': CloseStatus.GOING_AWAY,
-  idle: CloseStatus.GOING_AWAY,
-  'protocol-error': CloseStatus.PROTOCOL_ERROR,
-  'handler-error': CloseStatus.INTERNAL_ERROR,
-  'slow-consumer': CloseStatus.POLICY,
-  'read-buffer-full': CloseStatus.TOO_BIG,
-}
-
-/** How many outcomes of handshakes are kept to be shared, and how long a request may be for that. */
-const SHARED_HEADS = 256
-const SHARED_LENGTH = 2048
-
-const NO_BYTES: Buffer = Buffer.alloc(0)
-
-export class WebSocketProtocol implements Protocol<WebSocketContext, WebSocketOut> {
+export class WebSocketProtocol implements Protocol<WebSocketContext, WebSocketOut, WebSocketSession> {
   readonly handshake = true
-  /** @internal */
-  readonly sender: Sender
-  readonly #settings: WebSocketSettings
+  readonly #lifecycle: Lifecycle
+  readonly #sender: Sender
   readonly #receiver: Receiver
-  readonly #zlib: ZlibQueue
-  readonly #shared = new Map<string, Agreed>()
 
   /** Throws `ERR_RINGLOOP_OPTION`. */
   constructor(options: WebSocketOptions = {}) {
-    this.#settings = checkOptions(options)
-    this.sender = new Sender(this.#settings)
-    this.#receiver = new Receiver(this.#settings, this.sender)
-    this.#zlib = new ZlibQueue(this.#settings.deflate?.concurrency ?? 1)
+    const settings = checkOptions(options)
+    this.#sender = new Sender(settings)
+    this.#receiver = new Receiver(settings, this.#sender)
+    this.#lifecycle = new Lifecycle(settings, this.#sender)
   }
 
   onConnect(c: WebSocketConnection): void {
-    const session = new WebSocketSession(c)
-    c.session = session
-    this.#startTimer(session, this.#settings.handshakeTimeout)
-    if (this.#settings.client === undefined) {
-      session.opening = new HeadParser(this.#settings)
-    } else {
-      session.opening = new ClientHandshake(this.#settings)
-      c.sendRaw(session.opening.request(c.peerAddr || 'localhost'))
-    }
+    this.#lifecycle.begin(c)
   }
 
   unPacket(c: WebSocketConnection, buffer: RingBuffer): Packet<WebSocketContext> | undefined {
-    const session = c.session as WebSocketSession
+    const session = c.session as Session
     session.liveness = Liveness.HEARD
-    if (session.state < State.OPEN) this.#continueHandshake(c, session, buffer)
+    if (session.state < State.OPEN) this.#lifecycle.continueHandshake(c, session, buffer)
     if (session.state === State.OPEN || session.state === State.CLOSING) {
       return this.#receiver.next(c, session, buffer)
     }
@@ -86,7 +40,7 @@ export class WebSocketProtocol implements Protocol<WebSocketContext, WebSocketOu
   }
 
   packet(c: WebSocketConnection, out: WebSocketOut, ctx?: WebSocketContext): Packed {
-    return this.sender.pack(c, c.session as WebSocketSession, out, ctx)
+    return this.#sender.pack(c, c.session as Session, out, ctx)
   }
 
   packetInto(
@@ -96,284 +50,20 @@ export class WebSocketProtocol implements Protocol<WebSocketContext, WebSocketOu
     target: Buffer,
     offset: number,
   ): number {
-    return this.sender.packInto(c.session as WebSocketSession, out, ctx, target, offset)
+    return this.#sender.packInto(c.session as Session, out, ctx, target, offset)
   }
 
-  broadcast(out: WebSocketOut): (c: WebSocketConnection) => Packed | undefined {
-    return this.sender.broadcast(out)
+  broadcast(out: WebSocketOut): BroadcastPacker<WebSocketOut, WebSocketSession> {
+    return this.#sender.broadcast(out)
   }
 
-  /** What was sent goes out and a close frame behind it; the peer's answer is not waited for. */
   onClosing(c: WebSocketConnection, reason: CloseReason): void {
-    const session = c.session as WebSocketSession | undefined
-    if (session === undefined) return
-    // Answers that are still being compressed go out as they are.
-    if (session.open && session.deflate !== undefined) this.sender.flushOutbox(c, session.deflate)
-    const status = STATUS_OF[reason.code]
-    if (session.state === State.OPEN && status !== undefined) {
-      session.ending = { code: status, reason: '' }
-      this.sender.close(session, status, '')
-    }
-    session.state = State.CLOSED
+    const session = c.session as Session | undefined
+    if (session !== undefined) this.#lifecycle.handleClosing(c, session, reason)
   }
 
   onClose(c: WebSocketConnection): void {
-    const session = c.session as WebSocketSession | undefined
-    if (session === undefined) return
-    session.state = State.CLOSED
-    session.opening = undefined
-    session.incoming = undefined
-    if (session.deflate !== undefined) this.sender.dropOutbox(session.deflate)
-    this.#stopTimer(session)
+    const session = c.session as Session | undefined
+    if (session !== undefined) this.#lifecycle.handleClose(session)
   }
-
-  // ---- the opening handshake ---------------------------------------------------------------------------------------
-
-  #continueHandshake(c: WebSocketConnection, session: WebSocketSession, buffer: RingBuffer): void {
-    const { opening } = session
-    if (opening instanceof HeadParser) this.#readRequest(c, session, opening, buffer)
-    else if (opening !== undefined) this.#readAnswer(session, opening, buffer)
-  }
-
-  #readRequest(
-    c: WebSocketConnection,
-    session: WebSocketSession,
-    parser: HeadParser,
-    buffer: RingBuffer,
-  ): void {
-    let head: RequestHead | undefined
-    try {
-      head = parser.parse(buffer)
-    } catch (error) {
-      if (error instanceof HttpError) c.sendRaw(errorResponse(error.status, error.message))
-      session.state = State.CLOSED
-      throw error
-    }
-    if (head === undefined) return
-    session.opening = undefined
-    this.#handleRequest(c, session, head)
-  }
-
-  #handleRequest(c: WebSocketConnection, session: WebSocketSession, head: RequestHead): void {
-    const { verify, onRequest } = this.#settings
-    const request = new UpgradeRequest(head)
-    session.state = State.DECIDING
-    if (!asksForWebSocket(head)) {
-      this.#decide(
-        session,
-        () => onRequest?.(request, c),
-        (answer) => this.#refuse(session, answer ?? plainAnswer(head), 200, head.method),
-      )
-      return
-    }
-    const upgrade = checkUpgrade(head)
-    if (!('key' in upgrade)) {
-      this.#refuse(session, upgrade, 400, head.method)
-      return
-    }
-    this.#decide(
-      session,
-      () => (verify === undefined ? true : verify(request, c)),
-      (verdict) => {
-        if (verdict === true) this.#accept(c, session, request, upgrade)
-        else this.#refuse(session, verdict || {}, 403, head.method)
-      },
-    )
-  }
-
-  /** Asks a hook of the user and goes on with what it says, now or later. */
-  #decide<T>(session: WebSocketSession, hook: () => T | Promise<T>, then: (given: T) => void): void {
-    const { connection } = session
-    try {
-      const given = hook()
-      if (!isPromise(given)) {
-        then(given)
-        return
-      }
-      connection.holdPackets()
-      given
-        .then(then)
-        .catch((error) => this.#hookFailed(session, error))
-        .then(() => connection.releasePackets())
-    } catch (error) {
-      this.#hookFailed(session, error)
-    }
-  }
-
-  #hookFailed(session: WebSocketSession, error: unknown): void {
-    const { connection } = session
-    const { logger } = connection.loop
-    logger.error({ err: error, peer: connection.peerAddr }, 'a hook of the WebSocket handshake failed')
-    if (session.state !== State.DECIDING) return
-    connection.sendRaw(errorResponse(500))
-    session.state = State.CLOSED
-    connection.close({ code: 'handler-error', message: 'a hook of the WebSocket handshake failed' })
-  }
-
-  #refuse(session: WebSocketSession, answer: HttpAnswer, fallback: number, method: string): void {
-    if (session.state !== State.DECIDING) return
-    const { connection } = session
-    connection.sendRaw(httpAnswer(answer, fallback, method))
-    session.state = State.CLOSED
-    const message = `the request was answered with ${answer.status ?? fallback}`
-    connection.close({ code: 'closed', message })
-  }
-
-  #accept(
-    c: WebSocketConnection,
-    session: WebSocketSession,
-    request: UpgradeRequest,
-    upgrade: Upgrade,
-  ): void {
-    if (session.state !== State.DECIDING) return
-    const protocol = this.#chooseProtocol(request)
-    const { deflate } = this.#settings
-    const agreed = deflate === undefined ? undefined : acceptOffer(upgrade.extensions, deflate)
-    c.sendRaw(switchingProtocols(upgrade.key, protocol, agreed?.header ?? ''))
-    session.agreed = this.#share(request.compact(), protocol)
-    this.#open(session, agreed?.params)
-  }
-
-  #chooseProtocol(request: UpgradeRequest): string | undefined {
-    const { protocols } = this.#settings
-    const offered = request.protocols
-    if (protocols === undefined || offered.length === 0) return undefined
-    if (typeof protocols !== 'function') return offered.find((name) => protocols.includes(name))
-    const chosen = protocols(offered, request)
-    if (chosen === undefined || offered.includes(chosen)) return chosen
-    throw new TypeError(`protocols() chose '${chosen}', which the client did not offer`)
-  }
-
-  /** Clients of one kind often say the same: then they share one text. */
-  #share(head: string, protocol: string | undefined): Agreed {
-    const known = this.#shared.get(head)
-    if (known !== undefined && known.protocol === protocol) return known
-    const agreed = { head, protocol }
-    if (head.length <= SHARED_LENGTH) {
-      if (this.#shared.size >= SHARED_HEADS) this.#shared.clear()
-      this.#shared.set(head, agreed)
-    }
-    return agreed
-  }
-
-  #readAnswer(session: WebSocketSession, client: ClientHandshake, buffer: RingBuffer): void {
-    const agreement = client.read(buffer)
-    if (agreement === undefined) return
-    session.agreed = { head: '', protocol: agreement.protocol }
-    this.#open(session, agreement.deflate)
-  }
-
-  #open(session: WebSocketSession, params: DeflateParams | undefined): void {
-    const { deflate, client, heartbeatInterval } = this.#settings
-    session.state = State.OPEN
-    session.opening = undefined
-    if (params !== undefined) {
-      const [own, peers] =
-        client === undefined ? [params.server, params.client] : [params.client, params.server]
-      session.deflate = {
-        inflater: new Inflater(peers, this.#zlib),
-        deflater: new Deflater(own, deflate!, this.#zlib),
-        outbox: [],
-        outboxBytes: 0,
-      }
-    }
-    if (heartbeatInterval > 0) this.#startTimer(session, heartbeatInterval)
-    else this.#stopTimer(session)
-    session.connection.established()
-  }
-
-  // ---- the closing handshake ---------------------------------------------------------------------------------------
-
-  /** This side begins. @internal */
-  startClose(session: WebSocketSession, code: number, reason: string): void {
-    if (!session.open) return
-    this.sender.close(session, code, reason)
-    session.state = State.CLOSING
-    session.ending = { code, reason }
-    if (session.incoming !== undefined) session.incoming.discarded = true
-    this.#startTimer(session, this.#settings.closeTimeout)
-  }
-
-  /**
-   * The peer's close frame has come: it is answered if it came first. A client lets the server end the connection.
-   * @internal
-   */
-  finishClose(session: WebSocketSession, code: number, reason: string): void {
-    const { connection } = session
-    const began = session.state === State.OPEN
-    if (began) {
-      session.ending = { code, reason }
-      this.sender.close(session, code === CloseStatus.NO_STATUS ? undefined : code, reason)
-    }
-    session.state = State.CLOSED
-    if (this.#settings.client !== undefined) {
-      this.#startTimer(session, this.#settings.closeTimeout)
-    } else if (began) {
-      connection.close({ code: 'peer-closed', message: `the peer closed the WebSocket with ${code}` })
-    } else {
-      connection.close()
-    }
-  }
-
-  // ---- time --------------------------------------------------------------------------------------------------------
-
-  #startTimer(session: WebSocketSession, ms: number): void {
-    session.timer ??= new SessionTimer(session)
-    if (ms === Number.POSITIVE_INFINITY) session.timer.stop()
-    else session.connection.loop.addTimer(session.timer, ms)
-  }
-
-  #stopTimer(session: WebSocketSession): void {
-    session.timer?.stop()
-    session.timer = undefined
-  }
-
-  /** The handshake, an answer to a ping or a close frame is late. @internal */
-  handleTimer(session: WebSocketSession): void {
-    const { connection } = session
-    switch (session.state) {
-      case State.OPEN:
-        this.#beat(session)
-        return
-      case State.HANDSHAKE:
-      case State.DECIDING:
-        if (this.#settings.client === undefined) connection.sendRaw(errorResponse(408))
-        session.state = State.CLOSED
-        connection.close({ code: 'idle', message: 'the WebSocket handshake took too long' })
-        return
-      default:
-        connection.close({ code: 'closed', message: 'the peer did not end the WebSocket in time' })
-    }
-  }
-
-  /** A ping after an interval of silence, and the end after another. */
-  #beat(session: WebSocketSession): void {
-    const { heartbeatInterval, heartbeatTimeout } = this.#settings
-    const { connection } = session
-    if (this.#isBusy(connection)) session.liveness = Liveness.HEARD
-    if (session.liveness === Liveness.HEARD) {
-      session.liveness = Liveness.QUIET
-      this.#startTimer(session, heartbeatInterval)
-    } else if (session.liveness === Liveness.QUIET) {
-      session.liveness = Liveness.PINGED
-      this.sender.control(connection, Opcode.PING, NO_BYTES)
-      this.#startTimer(session, heartbeatTimeout)
-    } else {
-      connection.close({
-        code: 'idle',
-        message: `the peer did not answer a ping within ${heartbeatTimeout} ms`,
-      })
-    }
-  }
-
-  /** Nothing is read of it now, or it takes what was sent, slowly: then its silence says nothing. */
-  #isBusy(c: WebSocketConnection): boolean {
-    if (c.paused) return true
-    if (c.writeBufferLength === 0) return c.readBufferLength > 0
-    return c.idleFor < this.#settings.heartbeatInterval
-  }
-}
-
-function isPromise<T>(value: T | Promise<T>): value is Promise<T> {
-  return typeof (value as Promise<T> | undefined)?.then === 'function'
 }

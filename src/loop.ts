@@ -5,8 +5,9 @@
 import type { Connection } from './connection.js'
 import type { Logger } from './log.js'
 import type { LoopStats } from './loop/stats.js'
-import type { Timer } from './loop/timing-wheel.js'
-import type { Address, ConnectOptions } from './options.js'
+import type { Timer } from './loop/timer.js'
+import type { Address, ConnectOptions, StopOptions } from './options.js'
+import type { Protocol } from './protocol/protocol.js'
 
 /** What a broadcast did. */
 export interface BroadcastResult {
@@ -82,9 +83,13 @@ export interface Loop<Data = unknown> {
    * cannot be reached, the handshake fails, or `timeout` is over, and with `ERR_RINGLOOP_CLOSED` on a stopped loop.
    * The addresses of a host name are tried one after another.
    */
-  connect<Ctx = undefined, Out = Uint8Array | string, State = unknown>(
+  connect<State = unknown>(
     address: Address,
-    options: ConnectOptions<Ctx, Out, State>,
+    options: ConnectOptions<undefined, Uint8Array | string, State>,
+  ): Promise<Connection<Uint8Array | string, State>>
+  connect<Ctx, Out, State = unknown>(
+    address: Address,
+    options: ConnectOptions<Ctx, Out, State> & { readonly protocol: Protocol<Ctx, Out> },
   ): Promise<Connection<Out, State>>
 
   /**
@@ -97,5 +102,5 @@ export interface Loop<Data = unknown> {
    * Ends every connection: those with an answer pending or bytes unsent get `drain` ms (default 0) for them. Then
    * everything of this loop is closed; timers and tasks are dropped. Later calls give the same promise.
    */
-  stop(options?: { readonly drain?: number }): Promise<void>
+  stop(options?: StopOptions): Promise<void>
 }

@@ -1,10 +1,13 @@
 /** The options of servers, loops and connections: their defaults, and the checks that turn mistakes into sentences. */
 import type { ConnectionOptions as TlsConnectOptions, TlsOptions } from 'node:tls'
+import type { ResourceLimits } from 'node:worker_threads'
+import { checkOptions, type OptionNames } from './check-options.js'
 import type { Service } from './connection/tcp-connection.js'
 import { ErrorCode, RingloopError } from './errors.js'
 import type { Handler } from './handler.js'
 import type { LoggerOption } from './log.js'
 import type { Endpoint } from './loop/poller/poller.js'
+import type { BroadcastOptions, LocalBroadcastOptions } from './loop.js'
 import type { Protocol } from './protocol/protocol.js'
 import type { LoadBalance } from './threads/load-balance.js'
 
@@ -17,57 +20,83 @@ export type PollerOption = 'auto' | 'native' | 'net'
 /** What each connection is held to. */
 export interface ConnectionLimits {
   /** Above so many unsent bytes `send` returns `false` and the peer is not read. Default 1 MiB. */
-  readonly highWaterMark?: number
+  readonly highWaterMark?: number | undefined
   /** At so many unsent bytes reading goes on and `onDrain` is called. Default a quarter of the high one. */
-  readonly lowWaterMark?: number
+  readonly lowWaterMark?: number | undefined
   /** Bytes in which a packet must complete, or the connection is closed. Default 16 MiB. */
-  readonly maxReadBuffer?: number
+  readonly maxReadBuffer?: number | undefined
   /** Milliseconds without a byte in or out until a connection is closed; 0 (default) is never. */
-  readonly idleTime?: number
+  readonly idleTime?: number | undefined
   /** Milliseconds that a closing connection may take none of its last bytes until they are dropped. Default 30 s. */
-  readonly closeTimeout?: number
+  readonly closeTimeout?: number | undefined
   /** Send small packets at once (no Nagle). Default `true`. */
-  readonly noDelay?: boolean
+  readonly noDelay?: boolean | undefined
   /** Milliseconds of silence after which the system probes the peer; 0 (default) is never. */
-  readonly keepAlive?: number
+  readonly keepAlive?: number | undefined
 }
 
-export interface LoopOptions {
+/** The options of a loop. `Data` is the type of `loop.data`. */
+export interface LoopOptions<Data = unknown> {
   /** Default `auto`. */
-  readonly poller?: PollerOption
+  readonly poller?: PollerOption | undefined
   /** Default: pino to standard error from `info` up. */
-  readonly logger?: LoggerOption
+  readonly logger?: LoggerOption | undefined
   /** Resolution of the timers in ms. Default 10. */
-  readonly tick?: number
+  readonly tick?: number | undefined
   /** Slots per level of the timing wheel, a power of two. Default 256. */
-  readonly wheelSize?: number
+  readonly wheelSize?: number | undefined
   /** Any structured-cloneable value; handlers find it as `loop.data`. */
-  readonly data?: unknown
+  readonly data?: Data
 }
 
-export interface ServerOptions<Ctx = undefined, Out = Uint8Array | string>
-  extends LoopOptions,
-    ConnectionLimits {
+/** The options that every server takes, whatever serves it. */
+export interface ServerOptions<Data = unknown> extends LoopOptions<Data>, ConnectionLimits {
   /** Where to listen. Default `':1388'`. */
-  readonly address?: Address
-  /** Loops, each in a thread of its own. Default: 1 for a handler object, `availableParallelism()` for a module. */
-  readonly numLoops?: number
-  /** How packets are cut. Default: bytes as they come. With a module it is the module's export `protocol`. */
-  readonly protocol?: Protocol<Ctx, Out>
-  /** Which loop gets a new connection. Default `round-robin`. */
-  readonly loadBalance?: LoadBalance
+  readonly address?: Address | undefined
   /** Every loop listens by itself on the same port and the kernel balances. Linux. Default `false`. */
-  readonly reusePort?: boolean
+  readonly reusePort?: boolean | undefined
   /** Open accepted connections, all loops together; more are closed at accept. Default no limit. */
-  readonly maxConnections?: number
+  readonly maxConnections?: number | undefined
   /** Connections that the kernel holds until they are accepted. Default 1024. */
-  readonly backlog?: number
+  readonly backlog?: number | undefined
   /** Speak TLS: the options of `tls.createServer`. Goes through the `net` poller. */
-  readonly tls?: TlsOptions
+  readonly tls?: TlsOptions | undefined
   /** Serve Prometheus metrics, from `start` to the end of `stop`. Default no. */
-  readonly metrics?: MetricsOptions
+  readonly metrics?: MetricsOptions | undefined
   /** Serve a page that shows what the loops do, from `start` to the end of `stop`. Default no. */
-  readonly console?: ConsoleOptions
+  readonly console?: ConsoleOptions | undefined
+}
+
+/** The options of a server for a handler object: one loop, in the thread that made the server. */
+export interface HandlerServerOptions<Ctx = undefined, Out = Uint8Array | string, Data = unknown>
+  extends ServerOptions<Data> {
+  /**
+   * How packets are cut and answers packed. Default: bytes as they come. It must be there where the handler is not for
+   * plain bytes.
+   */
+  readonly protocol?: Protocol<Ctx, Out> | undefined
+  /** A handler object is served by one loop: several loops need a module. */
+  readonly numLoops?: 1 | undefined
+  /** Only with a module. */
+  readonly loadBalance?: never
+  /** Only with a module. */
+  readonly execArgv?: never
+  /** Only with a module. */
+  readonly resourceLimits?: never
+}
+
+/** The options of a server for a module: loops in threads. */
+export interface ModuleServerOptions<Data = unknown> extends ServerOptions<Data> {
+  /** Loops, each in a thread of its own. Default `availableParallelism()`. */
+  readonly numLoops?: number | undefined
+  /** Which loop gets a new connection. Default `round-robin`. */
+  readonly loadBalance?: LoadBalance | undefined
+  /** Node's own flags for the threads, as `Worker` takes them. */
+  readonly execArgv?: readonly string[] | undefined
+  /** Limits of each thread's memory, as `Worker` takes them. */
+  readonly resourceLimits?: ResourceLimits | undefined
+  /** It is the module's export `protocol`. */
+  readonly protocol?: never
 }
 
 /** The option `metrics`: Prometheus text from one endpoint in the server's thread. Needs the package `prom-client`. */
@@ -103,16 +132,76 @@ export interface ConsoleOptions {
   readonly address?: Address
 }
 
+/** The options of `connect`. `State` is the type of `c.context`. */
 export interface ConnectOptions<Ctx = undefined, Out = Uint8Array | string, State = unknown>
   extends ConnectionLimits {
   readonly handler: Handler<Ctx, Out, State>
-  /** Default: bytes as they come. */
-  readonly protocol?: Protocol<Ctx, Out>
+  /**
+   * How packets are cut and sends packed. Default: bytes as they come. It must be there where the handler is not for
+   * plain bytes.
+   */
+  readonly protocol?: Protocol<Ctx, Out> | undefined
   /** Speak TLS: the options of `tls.connect`, or `true` for its defaults. The certificate is verified unless told otherwise. */
-  readonly tls?: TlsConnectOptions | true
+  readonly tls?: TlsConnectOptions | true | undefined
   /** Milliseconds for the connect and the protocol's handshake. Default 10 s. */
-  readonly timeout?: number
+  readonly timeout?: number | undefined
 }
+
+/** Of `stop`. */
+export interface StopOptions {
+  /** Milliseconds for connections with an answer pending or bytes unsent. Default 0. */
+  readonly drain?: number | undefined
+}
+
+const LIMITS = {
+  highWaterMark: true,
+  lowWaterMark: true,
+  maxReadBuffer: true,
+  idleTime: true,
+  closeTimeout: true,
+  noDelay: true,
+  keepAlive: true,
+} as const satisfies OptionNames<ConnectionLimits>
+
+const LOOP = {
+  poller: true,
+  logger: true,
+  tick: true,
+  wheelSize: true,
+  data: true,
+} as const satisfies OptionNames<LoopOptions>
+
+/** What only the threads of a module need. */
+const THREADS = { loadBalance: true, execArgv: true, resourceLimits: true } as const
+
+const SERVER = {
+  ...LOOP,
+  ...LIMITS,
+  ...THREADS,
+  address: true,
+  reusePort: true,
+  maxConnections: true,
+  backlog: true,
+  tls: true,
+  metrics: true,
+  console: true,
+  numLoops: true,
+  protocol: true,
+} as const satisfies OptionNames<HandlerServerOptions> & OptionNames<ModuleServerOptions>
+
+const CONNECT = {
+  ...LIMITS,
+  handler: true,
+  protocol: true,
+  tls: true,
+  timeout: true,
+} as const satisfies OptionNames<ConnectOptions>
+
+const STOP = { drain: true } as const satisfies OptionNames<StopOptions>
+const BROADCAST = { slow: true } as const satisfies OptionNames<BroadcastOptions>
+const LOCAL_BROADCAST = { ...BROADCAST, filter: true } as const satisfies OptionNames<
+  LocalBroadcastOptions<never>
+>
 
 const MIB = 1024 * 1024
 const MAX_PORT = 65_535
@@ -121,11 +210,46 @@ function fail(message: string): never {
   throw new RingloopError(ErrorCode.OPTION, message)
 }
 
-/** A whole number of at least `min`, or the default. */
+/** Refuses options that no server has. */
+export function checkServerOptions(options: object): void {
+  checkOptions('a server', options, SERVER)
+}
+
+/** Refuses, for a handler object, what only threads need. */
+export function checkNoThreadOptions(options: Pick<ModuleServerOptions, keyof typeof THREADS>): void {
+  for (const name of Object.keys(THREADS) as (keyof typeof THREADS)[]) {
+    if (options[name] === undefined) continue
+    fail(`${name} is for the threads of a module: a handler object is served by one loop in this thread`)
+  }
+}
+
+export function checkLoopOptions(options: object): void {
+  checkOptions('a loop', options, LOOP)
+}
+
+export function checkConnectOptions(options: object): void {
+  checkOptions('connect', options, CONNECT)
+}
+
+export function checkBroadcastOptions(options: object): void {
+  checkOptions('broadcast', options, BROADCAST)
+}
+
+export function checkLocalBroadcastOptions(options: object): void {
+  checkOptions('broadcast', options, LOCAL_BROADCAST)
+}
+
+/** The option `drain` of `stop`. */
+export function drainTime(options: StopOptions): number {
+  checkOptions('stop', options, STOP)
+  return wholeNumber('drain', options.drain, 0)
+}
+
+/** An integer of at least `min`, or the default. */
 export function wholeNumber(name: string, value: unknown, fallback: number, min = 0): number {
   if (value === undefined) return fallback
   if (!Number.isSafeInteger(value) || (value as number) < min) {
-    fail(`${name} must be a whole number, ${min} or more, not ${String(value)}`)
+    fail(`${name} must be an integer, ${min} or more, not ${String(value)}`)
   }
   return value as number
 }
@@ -155,7 +279,7 @@ export function socketSettings(limits: ConnectionLimits): SocketSettings {
 
 /** Checks the limits and puts everything that connections share into one object. */
 export function createService<Ctx, Out>(
-  handler: Handler<Ctx, Out>,
+  handler: Handler<Ctx, Out, never>,
   protocol: Protocol<Ctx, Out>,
   limits: ConnectionLimits,
 ): Service<Ctx, Out> {
@@ -165,7 +289,8 @@ export function createService<Ctx, Out>(
     fail(`lowWaterMark (${lowWaterMark}) must not be above highWaterMark (${highWaterMark})`)
   }
   return {
-    handler: checkHandler(handler),
+    // What is in `c.context` is the handler's own affair.
+    handler: checkHandler(handler as Handler<Ctx, Out>),
     protocol: checkProtocol(protocol),
     highWaterMark,
     lowWaterMark,
@@ -189,14 +314,14 @@ export function checkProtocol<Ctx, Out>(protocol: Protocol<Ctx, Out>): Protocol<
 export function parseAddress(address: Address): Endpoint {
   if (typeof address === 'string') return parseText(address)
   if (typeof address !== 'object' || address === null)
-    fail(`address must be a text or an object, not ${String(address)}`)
+    fail(`address must be a string or an object, not ${String(address)}`)
   const { host = '', port: given, path } = address as { host?: unknown; port?: unknown; path?: unknown }
   // The address of a server has all three, `path` undefined for TCP.
   if ('path' in address && (path !== undefined || given === undefined)) {
     if (typeof path !== 'string' || path === '') fail('address.path must be the path of a unix socket')
     return { path }
   }
-  if (typeof host !== 'string') fail(`address.host must be a text, not ${String(host)}`)
+  if (typeof host !== 'string') fail(`address.host must be a string, not ${String(host)}`)
   return { host, port: port(given) }
 }
 
@@ -209,7 +334,7 @@ function parseText(text: string): Endpoint {
 function port(value: unknown): number {
   if (Number.isInteger(value) && (value as number) >= 0 && (value as number) <= MAX_PORT)
     return value as number
-  return fail(`the port must be a whole number from 0 to ${MAX_PORT}, not ${String(value)}`)
+  return fail(`the port must be an integer from 0 to ${MAX_PORT}, not ${String(value)}`)
 }
 
 const POLLERS: readonly unknown[] = ['auto', 'native', 'net']
@@ -233,7 +358,7 @@ export interface ListenSettings extends SocketSettings {
   readonly tls: TlsOptions | undefined
 }
 
-export function listenSettings(options: ServerOptions<never, never>): ListenSettings {
+export function listenSettings(options: ServerOptions & Pick<ModuleServerOptions, 'loadBalance'>): ListenSettings {
   const loadBalance = options.loadBalance ?? 'round-robin'
   if (typeof loadBalance !== 'function' && !STRATEGIES.includes(loadBalance)) {
     fail(`loadBalance must be one of ${STRATEGIES.join(', ')} or a function, not '${String(loadBalance)}'`)
@@ -267,7 +392,7 @@ export function metricsSettings(options: MetricsOptions): MetricsSettings {
   checkObject('metrics', options)
   const { path = '/metrics', registry } = options
   if (typeof path !== 'string' || !path.startsWith('/')) {
-    fail(`metrics.path must be a text that begins with '/', not ${String(path)}`)
+    fail(`metrics.path must be a string that begins with '/', not ${String(path)}`)
   }
   if (registry !== undefined && typeof registry?.registerMetric !== 'function') {
     fail('metrics.registry must be a Registry of prom-client')

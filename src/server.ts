@@ -20,11 +20,17 @@ import { endpointText } from './loop/transport.js'
 import type { BroadcastOptions, BroadcastResult } from './loop.js'
 import {
   type ConnectionLimits,
+  checkBroadcastOptions,
   checkHandler,
+  checkNoThreadOptions,
+  checkServerOptions,
   createService,
+  drainTime,
+  type HandlerServerOptions,
   type ListenSettings,
   listenSettings,
-  type ServerOptions,
+  type ModuleServerOptions,
+  type StopOptions,
   wholeNumber,
 } from './options.js'
 import type { Protocol } from './protocol/protocol.js'
@@ -35,7 +41,7 @@ import { assertNotOwnModule } from './threads/loop-module.js'
 import { LoopThreads } from './threads/loop-threads.js'
 import type { ThreadSetup } from './threads/thread-messages.js'
 
-/** Where a server listens. As a text: `host:port`, or the path of a unix socket. */
+/** Where a server listens. As a string: `host:port`, or the path of a unix socket. */
 export class BoundAddress {
   /** `''` for a unix socket. */
   readonly host: string
@@ -54,6 +60,11 @@ export class BoundAddress {
   }
 }
 
+// biome-ignore lint/suspicious/noExplicitAny: whether both fit was checked where the server was made
+type Any = any
+type AnyHandler = Handler<Any, Any, Any, Any>
+type AnyOptions = HandlerServerOptions<Any, Any> | ModuleServerOptions
+
 /** Where the connections are: a loop here, or threads. */
 interface Running {
   readonly endpoint: Endpoint
@@ -61,9 +72,13 @@ interface Running {
   broadcast(out: unknown, options: BroadcastOptions): Promise<BroadcastResult>
 }
 
-export class Server<Ctx = undefined, Out = Uint8Array | string> {
-  readonly #source: Handler<Ctx, Out> | URL | string
-  readonly #options: ServerOptions<Ctx, Out>
+/**
+ * A server. Its type parameters are those of its {@link Handler}: what the protocol cuts and packs, the type of
+ * `c.context`, the type of `loop.data`.
+ */
+export class Server<Ctx = undefined, Out = Uint8Array | string, State = unknown, Data = unknown> {
+  readonly #source: AnyHandler | URL | string
+  readonly #options: AnyOptions
   #starting: Promise<void> | undefined
   #stopping: Promise<void> | undefined
   #running: Running | undefined
@@ -73,11 +88,29 @@ export class Server<Ctx = undefined, Out = Uint8Array | string> {
   #sides: SideServers | undefined
 
   /**
-   * `handler` is an object, served by one loop in this thread, or the URL (or path) of a module that each of `numLoops`
-   * threads imports: its default export is the handler, its export `protocol` the protocol.
+   * `module` is the URL (or path) of a module that each of `numLoops` threads imports: its default export is the handler,
+   * its export `protocol` the protocol. Throws `ERR_RINGLOOP_OPTION` when `options` has what a server does not know;
+   * the values are checked by {@link start}.
    */
-  constructor(handler: Handler<Ctx, Out> | URL | string, options: ServerOptions<Ctx, Out> = {}) {
-    this.#source = handler
+  constructor(module: URL | string, options?: ModuleServerOptions<Data>)
+  /** A handler of bytes as they come, or of a protocol whose packets are bytes: one loop, in this thread. */
+  constructor(
+    handler: Handler<undefined, Uint8Array | string, State, Data>,
+    options?: HandlerServerOptions<undefined, Uint8Array | string, Data>,
+  )
+  /** Either of both, by what is known when it runs: with the options that both have. */
+  constructor(
+    source: Handler<undefined, Uint8Array | string, State, Data> | URL | string,
+    options?: HandlerServerOptions<undefined, Uint8Array | string, Data> & ModuleServerOptions<Data>,
+  )
+  /** A handler and the protocol that it is for: one loop, in this thread. */
+  constructor(
+    handler: Handler<Ctx, Out, State, Data>,
+    options: HandlerServerOptions<Ctx, Out, Data> & { readonly protocol: Protocol<Ctx, Out> },
+  )
+  constructor(source: AnyHandler | URL | string, options: AnyOptions = {}) {
+    checkServerOptions(options)
+    this.#source = source
     this.#options = options
   }
 
@@ -96,7 +129,7 @@ export class Server<Ctx = undefined, Out = Uint8Array | string> {
   }
 
   async #start(): Promise<void> {
-    const options = this.#options as unknown as ServerOptions<never, never>
+    const options = this.#options
     const settings = listenSettings(options)
     const sides = new SideServers(options)
     const logger = createLogger(options.logger)
@@ -117,7 +150,7 @@ export class Server<Ctx = undefined, Out = Uint8Array | string> {
   }
 
   async #startHere(
-    handler: Handler<Ctx, Out>,
+    handler: AnyHandler,
     settings: ListenSettings,
     logger: Logger,
     monitor: boolean,
@@ -129,12 +162,14 @@ export class Server<Ctx = undefined, Out = Uint8Array | string> {
         'a handler object cannot cross into threads: with numLoops above 1 pass the URL of a module that exports it',
       )
     }
-    const protocol = options.protocol ?? (new RawProtocol() as unknown as Protocol<Ctx, Out>)
+    checkNoThreadOptions(options)
+    const protocol = options.protocol ?? new RawProtocol()
     const service = createService(checkHandler(handler), protocol, options)
     const stats = new SharedStats(1)
     const createPoller = (sink: PollerSink): Poller =>
       choosePoller(settings.poller, sink, logger, settings.tls)
-    const loop = new EventLoop({ ...options, logger }, { id: 0, serverId: randomUUID(), stats, createPoller })
+    const { tick, wheelSize, data } = options
+    const loop = new EventLoop({ tick, wheelSize, data, logger }, { id: 0, serverId: randomUUID(), stats, createPoller })
     try {
       await loop.serve(service, new SharedAdmission(stats, 0, settings.maxConnections))
       const endpoint = await listenOn(loop, settings.endpoint, { ...settings, park: false })
@@ -196,8 +231,9 @@ export class Server<Ctx = undefined, Out = Uint8Array | string> {
    * Stops accepting and ends every connection. Those with an answer pending or bytes unsent get `drain` milliseconds
    * (default 0) for them. Resolves when every loop has ended; harmless before `start` and when called again.
    */
-  stop(options: { readonly drain?: number } = {}): Promise<void> {
-    this.#stopping ??= this.#stop(wholeNumber('drain', options.drain, 0))
+  stop(options: StopOptions = {}): Promise<void> {
+    const drain = drainTime(options)
+    this.#stopping ??= this.#stop(drain)
     return this.#stopping
   }
 
@@ -253,8 +289,14 @@ export class Server<Ctx = undefined, Out = Uint8Array | string> {
    * can be cloned. Sends to nobody before `start` and after `stop`.
    */
   async broadcast(out: Out, options: BroadcastOptions = {}): Promise<BroadcastResult> {
+    checkBroadcastOptions(options)
     if (this.#running === undefined || this.#stopping !== undefined) return NOTHING_SENT
     return this.#running.broadcast(out, options)
+  }
+
+  /** Stops at the end of an `await using` block, without `drain`. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.stop()
   }
 
   /** What the loops have counted, each and summed. Zeros before `start`; still there after `stop`. */

@@ -103,7 +103,7 @@ describe.each(SERVERS)('with the $poller poller and $loops loop(s)', ({ loops, f
 
 describe('the command line', () => {
   it.each([
-    [['--port', 'x'], /^--port must be a whole number, not 'x' /],
+    [['--port', 'x'], /^--port must be an integer, not 'x' /],
     [['--port', '65536'], /^--port must be at most 65535, not 65536 /],
     [['--loops', '0'], /^--loops must be 1 or more /],
     [['--poller', 'kqueue'], /^--poller must be one of auto, native, net, not 'kqueue' /],

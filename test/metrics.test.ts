@@ -2,7 +2,7 @@ import { execFile } from 'node:child_process'
 import net from 'node:net'
 import { promisify } from 'node:util'
 import { Gauge, Registry } from 'prom-client'
-import { type Handler, LineProtocol, Server, type ServerOptions } from 'ringloop'
+import { type Handler, LineProtocol, type ModuleServerOptions, Server, type ServerOptions } from 'ringloop'
 import { registerMetrics, removeMetrics } from 'ringloop/metrics'
 import { afterEach, describe, expect, it } from 'vitest'
 import { MetricsText } from './metrics-text.js'
@@ -19,19 +19,19 @@ afterEach(async () => {
   await Promise.all(servers.splice(0).map((server) => server.stop()))
 })
 
-async function start(source: URL | Handler, options: ServerOptions): Promise<Server> {
-  const server = new Server(source, {
+async function start(source: URL | Handler, options: object): Promise<Server> {
+  const server = new Server(source as URL, {
     address: '127.0.0.1:0',
     metrics: { address: ':0' },
     logger: false,
-    ...options,
+    ...(options as ServerOptions),
   })
   servers.push(server as never)
   await server.start()
   return server
 }
 
-function startModule(numLoops: number, options: ServerOptions = {}): Promise<Server> {
+function startModule(numLoops: number, options: ModuleServerOptions = {}): Promise<Server> {
   return start(LOOP, { numLoops, ...options })
 }
 

@@ -17,10 +17,15 @@ import type { BroadcastResult, LocalBroadcastOptions, Loop } from '../loop.js'
 import {
   type Address,
   type ConnectOptions,
+  checkConnectOptions,
+  checkLocalBroadcastOptions,
+  checkLoopOptions,
   checkPoller,
   createService,
+  drainTime,
   type LoopOptions,
   parseAddress,
+  type StopOptions,
   socketSettings,
   wholeNumber,
 } from '../options.js'
@@ -95,6 +100,7 @@ export class EventLoop<Data = unknown> implements Loop<Data> {
    * `ERR_RINGLOOP_POLLER` when `poller` is `native` and there is no addon.
    */
   constructor(options: LoopOptions = {}, setup?: LoopSetup) {
+    checkLoopOptions(options)
     this.id = setup?.id ?? 0
     this.data = options.data as Data
     this.logger = createLogger(options.logger)
@@ -174,6 +180,7 @@ export class EventLoop<Data = unknown> implements Loop<Data> {
     address: Address,
     options: ConnectOptions<Ctx, Out, State>,
   ): Promise<Connection<Out, State>> {
+    checkConnectOptions(options)
     const protocol = options.protocol ?? (new RawProtocol() as unknown as Protocol<Ctx, Out>)
     const service = createService(options.handler, protocol, options)
     const timeout = wholeNumber('timeout', options.timeout, DEFAULT_CONNECT_TIMEOUT, 1)
@@ -242,6 +249,7 @@ export class EventLoop<Data = unknown> implements Loop<Data> {
    * the protocol can. Not for connections made by `connect`.
    */
   broadcast<Out = Uint8Array | string>(out: Out, options: LocalBroadcastOptions<Out> = {}): BroadcastResult {
+    checkLocalBroadcastOptions(options)
     return this.#transport.broadcast(out, options, SLOW)
   }
 
@@ -328,10 +336,14 @@ export class EventLoop<Data = unknown> implements Loop<Data> {
    * Ends every connection: those with an answer pending or bytes unsent get `drain` ms (default 0) for them. Then
    * everything of this loop is closed; timers and tasks are dropped. Later calls give the same promise.
    */
-  stop(options: { readonly drain?: number } = {}): Promise<void> {
-    const drain = wholeNumber('drain', options.drain, 0)
+  stop(options: StopOptions = {}): Promise<void> {
+    const drain = drainTime(options)
     this.#stopping ??= this.#stop(drain)
     return this.#stopping
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.stop()
   }
 
   async #stop(drain: number): Promise<void> {

@@ -1,4 +1,5 @@
 /** Packets of one length. Keeps no state. */
+import { checkOptions, type OptionNames } from '../check-options.js'
 import type { ProtocolConnection } from '../connection.js'
 import { ErrorCode, RingloopError } from '../errors.js'
 import { wholeNumber } from '../options.js'
@@ -10,6 +11,8 @@ export interface FixedLengthOptions {
   /** Bytes of every packet, at least 1. It bounds what a packet takes. */
   readonly length: number
 }
+
+const OPTIONS = { length: true } as const satisfies OptionNames<FixedLengthOptions>
 
 /**
  * Every `length` bytes are a packet; an answer must have exactly as many.
@@ -24,11 +27,12 @@ export class FixedLengthProtocol implements Protocol {
 
   /** Throws `ERR_RINGLOOP_OPTION`. */
   constructor(options: FixedLengthOptions) {
+    checkOptions('FixedLengthProtocol', options, OPTIONS)
     this.#length = wholeNumber('length', options.length, 0, 1)
     if (!Number.isFinite(this.#length) || this.#length === 0) {
       throw new RingloopError(
         ErrorCode.OPTION,
-        `length must be a whole number, 1 or more, not ${options.length}`,
+        `length must be an integer, 1 or more, not ${options.length}`,
       )
     }
   }

@@ -1,4 +1,5 @@
 /** Packets that say their length in a field of their header. Keeps no state: the field is read again while bytes are missing. */
+import { checkOptions, type OptionNames } from '../check-options.js'
 import type { ProtocolConnection } from '../connection.js'
 import { ErrorCode, ProtocolError, RingloopError } from '../errors.js'
 import { wholeNumber } from '../options.js'
@@ -8,20 +9,30 @@ import { mostBytes, writeInto } from './write-into.js'
 
 export interface LengthFieldOptions {
   /** Bytes in front of the length field. Default 0. */
-  readonly offset?: number
+  readonly offset?: number | undefined
   /** Bytes of the length field, 1 to 8. Default 4. */
-  readonly size?: number
+  readonly size?: number | undefined
   /** Added to the field's value to get the number of bytes behind the field; may be negative. Default 0. */
-  readonly adjustment?: number
+  readonly adjustment?: number | undefined
   /** Bytes at the front that the handler does not get. Default `offset + size`: it gets what is behind the field. */
-  readonly strip?: number
+  readonly strip?: number | undefined
   /** Order of the field's bytes. Default `big`. */
-  readonly endian?: 'big' | 'little'
+  readonly endian?: 'big' | 'little' | undefined
   /** Bytes of a frame, header included; the peer that announces more is closed. Default 1 MiB. */
-  readonly maxPacket?: number
+  readonly maxPacket?: number | undefined
   /** What is sent in the place of stripped bytes outside the field, such as a magic number. Default zeros. */
-  readonly prefix?: Uint8Array
+  readonly prefix?: Uint8Array | undefined
 }
+
+const OPTIONS = {
+  offset: true,
+  size: true,
+  adjustment: true,
+  strip: true,
+  endian: true,
+  maxPacket: true,
+  prefix: true,
+} as const satisfies OptionNames<LengthFieldOptions>
 
 const MAX_SIZE = 8
 const DEFAULT_MAX_PACKET = 1024 * 1024
@@ -52,13 +63,14 @@ export class LengthFieldProtocol implements Protocol {
 
   /** Throws `ERR_RINGLOOP_OPTION`. */
   constructor(options: LengthFieldOptions = {}) {
+    checkOptions('LengthFieldProtocol', options, OPTIONS)
     this.#offset = wholeNumber('offset', options.offset, 0)
     this.#size = wholeNumber('size', options.size, 4, 1)
     this.#strip = wholeNumber('strip', options.strip, this.#offset + this.#size)
     this.#maxPacket = wholeNumber('maxPacket', options.maxPacket, DEFAULT_MAX_PACKET, 1)
     this.#adjustment = wholeNumber('adjustment', options.adjustment, 0, Number.MIN_SAFE_INTEGER)
     this.#little = options.endian === 'little'
-    checkOptions(options, this.#size, Math.max(this.#offset + this.#size, this.#strip), this.#maxPacket)
+    checkLayout(options, this.#size, Math.max(this.#offset + this.#size, this.#strip), this.#maxPacket)
     this.#lead = Buffer.alloc(this.#strip)
     if (options.prefix !== undefined) this.#lead.set(options.prefix.subarray(0, this.#strip))
   }
@@ -147,11 +159,11 @@ export class LengthFieldProtocol implements Protocol {
   }
 }
 
-function checkOptions(options: LengthFieldOptions, size: number, header: number, maxPacket: number): void {
+function checkLayout(options: LengthFieldOptions, size: number, header: number, maxPacket: number): void {
   const fail = (message: string): never => {
     throw new RingloopError(ErrorCode.OPTION, message)
   }
-  if (size > MAX_SIZE) fail(`size must be a whole number from 1 to ${MAX_SIZE}, not ${size}`)
+  if (size > MAX_SIZE) fail(`size must be an integer from 1 to ${MAX_SIZE}, not ${size}`)
   const { endian = 'big', prefix } = options
   if (endian !== 'big' && endian !== 'little') fail(`endian must be 'big' or 'little', not '${endian}'`)
   if (header > maxPacket || !Number.isFinite(header)) {

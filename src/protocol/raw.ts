@@ -1,11 +1,19 @@
 /** The default protocol: what one read brought is one packet, what is returned goes out as it is. Keeps no state. */
+import { checkOptions, type OptionNames } from '../check-options.js'
 import type { ProtocolConnection } from '../connection.js'
 import { ErrorCode, RingloopError } from '../errors.js'
 import type { RingBuffer } from '../ringbuffer/ring-buffer.js'
 import type { Packed, Packet, Protocol } from './protocol.js'
 
-/** A UTF-8 text takes at most so many bytes for each of its UTF-16 units. */
+/** A UTF-8 string takes at most so many bytes for each of its UTF-16 units. */
 const MAX_UTF8_BYTES = 3
+
+export interface RawOptions {
+  /** The handler gets a view of the loop's memory instead of a copy. Default `false`. */
+  readonly borrow?: boolean | undefined
+}
+
+const OPTIONS = { borrow: true } as const satisfies OptionNames<RawOptions>
 
 /** Bytes as they come. There are no packet borders on TCP: a message may come in any number of pieces. */
 export class RawProtocol implements Protocol {
@@ -15,9 +23,10 @@ export class RawProtocol implements Protocol {
   /**
    * With `borrow` the handler gets a view of the loop's memory instead of a copy: valid until `onMessage` returns, so not
    * for handlers that keep `data` or wait for something before they read it. Returning or sending it is safe. It pays
-   * from some KiB on. Default `false`.
+   * from some KiB on. Default `false`. Throws `ERR_RINGLOOP_OPTION`.
    */
-  constructor(options: { readonly borrow?: boolean } = {}) {
+  constructor(options: RawOptions = {}) {
+    checkOptions('RawProtocol', options, OPTIONS)
     this.borrow = options.borrow === true
   }
 
@@ -57,5 +66,5 @@ export class RawProtocol implements Protocol {
 function bytesOf(out: Uint8Array | string): Uint8Array {
   if (typeof out === 'string') return Buffer.from(out)
   if (out instanceof Uint8Array) return out
-  throw new RingloopError(ErrorCode.PACKET, `only bytes and texts can be sent as they are, not ${typeof out}`)
+  throw new RingloopError(ErrorCode.PACKET, `only bytes and strings can be sent as they are, not ${typeof out}`)
 }

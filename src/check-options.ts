@@ -12,16 +12,23 @@ const MAX_WRONG = 2
 
 /**
  * Throws `ERR_RINGLOOP_OPTION` unless `options` is an object that has no other names than `known` has. `whose` names the
- * options in the sentence: `a server`, `connect`. A name whose value is `undefined` counts too.
+ * options in the sentence: `a server`, `connect`. A name whose value is `undefined` counts too. An instance of a class is
+ * taken with whatever else it has: a module may export the class of a protocol, which is made with `new (loop)`.
  */
 export function checkOptions(whose: string, options: unknown, known: Readonly<Record<string, true>>): void {
   if (typeof options !== 'object' || options === null || Array.isArray(options)) {
     const given = Array.isArray(options) ? 'an array' : kindOf(options)
     throw new RingloopError(ErrorCode.OPTION, `the options of ${whose} must be an object, not ${given}`)
   }
+  if (!isPlain(options)) return
   for (const name of Object.keys(options)) {
     if (!Object.hasOwn(known, name)) throw unknownOption(whose, name, Object.keys(known))
   }
+}
+
+function isPlain(options: object): boolean {
+  const prototype = Object.getPrototypeOf(options)
+  return prototype === Object.prototype || prototype === null
 }
 
 function kindOf(value: unknown): string {

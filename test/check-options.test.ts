@@ -154,6 +154,14 @@ describe('checkOptions', () => {
     expect(thrown(() => checkOptions('a test', { toString: 1 }, KNOWN))).toEqual(refusal(/unknown option/))
   })
 
+  it('takes an instance of a class with whatever else it has', () => {
+    class Settings {
+      readonly address = ':1'
+      readonly comment = 'for a test'
+    }
+    checkOptions('a test', new Settings(), KNOWN)
+  })
+
   it('suggests a name that has one letter too many, too few, or wrong', () => {
     fc.assert(
       fc.property(

@@ -304,7 +304,7 @@ describe('the endpoint', () => {
 
   it.each([
     [{ metrics: true }, 'metrics must be an object, not true'],
-    [{ metrics: { path: 'metrics' } }, "metrics.path must be a text that begins with '/', not metrics"],
+    [{ metrics: { path: 'metrics' } }, "metrics.path must be a string that begins with '/', not metrics"],
     [{ metrics: { registry: {} } }, 'metrics.registry must be a Registry of prom-client'],
     [{ metrics: { address: '9464' } }, "address must be 'host:port', ':port' or '[ipv6]:port', not '9464'"],
   ])('says what is wrong with %j', async (options, message) => {

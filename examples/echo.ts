@@ -16,5 +16,7 @@ export const protocol: RawProtocol = new RawProtocol({ borrow: true })
 
 if (isMainThread) {
   const { loops, options, oneLoop } = exampleFlags({ loops: availableParallelism() })
-  await serve(loops === 1 ? new Server(echo, { ...oneLoop(), protocol }) : new Server(import.meta.url, options))
+  await serve(
+    loops === 1 ? new Server(echo, { ...oneLoop(), protocol }) : new Server(import.meta.url, options),
+  )
 }

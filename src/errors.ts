@@ -79,7 +79,7 @@ export type CloseCode =
   | 'slow-consumer'
   | 'server-stopped'
 
-/** What was thrown or rejected, as an Error: anything can be, even what cannot be printed. @internal */
+/** What was thrown or rejected, as an Error: anything can be, even what cannot be printed. */
 export function toError(thrown: unknown): Error {
   if (thrown instanceof Error) return thrown
   try {
@@ -89,7 +89,7 @@ export function toError(thrown: unknown): Error {
   }
 }
 
-/** The codes in the order of the shared counters of closes by reason. @internal */
+/** The codes in the order of the shared counters of closes by reason. */
 export const CLOSE_CODES: readonly CloseCode[] = [
   'peer-closed',
   'closed',

@@ -29,6 +29,9 @@ export interface LocalBroadcastOptions<Out> extends BroadcastOptions {
   readonly filter?: (c: Connection<Out>) => boolean
 }
 
+/** `T` is not guessed from what is given for it: it is the default unless it is said, as in `broadcast<Out>(…)`. */
+type Said<T> = [T][T extends unknown ? 0 : never]
+
 /** The loop of a connection. `Data` is the type of the option `data`. */
 export interface Loop<Data = unknown> {
   /** 0 … numLoops - 1. */
@@ -96,7 +99,10 @@ export interface Loop<Data = unknown> {
    * Sends `out` to every connection that this loop has accepted and whose handshake is over. It is packed once where
    * the protocol can. Not for connections made by `connect`.
    */
-  broadcast<Out = Uint8Array | string>(out: Out, options?: LocalBroadcastOptions<Out>): BroadcastResult
+  broadcast<Out = Uint8Array | string>(
+    out: Said<Out>,
+    options?: LocalBroadcastOptions<Said<Out>>,
+  ): BroadcastResult
 
   /**
    * Ends every connection: those with an answer pending or bytes unsent get `drain` ms (default 0) for them. Then

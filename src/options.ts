@@ -2,7 +2,7 @@
 import type { ConnectionOptions as TlsConnectOptions, TlsOptions } from 'node:tls'
 import type { ResourceLimits } from 'node:worker_threads'
 import { checkOptions, type OptionNames } from './check-options.js'
-import type { Service } from './connection/tcp-connection.js'
+import type { Service } from './connection/service.js'
 import { ErrorCode, RingloopError } from './errors.js'
 import type { Handler } from './handler.js'
 import type { LoggerOption } from './log.js'
@@ -358,7 +358,9 @@ export interface ListenSettings extends SocketSettings {
   readonly tls: TlsOptions | undefined
 }
 
-export function listenSettings(options: ServerOptions & Pick<ModuleServerOptions, 'loadBalance'>): ListenSettings {
+export function listenSettings(
+  options: ServerOptions & Pick<ModuleServerOptions, 'loadBalance'>,
+): ListenSettings {
   const loadBalance = options.loadBalance ?? 'round-robin'
   if (typeof loadBalance !== 'function' && !STRATEGIES.includes(loadBalance)) {
     fail(`loadBalance must be one of ${STRATEGIES.join(', ')} or a function, not '${String(loadBalance)}'`)

@@ -65,6 +65,12 @@ type Any = any
 type AnyHandler = Handler<Any, Any, Any, Any>
 type AnyOptions = HandlerServerOptions<Any, Any> | ModuleServerOptions
 
+/** A handler that wants `loop.data` is given it. */
+type DataFor<Data> = undefined extends Data ? unknown : { readonly data: Data }
+type OptionsFor<Data, Options> = undefined extends Data
+  ? [options?: Options]
+  : [options: Options & DataFor<Data>]
+
 /** Where the connections are: a loop here, or threads. */
 interface Running {
   readonly endpoint: Endpoint
@@ -96,17 +102,20 @@ export class Server<Ctx = undefined, Out = Uint8Array | string, State = unknown,
   /** A handler of bytes as they come, or of a protocol whose packets are bytes: one loop, in this thread. */
   constructor(
     handler: Handler<undefined, Uint8Array | string, State, Data>,
-    options?: HandlerServerOptions<undefined, Uint8Array | string, Data>,
+    ...options: OptionsFor<Data, HandlerServerOptions<undefined, Uint8Array | string, Data>>
   )
   /** Either of both, by what is known when it runs: with the options that both have. */
   constructor(
     source: Handler<undefined, Uint8Array | string, State, Data> | URL | string,
-    options?: HandlerServerOptions<undefined, Uint8Array | string, Data> & ModuleServerOptions<Data>,
+    ...options: OptionsFor<
+      Data,
+      HandlerServerOptions<undefined, Uint8Array | string, Data> & ModuleServerOptions<Data>
+    >
   )
   /** A handler and the protocol that it is for: one loop, in this thread. */
   constructor(
     handler: Handler<Ctx, Out, State, Data>,
-    options: HandlerServerOptions<Ctx, Out, Data> & { readonly protocol: Protocol<Ctx, Out> },
+    options: HandlerServerOptions<Ctx, Out, Data> & { readonly protocol: Protocol<Ctx, Out> } & DataFor<Data>,
   )
   constructor(source: AnyHandler | URL | string, options: AnyOptions = {}) {
     checkServerOptions(options)
@@ -169,7 +178,10 @@ export class Server<Ctx = undefined, Out = Uint8Array | string, State = unknown,
     const createPoller = (sink: PollerSink): Poller =>
       choosePoller(settings.poller, sink, logger, settings.tls)
     const { tick, wheelSize, data } = options
-    const loop = new EventLoop({ tick, wheelSize, data, logger }, { id: 0, serverId: randomUUID(), stats, createPoller })
+    const loop = new EventLoop(
+      { tick, wheelSize, data, logger },
+      { id: 0, serverId: randomUUID(), stats, createPoller },
+    )
     try {
       await loop.serve(service, new SharedAdmission(stats, 0, settings.maxConnections))
       const endpoint = await listenOn(loop, settings.endpoint, { ...settings, park: false })

@@ -86,7 +86,9 @@ describe('an unknown option', () => {
     const server = new Server(handler, { address: '127.0.0.1:0', poller: 'net', logger: false })
     servers.push(server)
     await server.start()
-    await expect(server.broadcast('x', loose({ slwo: 'drop' }))).rejects.toEqual(refusal(/did you mean 'slow'/))
+    await expect(server.broadcast('x', loose({ slwo: 'drop' }))).rejects.toEqual(
+      refusal(/did you mean 'slow'/),
+    )
     expect(thrown(() => server.stop(loose({ drains: 5 })))).toEqual(refusal(/did you mean 'drain'/))
   })
 
@@ -133,7 +135,9 @@ describe('an option that is for another kind of server', () => {
     for (const options of [{ loadBalance: 'round-robin' }, { execArgv: [] }, { resourceLimits: {} }]) {
       const [name] = Object.keys(options)
       await expect(new Server(handler, loose(options)).start()).rejects.toEqual(
-        refusal(`${name} is for the threads of a module: a handler object is served by one loop in this thread`),
+        refusal(
+          `${name} is for the threads of a module: a handler object is served by one loop in this thread`,
+        ),
       )
     }
   })

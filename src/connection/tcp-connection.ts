@@ -16,7 +16,6 @@ import {
   RingloopError,
   toError,
 } from '../errors.js'
-import type { Handler } from '../handler.js'
 import type { EventLoop } from '../loop/event-loop.js'
 import { CELL } from '../loop/stats.js'
 import { systemError } from '../loop/system-error.js'
@@ -24,17 +23,7 @@ import { Timer } from '../loop/timing-wheel.js'
 import type { Transport } from '../loop/transport.js'
 import type { Packed, Protocol } from '../protocol/protocol.js'
 import type { RingBuffer } from '../ringbuffer/ring-buffer.js'
-
-/** What a connection is served with; shared by all connections of one server or one `connect`. @internal */
-export interface Service<Ctx, Out> {
-  readonly handler: Handler<Ctx, Out>
-  readonly protocol: Protocol<Ctx, Out>
-  readonly highWaterMark: number
-  readonly lowWaterMark: number
-  readonly maxReadBuffer: number
-  readonly idleTime: number
-  readonly closeTimeout: number
-}
+import type { Service } from './service.js'
 
 // biome-ignore lint/suspicious/noExplicitAny: what passes through is known to the protocol alone
 type Any = any
@@ -53,44 +42,44 @@ export interface Opening {
 export const Flag = {
   /** It came in through a listener; otherwise `connect` made it. */
   INBOUND: 1,
-  CONNECTING: 1 << 1,
+  CONNECTING: 0x2,
   /** The handler's onConnect has been called. */
-  ESTABLISHED: 1 << 2,
+  ESTABLISHED: 0x4,
   /** `close` was called, or the reason to close has come: only what is unsent still goes out. */
-  CLOSING: 1 << 3,
-  CLOSED: 1 << 4,
+  CLOSING: 0x8,
+  CLOSED: 0x10,
   /** `pause()`. */
-  PAUSED: 1 << 5,
+  PAUSED: 0x20,
   /** A promise of `onMessage` is pending: later packets wait for it. */
-  BLOCKED: 1 << 6,
+  BLOCKED: 0x40,
   /** Above the high-water mark, and not yet below the low one. */
-  THROTTLED: 1 << 7,
+  THROTTLED: 0x80,
   /** No more bytes will come in. */
-  ENDED: 1 << 8,
+  ENDED: 0x100,
   /** No more bytes can go out. */
-  BROKEN: 1 << 9,
+  BROKEN: 0x200,
   /** `shutdownWrite()` was called. */
-  SHUT: 1 << 10,
+  SHUT: 0x400,
   /** The poller has been told so. */
-  SHUT_DONE: 1 << 11,
+  SHUT_DONE: 0x800,
   /** The poller reads. */
-  READING: 1 << 12,
+  READING: 0x1000,
   /** On the list of the next flush. */
-  DIRTY: 1 << 13,
+  DIRTY: 0x2000,
   /** A write was short: wait for handleWritable. */
-  AWAITS_ROOM: 1 << 14,
+  AWAITS_ROOM: 0x4000,
   /** There is more to do at a flush than to write the segment. */
-  AFTER_FLUSH: 1 << 15,
+  AFTER_FLUSH: 0x8000,
   /** Its packets are being handed over right now. */
-  UNPACKING: 1 << 16,
+  UNPACKING: 0x10000,
   /** The server or loop stops: like ENDED, but the peer does not know yet. */
-  DRAINING: 1 << 17,
+  DRAINING: 0x20000,
   /** An `onSent` waits: taken bytes are counted. */
-  COUNTS: 1 << 18,
+  COUNTS: 0x40000,
   /** A protocol's `hold`: packets wait for its `release`. */
-  HELD: 1 << 19,
+  HELD: 0x80000,
   /** The protocol has heard that it is closing. */
-  TOLD: 1 << 20,
+  TOLD: 0x100000,
 } as const
 
 const STOPPED =

@@ -86,7 +86,7 @@ export class HeaderMap implements Iterable<[name: string, value: string]> {
   readonly #text: string
   readonly #offsets: readonly number[]
 
-  /** @internal */
+  /** The parser makes them: four offsets into `text` for each field line. */
   constructor(text: string, offsets: readonly number[]) {
     this.#text = text
     this.#offsets = offsets
@@ -161,7 +161,6 @@ export class RequestHead {
   readonly version: '1.1' | '1.0'
   readonly headers: HeaderMap
 
-  /** @internal */
   constructor(method: string, target: string, version: '1.1' | '1.0', headers: HeaderMap) {
     this.method = method
     this.target = target

@@ -2,7 +2,7 @@
  * Timers as their users see them. The classes, in `timing-wheel.ts`, know each other's links; the types keep those out of
  * sight. No code of its own.
  */
-import { TimingWheel as Wheel, Timer as WheelTimer, type TimingWheelOptions } from './timing-wheel.js'
+import { type TimingWheelOptions, TimingWheel as Wheel, Timer as WheelTimer } from './timing-wheel.js'
 
 /**
  * A timer of a {@link TimingWheel} or a loop. Make a subclass of it, and give it to `add` or `loop.addTimer`, where a

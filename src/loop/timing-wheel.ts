@@ -396,7 +396,8 @@ export class TimingWheel {
 
 function bitsOf(wheelSize: number): number {
   const bits = Math.log2(wheelSize)
-  if (typeof wheelSize === 'number' && Number.isInteger(bits) && bits >= 1 && wheelSize <= MAX_WHEEL_SIZE) return bits
+  if (typeof wheelSize === 'number' && Number.isInteger(bits) && bits >= 1 && wheelSize <= MAX_WHEEL_SIZE)
+    return bits
   throw new RingloopError(
     ErrorCode.OPTION,
     `wheelSize must be a power of two from 2 to ${MAX_WHEEL_SIZE}, not ${wheelSize}`,

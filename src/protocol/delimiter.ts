@@ -16,7 +16,11 @@ export interface DelimiterOptions {
   readonly maxPacket?: number | undefined
 }
 
-const OPTIONS = { delimiter: true, keep: true, maxPacket: true } as const satisfies OptionNames<DelimiterOptions>
+const OPTIONS = {
+  delimiter: true,
+  keep: true,
+  maxPacket: true,
+} as const satisfies OptionNames<DelimiterOptions>
 
 const DEFAULT_MAX_PACKET = 1024 * 1024
 

@@ -30,10 +30,7 @@ export class FixedLengthProtocol implements Protocol {
     checkOptions('FixedLengthProtocol', options, OPTIONS)
     this.#length = wholeNumber('length', options.length, 0, 1)
     if (!Number.isFinite(this.#length) || this.#length === 0) {
-      throw new RingloopError(
-        ErrorCode.OPTION,
-        `length must be an integer, 1 or more, not ${options.length}`,
-      )
+      throw new RingloopError(ErrorCode.OPTION, `length must be an integer, 1 or more, not ${options.length}`)
     }
   }
 

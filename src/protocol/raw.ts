@@ -66,5 +66,8 @@ export class RawProtocol implements Protocol {
 function bytesOf(out: Uint8Array | string): Uint8Array {
   if (typeof out === 'string') return Buffer.from(out)
   if (out instanceof Uint8Array) return out
-  throw new RingloopError(ErrorCode.PACKET, `only bytes and strings can be sent as they are, not ${typeof out}`)
+  throw new RingloopError(
+    ErrorCode.PACKET,
+    `only bytes and strings can be sent as they are, not ${typeof out}`,
+  )
 }

@@ -1,5 +1,12 @@
 /** What `new Server` takes, and what it refuses: the handler fits its protocol, the options fit what serves. */
-import { type Connection, type Handler, LineProtocol, type Protocol, Server } from 'ringloop'
+import {
+  type BroadcastResult,
+  type Connection,
+  type Handler,
+  LineProtocol,
+  type Protocol,
+  Server,
+} from 'ringloop'
 import { type HttpOutput, HttpProtocol, type HttpRequest, httpHandler } from 'ringloop/http'
 import { IipProtocol, type IipRequest, IipRouter } from 'ringloop/iip'
 import { type WebSocketContext, type WebSocketOut, WebSocketProtocol } from 'ringloop/websocket'
@@ -65,7 +72,7 @@ const chat = new Server(
   },
   { protocol: new WebSocketProtocol({ perMessageDeflate: true }) },
 )
-exactly<Promise<unknown>>()(chat.broadcast('text') as Promise<unknown>)
+exactly<Promise<BroadcastResult>>()(chat.broadcast('text'))
 
 const http = httpHandler((request) => `you asked for ${request.path}`)
 void new Server(http, { protocol: new HttpProtocol() })

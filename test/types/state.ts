@@ -42,7 +42,11 @@ const greeter: Handler<undefined, Bytes, User, Settings> = {
 // The server knows both, from the handler and from `data`.
 const server = new Server(greeter, { data: { database: 'users' } })
 exactly<Server<undefined, Bytes, User, Settings>>()(server)
-// `data` must be what the handler wants.
+// `data` must be there, and be what the handler wants.
+// @ts-expect-error
+void new Server(greeter)
+// @ts-expect-error
+void new Server(greeter, { address: ':0' })
 // @ts-expect-error
 void new Server(greeter, { data: { database: 5 } })
 // @ts-expect-error
@@ -65,6 +69,13 @@ const chat: Handler<WebSocketContext, WebSocketOut, User> = {
 void new Server(chat, { protocol: new WebSocketProtocol() })
 // @ts-expect-error
 void new Server(chat)
+
+const chatOfData: Handler<WebSocketContext, WebSocketOut, User, Settings> = {
+  onMessage: (_c, _ctx, data) => data,
+}
+void new Server(chatOfData, { protocol: new WebSocketProtocol(), data: { database: 'users' } })
+// @ts-expect-error
+void new Server(chatOfData, { protocol: new WebSocketProtocol() })
 
 // A class that is given its connections' state.
 class Rooms implements Handler<undefined, Bytes, User, Settings> {

@@ -15,6 +15,8 @@ export default echo
 export const protocol: RawProtocol = new RawProtocol({ borrow: true })
 
 if (isMainThread) {
-  const { loops, options } = exampleFlags({ loops: availableParallelism() })
-  await serve(loops === 1 ? new Server(echo, { ...options, protocol }) : new Server(import.meta.url, options))
+  const { loops, options, oneLoop } = exampleFlags({ loops: availableParallelism() })
+  await serve(
+    loops === 1 ? new Server(echo, { ...oneLoop(), protocol }) : new Server(import.meta.url, options),
+  )
 }

@@ -22,12 +22,15 @@ type Widened<T> = T extends number ? number : T extends boolean ? boolean : stri
 export type ExampleFlags<Own = unknown> = Omit<typeof COMMON, keyof Own> & {
   [K in keyof Own]: Widened<Own[K]>
 } & {
-  /** The common flags as the options of a server. */
-  readonly options: {
-    readonly address: { readonly host: string; readonly port: number }
-    readonly numLoops: number
-    readonly poller: PollerOption
-  }
+  /** The common flags as the options of a server for a module. */
+  readonly options: OneLoop & { readonly numLoops: number }
+  /** The same for a handler object; with `--loops` above 1 that ends the process with one sentence and code 2. */
+  oneLoop(): OneLoop
+}
+
+interface OneLoop {
+  readonly address: { readonly host: string; readonly port: number }
+  readonly poller: PollerOption
 }
 
 /**
@@ -40,8 +43,10 @@ export function exampleFlags<Own extends Record<string, Value>>(own?: Own): Exam
     const flags = readFlags(defaults)
     check(flags)
     const { host, port, loops, poller } = flags as typeof COMMON
-    const options = { address: { host, port }, numLoops: loops, poller: poller as PollerOption }
-    return { ...flags, options } as unknown as ExampleFlags<Own>
+    const one: OneLoop = { address: { host, port }, poller: poller as PollerOption }
+    const oneLoop = (): OneLoop =>
+      loops === 1 ? one : exit(BAD_FLAGS, `this example has one loop: --loops must be 1, not ${loops}`)
+    return { ...flags, options: { ...one, numLoops: loops }, oneLoop } as unknown as ExampleFlags<Own>
   } catch (error) {
     return exit(BAD_FLAGS, `${(error as Error).message} (flags: ${usage(defaults)})`)
   }

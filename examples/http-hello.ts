@@ -42,7 +42,7 @@ if (isMainThread) {
   // One loop runs here, more import this file.
   const server =
     flags.loops === 1
-      ? new Server(handler, { ...flags.options, protocol })
+      ? new Server(handler, { ...flags.oneLoop(), protocol })
       : new Server<HttpRequest, HttpOutput>(import.meta.url, flags.options)
   await serve(server)
 }

@@ -15,11 +15,10 @@ export default routes
 export const protocol = (): IipProtocol => new IipProtocol()
 
 if (isMainThread) {
-  const { loops, options } = exampleFlags({ port: 9090 })
-  const oneLoop = loops === 1
+  const { loops, options, oneLoop } = exampleFlags({ port: 9090 })
   await serve(
-    oneLoop
-      ? new Server(routes(), { ...options, protocol: protocol() })
+    loops === 1
+      ? new Server(routes(), { ...oneLoop(), protocol: protocol() })
       : new Server(import.meta.url, options),
   )
 }

@@ -11,7 +11,7 @@ const MAX_BLOCK = 1024 * 1024
 const MORE = Buffer.from([0, 0, 0, 0])
 const END = Buffer.from([0, 0, 0, 1])
 
-const { options, root } = exampleFlags({ port: 9091, root: '.' })
+const { oneLoop, root } = exampleFlags({ port: 9091, root: '.' })
 const folder = await Folder.at(root)
 
 const router = new IipRouter()
@@ -26,4 +26,4 @@ const router = new IipRouter()
   })
   .handle('/checksum_file', async ({ data }) => checksum(await folder.file(fields(data).FilePath)))
 
-await serve(new Server(router, { ...options, protocol: new IipProtocol() }))
+await serve(new Server(router, { ...oneLoop(), protocol: new IipProtocol() }))

@@ -3,15 +3,14 @@ import { Server } from 'ringloop'
 import { httpHeaders, IipHttpAdapter, IipProtocol, IipRouter } from 'ringloop/iip'
 import { exampleFlags, orExit } from './flags.js'
 
-const { host, port, options } = exampleFlags({ port: 9092 })
+const { host, port, oneLoop } = exampleFlags({ port: 9092 })
 
 const router = new IipRouter()
   .handle('/echo', ({ data }) => data)
   .handle('/http_header_echo', (request) => JSON.stringify(httpHeaders(request)))
 const behind = new Server(router, {
-  ...options,
+  ...oneLoop(),
   address: '127.0.0.1:0',
-  numLoops: 1,
   protocol: new IipProtocol(),
 })
 await orExit(behind.start())

@@ -9,7 +9,7 @@ import { checksum, Folder, fields, openFile, position, sizeOf } from './iip/fold
 const MAX_BLOCK = 10 * 1024 * 1024
 const MIB = 1024 * 1024
 
-const { options, root, max } = exampleFlags({ port: 9092, root: 'uploads', max: 10_240 })
+const { oneLoop, root, max } = exampleFlags({ port: 9092, root: 'uploads', max: 10_240 })
 const folder = await Folder.at(root)
 
 /** Four bytes that say how long the JSON behind them is, the JSON, and a block of the file. */
@@ -48,4 +48,4 @@ const router = new IipRouter()
   })
 
 const protocol = new IipProtocol({ maxRequestBytes: MAX_BLOCK + MIB })
-await serve(new Server(router, { ...options, protocol }))
+await serve(new Server(router, { ...oneLoop(), protocol }))

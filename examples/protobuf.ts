@@ -56,7 +56,7 @@ if (isMainThread) {
   // One loop runs here, more import this file.
   const server =
     flags.loops === 1
-      ? new Server(greeter, { ...flags.options, protocol })
+      ? new Server(greeter, { ...flags.oneLoop(), protocol })
       : new Server<Message, Message | Uint8Array>(import.meta.url, flags.options)
   await (flags.client ? greet(flags.options.address, flags.name) : serve(server))
 }

@@ -7,7 +7,7 @@ import { exampleFlags, serve } from './flags.js'
 type Data = { readonly to: string }
 
 /** Once the two are piped no packet is handed over any more: bytes go from one to the other, and so do their ends. */
-const proxy: Handler<undefined, Uint8Array, unknown, Data> = {
+const proxy: Handler<undefined, Uint8Array | string, unknown, Data> = {
   async onConnect(c) {
     const { to } = c.loop.data
     const upstream = await c.loop.connect(to, { handler: { onMessage() {} } })
@@ -20,9 +20,7 @@ const proxy: Handler<undefined, Uint8Array, unknown, Data> = {
 export default proxy
 
 if (isMainThread) {
-  const { to, loops, options } = exampleFlags({ to: '127.0.0.1:1833', port: 1834 })
+  const { to, options } = exampleFlags({ to: '127.0.0.1:1833', port: 1834 })
   const data: Data = { to }
-  await serve(
-    loops === 1 ? new Server(proxy, { ...options, data }) : new Server(import.meta.url, { ...options, data }),
-  )
+  await serve(new Server(import.meta.url, { ...options, data }))
 }

@@ -126,10 +126,10 @@ function isFromOurPage({ origin, headers }: UpgradeRequest): boolean {
 }
 
 if (isMainThread) {
-  const { loops, options } = exampleFlags()
+  const { loops, options, oneLoop } = exampleFlags()
   const server =
     loops === 1
-      ? new Server(new Chat(), { ...options, protocol: protocol() })
+      ? new Server(new Chat(), { ...oneLoop(), protocol: protocol() })
       : new Server<WebSocketContext, WebSocketOut>(import.meta.url, options)
   await serve(server)
 }

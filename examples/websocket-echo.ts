@@ -18,10 +18,10 @@ function makeProtocol(deflate: boolean): WebSocketProtocol {
 }
 
 if (isMainThread) {
-  const { loops, deflate, options } = exampleFlags({ deflate: false })
+  const { loops, deflate, options, oneLoop } = exampleFlags({ deflate: false })
   const server =
     loops === 1
-      ? new Server(echo, { ...options, protocol: makeProtocol(deflate) })
+      ? new Server(echo, { ...oneLoop(), protocol: makeProtocol(deflate) })
       : new Server<WebSocketContext, WebSocketOut>(import.meta.url, { ...options, data: deflate })
   await serve(server)
 }

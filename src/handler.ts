@@ -31,7 +31,7 @@ export interface Handler<Ctx = undefined, Out = Uint8Array | string, State = unk
    * What it returns, now or through a promise, is packed as the answer and sent. While a promise is pending no further
    * packet of this connection is handed over, so answers keep their order, unless the protocol is `multiplexed`.
    */
-  onMessage(c: Connection<Out, State, Data>, ctx: Ctx, data: Buffer): Out | void | Promise<Out | void>
+  onMessage: (c: Connection<Out, State, Data>, ctx: Ctx, data: Buffer) => Out | void | Promise<Out | void>
 
   /** The write buffer was above the high-water mark and has fallen below the low-water mark: send on. */
   onDrain?(c: Connection<Out, State, Data>): unknown

@@ -11,13 +11,14 @@
 
 export { BoundAddress } from './bound-address.js'
 export { checkInteger } from './check-integer.js'
+export { checkOptions, type OptionNames } from './check-options.js'
 export { pipe } from './connection/pipe.js'
 export type { Connection, OnSent, ProtocolConnection } from './connection.js'
 export { type CloseCode, type CloseReason, ErrorCode, ProtocolError, RingloopError } from './errors.js'
 export type { ExtendedServer, Extension } from './extension.js'
 export type { Handler, PerLoop } from './handler.js'
 export type { Logger, LoggerOption, LogLevel } from './log.js'
-export { EventLoop } from './loop/event-loop.js'
+export { EventLoop } from './loop/client-loop.js'
 export type { Endpoint } from './loop/poller/poller.js'
 export type { Histogram, LoopStats, ServerStats } from './loop/stats.js'
 export type { BroadcastOptions, BroadcastResult, LocalBroadcastOptions, Loop } from './loop.js'
@@ -25,17 +26,20 @@ export {
   type Address,
   type ConnectionLimits,
   type ConnectOptions,
+  type HandlerServerOptions,
   type LoopOptions,
+  type ModuleServerOptions,
   type PollerOption,
   parseAddress,
   type ServerOptions,
+  type StopOptions,
 } from './options.js'
 export { type DelimiterOptions, DelimiterProtocol } from './protocol/delimiter.js'
 export { type FixedLengthOptions, FixedLengthProtocol } from './protocol/fixed-length.js'
 export { type LengthFieldOptions, LengthFieldProtocol } from './protocol/length-field.js'
 export { type LineOptions, LineProtocol } from './protocol/line.js'
 export type { BroadcastPacker, Packed, Packet, Protocol } from './protocol/protocol.js'
-export { RawProtocol } from './protocol/raw.js'
+export { type RawOptions, RawProtocol } from './protocol/raw.js'
 export { MAX_UTF8_BYTES } from './protocol/write-into.js'
 export { type ByteReader, type ByteSource, ByteStream } from './ringbuffer/byte-stream.js'
 export { RingBufferPool, type RingBufferPoolOptions } from './ringbuffer/pool.js'
@@ -44,5 +48,5 @@ export { allocateBuffer, BufferSlab } from './ringbuffer/slab.js'
 export { Server } from './server.js'
 export type { DeadLoop } from './threads/dead-loop.js'
 export type { LoadBalance, LoopLoad } from './threads/load-balance.js'
-export { Timer } from './timers/timer.js'
-export { TimingWheel, type TimingWheelOptions } from './timers/timing-wheel.js'
+export { Timer, TimingWheel } from './timers/index.js'
+export type { TimingWheelOptions } from './timers/timing-wheel.js'

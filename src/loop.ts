@@ -5,8 +5,9 @@
 import type { Connection } from './connection.js'
 import type { Logger } from './log.js'
 import type { LoopStats } from './loop/stats.js'
-import type { Address, ConnectOptions } from './options.js'
-import type { Timer } from './timers/timer.js'
+import type { Address, ConnectOptions, StopOptions } from './options.js'
+import type { Protocol } from './protocol/protocol.js'
+import type { Timer } from './timers/index.js'
 
 /** What a broadcast did. */
 export interface BroadcastResult {
@@ -27,6 +28,9 @@ export interface LocalBroadcastOptions<Out> extends BroadcastOptions {
   /** Leaves out connections for which it is `false`. */
   readonly filter?: (c: Connection<Out>) => boolean
 }
+
+/** `T` is not guessed from what is given for it: it is the default unless it is said, as in `broadcast<Out>(…)`. */
+type Said<T> = [T][T extends unknown ? 0 : never]
 
 /** The loop of a connection. `Data` is the type of the option `data`. */
 export interface Loop<Data = unknown> {
@@ -82,20 +86,27 @@ export interface Loop<Data = unknown> {
    * cannot be reached, the handshake fails, or `timeout` is over, and with `ERR_RINGLOOP_CLOSED` on a stopped loop.
    * The addresses of a host name are tried one after another.
    */
-  connect<Ctx = undefined, Out = Uint8Array | string, State = unknown>(
+  connect<State = unknown>(
     address: Address,
-    options: ConnectOptions<Ctx, Out, State>,
+    options: ConnectOptions<undefined, Uint8Array | string, State>,
+  ): Promise<Connection<Uint8Array | string, State>>
+  connect<Ctx, Out, State = unknown>(
+    address: Address,
+    options: ConnectOptions<Ctx, Out, State> & { readonly protocol: Protocol<Ctx, Out> },
   ): Promise<Connection<Out, State>>
 
   /**
    * Sends `out` to every connection that this loop has accepted and whose handshake is over. It is packed once where
    * the protocol can. Not for connections made by `connect`.
    */
-  broadcast<Out = Uint8Array | string>(out: Out, options?: LocalBroadcastOptions<Out>): BroadcastResult
+  broadcast<Out = Uint8Array | string>(
+    out: Said<Out>,
+    options?: LocalBroadcastOptions<Said<Out>>,
+  ): BroadcastResult
 
   /**
    * Ends every connection: those with an answer pending or bytes unsent get `drain` ms (default 0) for them. Then
    * everything of this loop is closed; timers and tasks are dropped. Later calls give the same promise.
    */
-  stop(options?: { readonly drain?: number }): Promise<void>
+  stop(options?: StopOptions): Promise<void>
 }

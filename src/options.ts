@@ -2,11 +2,13 @@
 import type { ConnectionOptions as TlsConnectOptions, TlsOptions } from 'node:tls'
 import type { ResourceLimits } from 'node:worker_threads'
 import { checkInteger } from './check-integer.js'
+import { checkOptions, type OptionNames } from './check-options.js'
 import { ErrorCode, RingloopError } from './errors.js'
 import type { Handler } from './handler.js'
 import type { LoggerOption } from './log.js'
 import { unixPathProblem } from './loop/poller/endpoint.js'
 import { type Endpoint, HANDSHAKE_TIMEOUT, MAX_LINGERING, type PollerOptions } from './loop/poller/poller.js'
+import type { BroadcastOptions, LocalBroadcastOptions } from './loop.js'
 import type { Protocol } from './protocol/protocol.js'
 import type { DeadLoop } from './threads/dead-loop.js'
 import type { LoadBalance } from './threads/load-balance.js'
@@ -20,92 +22,212 @@ export type PollerOption = 'auto' | 'native' | 'net'
 /** What each connection is held to. */
 export interface ConnectionLimits {
   /** Above so many unsent bytes `send` returns `false` and the peer is not read. Default 1 MiB. */
-  readonly highWaterMark?: number
+  readonly highWaterMark?: number | undefined
   /** At so many unsent bytes reading goes on and `onDrain` is called. Default a quarter of the high one. */
-  readonly lowWaterMark?: number
+  readonly lowWaterMark?: number | undefined
   /** Bytes in which a packet must complete, or the connection is closed. Default 16 MiB. */
-  readonly maxReadBuffer?: number
+  readonly maxReadBuffer?: number | undefined
   /** Milliseconds without a byte in or out until a connection is closed; 0 (default) is never. */
-  readonly idleTime?: number
+  readonly idleTime?: number | undefined
   /** Milliseconds that a closing connection may take none of its last bytes until they are dropped. Default 30 s. */
-  readonly closeTimeout?: number
+  readonly closeTimeout?: number | undefined
   /**
    * Milliseconds that the TLS handshake, the protocol's own handshake and a promise of `onConnect` may each take, or the
    * connection is closed; 0 is for ever. Default 30 s. A protocol may have a shorter time of its own.
    */
-  readonly handshakeTimeout?: number
+  readonly handshakeTimeout?: number | undefined
   /**
    * A connection stays open when the peer has ended its side, until `c.end()` or `c.close()`; see `Handler.onEnd`. Default
    * `false`: it closes when everything has been handed over, answered and sent.
    */
-  readonly allowHalfOpen?: boolean
+  readonly allowHalfOpen?: boolean | undefined
   /** Send small packets at once (no Nagle). Default `true`. */
-  readonly noDelay?: boolean
+  readonly noDelay?: boolean | undefined
   /** Milliseconds of silence after which the system probes the peer; 0 (default) is never. */
-  readonly keepAlive?: number
+  readonly keepAlive?: number | undefined
 }
 
-export interface LoopOptions {
+/** The options of a loop. `Data` is the type of `loop.data`. */
+export interface LoopOptions<Data = unknown> {
   /** Default `auto`. */
-  readonly poller?: PollerOption
+  readonly poller?: PollerOption | undefined
   /** Default: pino to standard error from `info` up. */
-  readonly logger?: LoggerOption
+  readonly logger?: LoggerOption | undefined
   /** Resolution of the timers in ms. Default 10. */
-  readonly tick?: number
+  readonly tick?: number | undefined
   /** Slots per level of the timing wheel, a power of two. Default 256. */
-  readonly wheelSize?: number
+  readonly wheelSize?: number | undefined
   /** Any structured-cloneable value; handlers find it as `loop.data`. */
-  readonly data?: unknown
+  readonly data?: Data
 }
 
-export interface ServerOptions<Ctx = undefined, Out = Uint8Array | string>
-  extends LoopOptions,
-    ConnectionLimits {
+/** The options that every server takes, whatever serves it. */
+export interface ServerOptions<Data = unknown> extends LoopOptions<Data>, ConnectionLimits {
   /** Where to listen. Default `':1388'`. */
-  readonly address?: Address
-  /** Loops, each in a thread of its own. Default: 1 for a handler object, `availableParallelism()` for a module. */
-  readonly numLoops?: number
-  /** How packets are cut. Default: bytes as they come. With a module it is the module's export `protocol`. */
-  readonly protocol?: Protocol<Ctx, Out>
-  /** Which loop gets a new connection. Default `round-robin`. */
-  readonly loadBalance?: LoadBalance
+  readonly address?: Address | undefined
   /** Every loop listens by itself on the same port and the kernel balances. Linux. Default `false`. */
-  readonly reusePort?: boolean
+  readonly reusePort?: boolean | undefined
   /** Open accepted connections, all loops together; more are closed at accept. Default no limit. */
-  readonly maxConnections?: number
+  readonly maxConnections?: number | undefined
   /** Connections that the kernel holds until they are accepted. Default 1024. */
-  readonly backlog?: number
+  readonly backlog?: number | undefined
   /** Speak TLS: the options of `tls.createServer`. Goes through the `net` poller. */
-  readonly tls?: TlsOptions
+  readonly tls?: TlsOptions | undefined
+}
+
+/** The options of a server for a handler object: one loop, in the thread that made the server. */
+export interface HandlerServerOptions<Ctx = undefined, Out = Uint8Array | string, Data = unknown>
+  extends ServerOptions<Data> {
+  /**
+   * How packets are cut and answers packed. Default: bytes as they come. It must be there where the handler is not for
+   * plain bytes.
+   */
+  readonly protocol?: Protocol<Ctx, Out> | undefined
+  /** A handler object is served by one loop: several loops need a module. */
+  readonly numLoops?: 1 | undefined
+  /** Only with a module. */
+  readonly loadBalance?: never
+  /** Only with a module. */
+  readonly onLoopDied?: never
+  /** Only with a module. */
+  readonly execArgv?: never
+  /** Only with a module. */
+  readonly resourceLimits?: never
+}
+
+/** The options of a server for a module: loops in threads. */
+export interface ModuleServerOptions<Data = unknown> extends ServerOptions<Data> {
+  /** Loops, each in a thread of its own. Default `availableParallelism()`. */
+  readonly numLoops?: number | undefined
+  /** Which loop gets a new connection. Default `round-robin`. */
+  readonly loadBalance?: LoadBalance | undefined
   /**
    * Called in the server's thread when a loop's thread has ended unasked, and again for each try to replace it that
-   * failed. It is logged and replaced whatever this does. Only with a module.
+   * failed. It is logged and replaced whatever this does.
    */
-  readonly onLoopDied?: (loop: DeadLoop) => void
-  /** Node's flags for the loops' threads, instead of those that the process was started with. Only with a module. */
-  readonly execArgv?: readonly string[]
-  /** Bounds of each thread's memory, as for a `Worker`. A loop that exceeds them dies and is replaced. Only with a module. */
-  readonly resourceLimits?: ResourceLimits
+  readonly onLoopDied?: ((loop: DeadLoop) => void) | undefined
+  /** Node's flags for the loops' threads, instead of those that the process was started with. */
+  readonly execArgv?: readonly string[] | undefined
+  /** Bounds of each thread's memory, as for a `Worker`. A loop that exceeds them dies and is replaced. */
+  readonly resourceLimits?: ResourceLimits | undefined
+  /** It is the module's export `protocol`. */
+  readonly protocol?: never
 }
 
+/** The options of `connect`. `State` is the type of `c.context`. */
 export interface ConnectOptions<Ctx = undefined, Out = Uint8Array | string, State = unknown>
   extends ConnectionLimits {
   readonly handler: Handler<Ctx, Out, State>
-  /** Default: bytes as they come. */
-  readonly protocol?: Protocol<Ctx, Out>
+  /**
+   * How packets are cut and sends packed. Default: bytes as they come. It must be there where the handler is not for
+   * plain bytes.
+   */
+  readonly protocol?: Protocol<Ctx, Out> | undefined
   /** Speak TLS: the options of `tls.connect`, or `true` for its defaults. The certificate is verified unless told otherwise. */
-  readonly tls?: TlsConnectOptions | true
+  readonly tls?: TlsConnectOptions | true | undefined
   /** Milliseconds for the connect, the protocol's handshake and a promise of `onConnect`. Default 10 s. */
-  readonly timeout?: number
+  readonly timeout?: number | undefined
   /** Ends it while it is not through: `connect` rejects with the signal's reason as `cause`. */
-  readonly signal?: AbortSignal
+  readonly signal?: AbortSignal | undefined
 }
+
+/** Of `stop`. */
+export interface StopOptions {
+  /** Milliseconds for connections with an answer pending or bytes unsent. Default 0. */
+  readonly drain?: number | undefined
+}
+
+const LIMITS = {
+  highWaterMark: true,
+  lowWaterMark: true,
+  maxReadBuffer: true,
+  idleTime: true,
+  closeTimeout: true,
+  handshakeTimeout: true,
+  allowHalfOpen: true,
+  noDelay: true,
+  keepAlive: true,
+} as const satisfies OptionNames<ConnectionLimits>
+
+const LOOP = {
+  poller: true,
+  logger: true,
+  tick: true,
+  wheelSize: true,
+  data: true,
+} as const satisfies OptionNames<LoopOptions>
+
+/** What only the threads of a module need. */
+const THREADS = { loadBalance: true, execArgv: true, resourceLimits: true, onLoopDied: true } as const
+
+const SERVER = {
+  ...LOOP,
+  ...LIMITS,
+  ...THREADS,
+  address: true,
+  reusePort: true,
+  maxConnections: true,
+  backlog: true,
+  tls: true,
+  numLoops: true,
+  protocol: true,
+} as const satisfies OptionNames<HandlerServerOptions> & OptionNames<ModuleServerOptions>
+
+const CONNECT = {
+  ...LIMITS,
+  handler: true,
+  protocol: true,
+  tls: true,
+  timeout: true,
+  signal: true,
+} as const satisfies OptionNames<ConnectOptions>
+
+const STOP = { drain: true } as const satisfies OptionNames<StopOptions>
+const BROADCAST = { slow: true } as const satisfies OptionNames<BroadcastOptions>
+const LOCAL_BROADCAST = { ...BROADCAST, filter: true } as const satisfies OptionNames<
+  LocalBroadcastOptions<never>
+>
 
 const MAX_PORT = 65_535
 
 /** Throws `ERR_RINGLOOP_OPTION`. */
 export function fail(message: string): never {
   throw new RingloopError(ErrorCode.OPTION, message)
+}
+
+/** Refuses options that no server has. */
+export function checkServerOptions(options: object): void {
+  checkOptions('a server', options, SERVER)
+}
+
+/** Refuses, for a handler object, what only threads need. */
+export function checkNoThreadOptions(options: Pick<ModuleServerOptions, keyof typeof THREADS>): void {
+  for (const name of Object.keys(THREADS) as (keyof typeof THREADS)[]) {
+    if (options[name] === undefined) continue
+    fail(`${name} is for the threads of a module: a handler object is served by one loop in this thread`)
+  }
+}
+
+export function checkLoopOptions(options: object): void {
+  checkOptions('a loop', options, LOOP)
+}
+
+export function checkConnectOptions(options: object): void {
+  checkOptions('connect', options, CONNECT)
+}
+
+export function checkBroadcastOptions(options: object): void {
+  checkOptions('broadcast', options, BROADCAST)
+}
+
+export function checkLocalBroadcastOptions(options: object): void {
+  checkOptions('broadcast', options, LOCAL_BROADCAST)
+}
+
+/** The option `drain` of `stop`. */
+export function drainTime(options: StopOptions): number {
+  checkOptions('stop', options, STOP)
+  return checkInteger('drain', options.drain, 0)
 }
 
 /** As {@link checkInteger}, and `Infinity` is no limit. */
@@ -202,7 +324,9 @@ export interface ListenSettings extends SocketSettings {
   readonly pollerOptions: PollerOptions
 }
 
-export function listenSettings(options: ServerOptions<never, never>): ListenSettings {
+export function listenSettings(
+  options: ServerOptions & Pick<ModuleServerOptions, 'loadBalance'>,
+): ListenSettings {
   const loadBalance = options.loadBalance ?? 'round-robin'
   if (typeof loadBalance !== 'function' && !STRATEGIES.includes(loadBalance)) {
     fail(`loadBalance must be one of ${STRATEGIES.join(', ')} or a function, not '${String(loadBalance)}'`)

@@ -21,10 +21,16 @@ import { type ServerStats, SharedStats } from './loop/stats.js'
 import type { BroadcastOptions, BroadcastResult } from './loop.js'
 import {
   type ConnectionLimits,
+  checkBroadcastOptions,
   checkHandler,
+  checkNoThreadOptions,
+  checkServerOptions,
+  drainTime,
+  type HandlerServerOptions,
   type ListenSettings,
   listenSettings,
-  type ServerOptions,
+  type ModuleServerOptions,
+  type StopOptions,
 } from './options.js'
 import type { Protocol } from './protocol/protocol.js'
 import { RawProtocol } from './protocol/raw.js'
@@ -39,9 +45,24 @@ import { workerOptions } from './threads/worker-options.js'
 import type { Timer } from './timers/timer.js'
 import { TimingWheel } from './timers/timing-wheel.js'
 
-export class Server<Ctx = undefined, Out = Uint8Array | string> {
-  readonly #source: Handler<Ctx, Out> | URL | string
-  readonly #options: ServerOptions<Ctx, Out>
+// biome-ignore lint/suspicious/noExplicitAny: whether both fit was checked where the server was made
+type Any = any
+type AnyHandler = Handler<Any, Any, Any, Any>
+type AnyOptions = HandlerServerOptions<Any, Any> | ModuleServerOptions
+
+/** A handler that wants `loop.data` is given it. */
+type DataFor<Data> = undefined extends Data ? unknown : { readonly data: Data }
+type OptionsFor<Data, Options> = undefined extends Data
+  ? [options?: Options]
+  : [options: Options & DataFor<Data>]
+
+/**
+ * A server. Its type parameters are those of its {@link Handler}: what the protocol cuts and packs, the type of
+ * `c.context`, the type of `loop.data`.
+ */
+export class Server<Ctx = undefined, Out = Uint8Array | string, State = unknown, Data = unknown> {
+  readonly #source: AnyHandler | URL | string
+  readonly #options: AnyOptions
   #starting: Promise<void> | undefined
   #stopping: Promise<void> | undefined
   /** Rejects what `start` waits for. */
@@ -54,11 +75,32 @@ export class Server<Ctx = undefined, Out = Uint8Array | string> {
   readonly #extensions = new Extensions()
 
   /**
-   * `handler` is an object, served by one loop in this thread, or the URL (or path) of a module that each of `numLoops`
-   * threads imports: its default export is the handler, its export `protocol` the protocol.
+   * `module` is the URL (or path) of a module that each of `numLoops` threads imports: its default export is the handler,
+   * its export `protocol` the protocol. Throws `ERR_RINGLOOP_OPTION` when `options` has what a server does not know;
+   * the values are checked by {@link start}.
    */
-  constructor(handler: Handler<Ctx, Out> | URL | string, options: ServerOptions<Ctx, Out> = {}) {
-    this.#source = handler
+  constructor(module: URL | string, options?: ModuleServerOptions<Data>)
+  /** A handler of bytes as they come, or of a protocol whose packets are bytes: one loop, in this thread. */
+  constructor(
+    handler: Handler<undefined, Uint8Array | string, State, Data>,
+    ...options: OptionsFor<Data, HandlerServerOptions<undefined, Uint8Array | string, Data>>
+  )
+  /** Either of both, by what is known when it runs: with the options that both have. */
+  constructor(
+    source: Handler<undefined, Uint8Array | string, State, Data> | URL | string,
+    ...options: OptionsFor<
+      Data,
+      HandlerServerOptions<undefined, Uint8Array | string, Data> & ModuleServerOptions<Data>
+    >
+  )
+  /** A handler and the protocol that it is for: one loop, in this thread. */
+  constructor(
+    handler: Handler<Ctx, Out, State, Data>,
+    options: HandlerServerOptions<Ctx, Out, Data> & { readonly protocol: Protocol<Ctx, Out> } & DataFor<Data>,
+  )
+  constructor(source: AnyHandler | URL | string, options: AnyOptions = {}) {
+    checkServerOptions(options)
+    this.#source = source
     this.#options = options
   }
 
@@ -90,7 +132,7 @@ export class Server<Ctx = undefined, Out = Uint8Array | string> {
   }
 
   async #start(): Promise<void> {
-    const options = this.#options as unknown as ServerOptions<never, never>
+    const options = this.#options
     const settings = listenSettings(options)
     checkFunction('onLoopDied', options.onLoopDied)
     const { logger } = this
@@ -117,12 +159,7 @@ export class Server<Ctx = undefined, Out = Uint8Array | string> {
     }
   }
 
-  #localLoop(
-    handler: Handler<Ctx, Out>,
-    settings: ListenSettings,
-    logger: Logger,
-    monitored: boolean,
-  ): LocalLoop {
+  #localLoop(handler: AnyHandler, settings: ListenSettings, logger: Logger, monitored: boolean): LocalLoop {
     const options = this.#options
     if (checkInteger('numLoops', options.numLoops, 1, 1) > 1) {
       throw new RingloopError(
@@ -130,22 +167,20 @@ export class Server<Ctx = undefined, Out = Uint8Array | string> {
         'a handler object cannot cross into threads: with numLoops above 1 pass the URL of a module that exports it',
       )
     }
-    const { execArgv, resourceLimits } = workerOptions(options)
-    if (execArgv !== undefined || resourceLimits !== undefined) {
-      throw new RingloopError(
-        ErrorCode.OPTION,
-        'execArgv and resourceLimits are for loops in threads: with a handler object the loop runs in this thread',
-      )
-    }
-    const protocol = options.protocol ?? (new RawProtocol() as unknown as Protocol<Ctx, Out>)
-    const service = connectionConfig(checkHandler(handler), protocol, options)
+    checkNoThreadOptions(options)
+    const protocol = options.protocol ?? new RawProtocol()
+    const config = connectionConfig(checkHandler(handler), protocol, options)
     const stats = new SharedStats(1)
     const createPoller = (sink: PollerSink): Poller =>
       choosePoller(settings.poller, sink, logger, settings.pollerOptions)
-    const loop = new EventLoop({ ...options, logger }, { id: 0, serverId: randomUUID(), stats, createPoller })
+    const { tick, wheelSize, data } = options
+    const loop = new EventLoop(
+      { tick, wheelSize, data, logger },
+      { id: 0, serverId: randomUUID(), stats, createPoller },
+    )
     this.#stats = stats
     const admission = new SharedAdmission(stats, 0, settings.maxConnections)
-    return new LocalLoop(loop, service, admission, settings, monitored)
+    return new LocalLoop(loop, config, admission, settings, monitored)
   }
 
   #loopThreads(url: string, settings: ListenSettings, logger: Logger, monitor: boolean): LoopThreads {
@@ -195,15 +230,10 @@ export class Server<Ctx = undefined, Out = Uint8Array | string> {
    * answer, or whose `onStart` or `onStop` is pending, is terminated. Never rejects; harmless before `start` and when
    * called again. A `start` that is under way rejects with `ERR_RINGLOOP_CLOSED`.
    */
-  stop(options: { readonly drain?: number } = {}): Promise<void> {
-    const drain = checkInteger('drain', options.drain, 0)
+  stop(options: StopOptions = {}): Promise<void> {
+    const drain = drainTime(options)
     this.#stopping ??= this.#stop(drain)
     return this.#stopping
-  }
-
-  /** `await using server = …`: as `stop()`, without drain. */
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.stop()
   }
 
   async #stop(drain: number): Promise<void> {
@@ -259,10 +289,16 @@ export class Server<Ctx = undefined, Out = Uint8Array | string> {
    * can be cloned. Sends to nobody before `start` and after `stop`.
    */
   async broadcast(out: Out, options: BroadcastOptions = {}): Promise<BroadcastResult> {
+    checkBroadcastOptions(options)
     if (this.#loops === undefined || this.#address === undefined || this.#stopping !== undefined) {
       return NOTHING_SENT
     }
     return this.#loops.broadcast(out, options)
+  }
+
+  /** Stops at the end of an `await using` block, without `drain`. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.stop()
   }
 
   /** What the loops have counted, each and summed. Zeros before `start`; still there after `stop`. */

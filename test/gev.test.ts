@@ -1,5 +1,5 @@
 // What gev's own tests check (https://github.com/Allenxuxu/gev, server_test.go and eventloop tests), on our API.
-import { type LoadBalance, Server, type ServerOptions } from 'ringloop'
+import { type LoadBalance, type ModuleServerOptions, Server } from 'ringloop'
 import { afterEach, describe, expect, it } from 'vitest'
 import { fixtureUrl } from './support/child.js'
 import { connectRaw, type RawClient } from './support/raw-client.js'
@@ -13,7 +13,7 @@ afterEach(async () => {
   await Promise.all(servers.splice(0).map((server) => within('stop', server.stop())))
 })
 
-async function startServer(module: string, options: ServerOptions): Promise<Server> {
+async function startServer(module: string, options: ModuleServerOptions): Promise<Server> {
   const server = new Server(fixtureUrl(module), { address: '127.0.0.1:0', logger: false, ...options })
   servers.push(server)
   await within('start', server.start())

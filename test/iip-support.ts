@@ -28,7 +28,7 @@ export type IipHandler = Handler<IipRequest, IipOut>
 export async function serveIip(
   handler: IipHandler,
   options: IipProtocolOptions = {},
-  server: ServerOptions<IipRequest, IipOut> = {},
+  server: ServerOptions = {},
 ): Promise<number> {
   return (await startIip(handler, options, server)).address.port
 }
@@ -36,7 +36,7 @@ export async function serveIip(
 export async function startIip(
   handler: IipHandler,
   options: IipProtocolOptions = {},
-  more: ServerOptions<IipRequest, IipOut> = {},
+  more: ServerOptions = {},
 ): Promise<Server<IipRequest, IipOut>> {
   const protocol = new IipProtocol(options)
   const server = new Server(handler, { address: '127.0.0.1:0', protocol, logger: false, ...more })

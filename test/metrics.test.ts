@@ -2,7 +2,7 @@ import { execFile } from 'node:child_process'
 import net from 'node:net'
 import { promisify } from 'node:util'
 import { Gauge, Registry } from 'prom-client'
-import { type Handler, LineProtocol, Server, type ServerOptions } from 'ringloop'
+import { type Handler, LineProtocol, type ModuleServerOptions, Server, type ServerOptions } from 'ringloop'
 import {
   type MetricsExtension,
   type MetricsOptions,
@@ -29,18 +29,22 @@ afterEach(async () => {
 
 async function start(
   source: URL | Handler,
-  options: ServerOptions,
+  options: object,
   at: MetricsOptions = { address: ':0' },
 ): Promise<Server> {
   const endpoint = metrics(at)
-  const server = new Server(source, { address: '127.0.0.1:0', logger: false, ...options }).use(endpoint)
+  const server = new Server(source as URL, {
+    address: '127.0.0.1:0',
+    logger: false,
+    ...(options as ServerOptions),
+  }).use(endpoint)
   servers.push(server as never)
   endpoints.set(server, endpoint)
   await server.start()
   return server
 }
 
-function startModule(numLoops: number, options: ServerOptions = {}): Promise<Server> {
+function startModule(numLoops: number, options: ModuleServerOptions = {}): Promise<Server> {
   return start(LOOP, { numLoops, ...options })
 }
 

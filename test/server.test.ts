@@ -3,7 +3,15 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import net from 'node:net'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
-import { type BroadcastResult, ErrorCode, type Handler, Server, type ServerOptions } from 'ringloop'
+import {
+  type BroadcastResult,
+  ErrorCode,
+  type Handler,
+  type LoadBalance,
+  type ModuleServerOptions,
+  Server,
+  type ServerOptions,
+} from 'ringloop'
 import { afterEach, describe, expect, it, vi } from 'vitest'
 import { fixtureUrl } from './support/child.js'
 import { memoryLogger } from './support/memory-logger.js'
@@ -12,7 +20,8 @@ import { until, within } from './support/wait.js'
 
 // biome-ignore lint/suspicious/noExplicitAny: wrong types are what is tested
 type Any = any
-type Options = ServerOptions<Any, Any>
+/** Of whatever serves. */
+type Options = ServerOptions & { protocol?: Any; numLoops?: number; loadBalance?: LoadBalance }
 
 const LOCAL = '127.0.0.1:0'
 const echo: Handler = { onMessage: (_c, _ctx, data) => data }
@@ -29,7 +38,11 @@ afterEach(async () => {
 })
 
 function makeServer(handler: Handler<Any, Any> | URL | string, options: Options = {}): Server<Any, Any> {
-  const server = new Server<Any, Any>(handler, { address: LOCAL, logger: false, ...options })
+  const server = new Server(handler as URL, {
+    address: LOCAL,
+    logger: false,
+    ...(options as ModuleServerOptions),
+  })
   servers.push(server)
   return server
 }

@@ -1,12 +1,9 @@
-import { Server, type ServerOptions } from 'ringloop'
+import { type ModuleServerOptions, Server } from 'ringloop'
 import { afterEach, describe, expect, it } from 'vitest'
 import { type Child, fixture, fixtureUrl, startChild } from './support/child.js'
 import { type MemoryLogger, memoryLogger } from './support/memory-logger.js'
 import { connectRaw, type RawClient } from './support/raw-client.js'
 import { until, within } from './support/wait.js'
-
-// biome-ignore lint/suspicious/noExplicitAny: the handlers are in modules
-type Options = ServerOptions<any, any>
 
 const COMMANDS = fixtureUrl('commands.mjs')
 const POLLERS = ['native', 'net'] as const
@@ -21,7 +18,7 @@ afterEach(async () => {
   await Promise.all(servers.splice(0).map((server) => within('a server’s stop', server.stop())))
 })
 
-async function startServer(options: Options): Promise<{ server: Server; logger: MemoryLogger }> {
+async function startServer(options: ModuleServerOptions): Promise<{ server: Server; logger: MemoryLogger }> {
   const logger = memoryLogger()
   const server = new Server(COMMANDS, { address: '127.0.0.1:0', logger, ...options })
   servers.push(server)
@@ -64,7 +61,7 @@ async function echoes(port: number, text: string): Promise<boolean> {
 }
 
 describe('a loop that dies', () => {
-  const kinds: [string, Options][] = [
+  const kinds: [string, ModuleServerOptions][] = [
     ['native, 2 loops', { poller: 'native', numLoops: 2 }],
     ['native, 1 loop', { poller: 'native', numLoops: 1 }],
     ['native, reusePort, 2 loops', { poller: 'native', numLoops: 2, reusePort: true }],

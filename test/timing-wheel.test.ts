@@ -342,16 +342,32 @@ describe('TimingWheel', () => {
     { wheelSize: 0 },
     { wheelSize: 1 },
     { wheelSize: 100 },
+    { tick: '10' as never },
+    { wheelSize: '256' as never },
   ])('refuses the options %o', (options) => {
     expect(() => makeWheel(options)).toThrow(expect.objectContaining({ code: 'ERR_RINGLOOP_OPTION' }))
   })
 
-  it.each([-1, Number.NaN, Number.POSITIVE_INFINITY])('refuses a delay of %d', (ms) => {
+  it.each([
+    -1,
+    Number.NaN,
+    Number.POSITIVE_INFINITY,
+    '2000' as never,
+    '' as never,
+    undefined as never,
+    null as never,
+    true as never,
+    [5] as never,
+    10n as never,
+  ])('refuses a delay of %o', (ms) => {
     const wheel = makeWheel()
+    const waiting = wheel.runAfter(5, () => {})
+    waiting.stop()
     for (const add of [
       () => wheel.runAfter(ms, () => {}),
       () => wheel.runEvery(ms, () => {}),
       () => wheel.add(new Counting(), ms),
+      ...(ms === undefined ? [] : [() => waiting.restart(ms)]),
     ]) {
       expect(add).toThrow(expect.objectContaining({ code: 'ERR_RINGLOOP_OPTION' }))
     }

@@ -5,7 +5,7 @@ import net from 'node:net'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import tls from 'node:tls'
-import { ErrorCode, EventLoop, Server, type ServerOptions } from 'ringloop'
+import { ErrorCode, EventLoop, type ModuleServerOptions, Server } from 'ringloop'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { fixtureUrl } from './support/child.js'
 import { openSockets } from './support/descriptors.js'
@@ -59,7 +59,7 @@ afterEach(async () => {
   await Promise.all(servers.splice(0).map((server) => within('stop', server.stop())))
 })
 
-async function startServer(source: typeof echo | URL, options: ServerOptions = {}): Promise<Server> {
+async function startServer(source: typeof echo | URL, options: ModuleServerOptions = {}): Promise<Server> {
   const server = new Server(source as URL, {
     address: '127.0.0.1:0',
     logger: false,

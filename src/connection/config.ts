@@ -35,8 +35,8 @@ export type AnyConfig = ConnectionConfig<Any, Any>
 const MIB = 1024 * 1024
 
 /** Throws `ERR_RINGLOOP_OPTION`. */
-export function connectionConfig<Ctx, Out, State>(
-  handler: Handler<Ctx, Out, State>,
+export function connectionConfig<Ctx, Out>(
+  handler: Handler<Ctx, Out, never>,
   protocol: Protocol<Ctx, Out>,
   limits: ConnectionLimits,
 ): ConnectionConfig<Ctx, Out> {
@@ -46,7 +46,8 @@ export function connectionConfig<Ctx, Out, State>(
     fail(`lowWaterMark (${lowWaterMark}) must not be above highWaterMark (${highWaterMark})`)
   }
   return {
-    handler: checkHandler(handler),
+    // What is in `c.context` is the handler's own affair.
+    handler: checkHandler(handler as Handler<Ctx, Out>),
     protocol: checkProtocol(protocol),
     highWaterMark,
     lowWaterMark,

@@ -89,6 +89,7 @@ export class HeaderMap implements Iterable<[name: string, value: string]> {
   readonly #text: string
   readonly #offsets: readonly number[]
 
+  /** The parser makes them: four offsets into `text` for each field line. */
   constructor(text: string, offsets: readonly number[]) {
     this.#text = text
     this.#offsets = offsets

@@ -8,7 +8,13 @@ import { checkInteger } from '../check-integer.js'
 import { type AnyConfig, connectionConfig } from '../connection/config.js'
 import type { AnyConnection } from '../connection/host.js'
 import { ErrorCode, RingloopError, toError } from '../errors.js'
-import { type ConnectOptions, checkSignal, parseAddress, socketSettings } from '../options.js'
+import {
+  type ConnectOptions,
+  checkConnectOptions,
+  checkSignal,
+  parseAddress,
+  socketSettings,
+} from '../options.js'
 import { RawProtocol } from '../protocol/raw.js'
 import type { Timer } from '../timers/timer.js'
 import type { ConnectionTable } from './connection-table.js'
@@ -104,6 +110,7 @@ export class Connector {
 }
 
 function checkConnect<Ctx, Out, State>(endpoint: Endpoint, options: ConnectOptions<Ctx, Out, State>): Wanted {
+  checkConnectOptions(options)
   const protocol = options.protocol ?? (new RawProtocol() as never)
   return {
     // `timeout` bounds the handshake, unless it has a bound of its own.

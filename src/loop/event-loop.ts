@@ -8,14 +8,22 @@
  */
 import { randomUUID } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { checkInteger } from '../check-integer.js'
 import type { AnyConfig } from '../connection/config.js'
 import type { AnyConnection } from '../connection/host.js'
 import type { Connection } from '../connection.js'
 import { type CloseReason, ErrorCode, RingloopError, toError } from '../errors.js'
 import { createLogger, type Logger } from '../log.js'
 import type { BroadcastResult, LocalBroadcastOptions, Loop } from '../loop.js'
-import { type Address, type ConnectOptions, checkPoller, type LoopOptions } from '../options.js'
+import {
+  type Address,
+  type ConnectOptions,
+  checkLocalBroadcastOptions,
+  checkLoopOptions,
+  checkPoller,
+  drainTime,
+  type LoopOptions,
+  type StopOptions,
+} from '../options.js'
 import type { Timer } from '../timers/timer.js'
 import { TimingWheel } from '../timers/timing-wheel.js'
 import type { Admission } from './admission.js'
@@ -84,6 +92,7 @@ export class EventLoop<Data = unknown> implements Loop<Data>, TableOwner, Connec
    * `ERR_RINGLOOP_POLLER` when `poller` is `native` and there is no addon.
    */
   constructor(options: LoopOptions = {}, setup?: LoopSetup) {
+    checkLoopOptions(options)
     this.id = setup?.id ?? 0
     this.data = options.data as Data
     this.logger = createLogger(options.logger)
@@ -158,6 +167,7 @@ export class EventLoop<Data = unknown> implements Loop<Data>, TableOwner, Connec
   }
 
   broadcast<Out = Uint8Array | string>(out: Out, options: LocalBroadcastOptions<Out> = {}): BroadcastResult {
+    checkLocalBroadcastOptions(options)
     return this.table.broadcast(out, options)
   }
 
@@ -259,8 +269,8 @@ export class EventLoop<Data = unknown> implements Loop<Data>, TableOwner, Connec
 
   // ---- the end -------------------------------------------------------------------------------------------------------
 
-  stop(options: { readonly drain?: number } = {}): Promise<void> {
-    const drain = checkInteger('drain', options.drain, 0)
+  stop(options: StopOptions = {}): Promise<void> {
+    const drain = drainTime(options)
     this.#stopping ??= this.#stop(drain)
     return this.#stopping
   }

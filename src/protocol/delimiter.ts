@@ -1,5 +1,6 @@
 /** Packets that end with a sequence of bytes. `c.session` is how far the unfinished packet has been searched. */
 import { checkInteger } from '../check-integer.js'
+import { checkOptions, type OptionNames } from '../check-options.js'
 import type { ProtocolConnection } from '../connection.js'
 import { ErrorCode, ProtocolError, RingloopError } from '../errors.js'
 import type { RingBuffer } from '../ringbuffer/ring-buffer.js'
@@ -10,10 +11,16 @@ export interface DelimiterOptions {
   /** What ends a packet; a string is taken as UTF-8. At least one byte. */
   readonly delimiter: Uint8Array | string
   /** The handler gets the delimiter too, and sends it itself. Default `false`: it is cut off, and appended to answers. */
-  readonly keep?: boolean
+  readonly keep?: boolean | undefined
   /** Bytes of a packet without its delimiter; the peer that sends more is closed. Default 1 MiB. */
-  readonly maxPacket?: number
+  readonly maxPacket?: number | undefined
 }
+
+const OPTIONS = {
+  delimiter: true,
+  keep: true,
+  maxPacket: true,
+} as const satisfies OptionNames<DelimiterOptions>
 
 const DEFAULT_MAX_PACKET = 1024 * 1024
 
@@ -37,6 +44,7 @@ export class DelimiterProtocol implements Protocol {
 
   /** Throws `ERR_RINGLOOP_OPTION`. */
   constructor(options: DelimiterOptions) {
+    checkOptions('DelimiterProtocol', options, OPTIONS)
     const { delimiter, keep = false } = options
     if (!(delimiter instanceof Uint8Array || typeof delimiter === 'string') || delimiter.length === 0) {
       throw new RingloopError(ErrorCode.OPTION, 'delimiter must be a string or a Uint8Array, and not empty')

@@ -1,5 +1,6 @@
 /** Packets of one length. Keeps no state. */
 import { checkInteger } from '../check-integer.js'
+import { checkOptions, type OptionNames } from '../check-options.js'
 import type { ProtocolConnection } from '../connection.js'
 import { ErrorCode, RingloopError } from '../errors.js'
 import type { RingBuffer } from '../ringbuffer/ring-buffer.js'
@@ -10,6 +11,8 @@ export interface FixedLengthOptions {
   /** Bytes of every packet, at least 1. It bounds what a packet takes. */
   readonly length: number
 }
+
+const OPTIONS = { length: true } as const satisfies OptionNames<FixedLengthOptions>
 
 /**
  * Every `length` bytes are a packet; an answer must have exactly as many.
@@ -24,6 +27,7 @@ export class FixedLengthProtocol implements Protocol {
 
   /** Throws `ERR_RINGLOOP_OPTION`. */
   constructor(options: FixedLengthOptions) {
+    checkOptions('FixedLengthProtocol', options, OPTIONS)
     // It has no default: 0 is refused as any other wrong number.
     this.#length = checkInteger('length', options.length ?? 0, 0, 1)
   }

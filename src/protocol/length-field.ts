@@ -1,5 +1,6 @@
 /** Packets that say their length in a field of their header. Keeps no state: the field is read again while bytes are missing. */
 import { checkInteger } from '../check-integer.js'
+import { checkOptions, type OptionNames } from '../check-options.js'
 import type { ProtocolConnection } from '../connection.js'
 import { ErrorCode, ProtocolError, RingloopError } from '../errors.js'
 import type { RingBuffer } from '../ringbuffer/ring-buffer.js'
@@ -8,20 +9,30 @@ import { mostBytes, writeInto } from './write-into.js'
 
 export interface LengthFieldOptions {
   /** Bytes in front of the length field. Default 0. */
-  readonly offset?: number
+  readonly offset?: number | undefined
   /** Bytes of the length field, 1 to 8. Default 4. */
-  readonly size?: number
+  readonly size?: number | undefined
   /** Added to the field's value to get the number of bytes behind the field; may be negative. Default 0. */
-  readonly adjustment?: number
+  readonly adjustment?: number | undefined
   /** Bytes at the front that the handler does not get. Default `offset + size`: it gets what is behind the field. */
-  readonly strip?: number
+  readonly strip?: number | undefined
   /** Order of the field's bytes. Default `big`. */
-  readonly endian?: 'big' | 'little'
+  readonly endian?: 'big' | 'little' | undefined
   /** Bytes of a frame, header included; the peer that announces more is closed. Default 1 MiB. */
-  readonly maxPacket?: number
+  readonly maxPacket?: number | undefined
   /** What is sent in the place of stripped bytes outside the field, such as a magic number. Default zeros. */
-  readonly prefix?: Uint8Array
+  readonly prefix?: Uint8Array | undefined
 }
+
+const OPTIONS = {
+  offset: true,
+  size: true,
+  adjustment: true,
+  strip: true,
+  endian: true,
+  maxPacket: true,
+  prefix: true,
+} as const satisfies OptionNames<LengthFieldOptions>
 
 const MAX_SIZE = 8
 const DEFAULT_MAX_PACKET = 1024 * 1024
@@ -52,13 +63,14 @@ export class LengthFieldProtocol implements Protocol {
 
   /** Throws `ERR_RINGLOOP_OPTION`. */
   constructor(options: LengthFieldOptions = {}) {
+    checkOptions('LengthFieldProtocol', options, OPTIONS)
     this.#offset = checkInteger('offset', options.offset, 0)
     this.#size = checkInteger('size', options.size, 4, 1, MAX_SIZE)
     this.#strip = checkInteger('strip', options.strip, this.#offset + this.#size)
     this.#maxPacket = checkInteger('maxPacket', options.maxPacket, DEFAULT_MAX_PACKET, 1)
     this.#adjustment = checkInteger('adjustment', options.adjustment, 0, Number.MIN_SAFE_INTEGER)
     this.#little = options.endian === 'little'
-    checkOptions(options, Math.max(this.#offset + this.#size, this.#strip), this.#maxPacket)
+    checkLayout(options, Math.max(this.#offset + this.#size, this.#strip), this.#maxPacket)
     this.#lead = Buffer.alloc(this.#strip)
     if (options.prefix !== undefined) this.#lead.set(options.prefix.subarray(0, this.#strip))
   }
@@ -147,7 +159,7 @@ export class LengthFieldProtocol implements Protocol {
   }
 }
 
-function checkOptions(options: LengthFieldOptions, header: number, maxPacket: number): void {
+function checkLayout(options: LengthFieldOptions, header: number, maxPacket: number): void {
   const fail = (message: string): never => {
     throw new RingloopError(ErrorCode.OPTION, message)
   }

@@ -1,4 +1,5 @@
 /** Lines of text. `c.session` is how far the unfinished line has been searched. */
+import { checkOptions, type OptionNames } from '../check-options.js'
 import type { ProtocolConnection } from '../connection.js'
 import { ErrorCode, RingloopError } from '../errors.js'
 import type { RingBuffer } from '../ringbuffer/ring-buffer.js'
@@ -7,10 +8,12 @@ import type { Packet } from './protocol.js'
 
 export interface LineOptions {
   /** What ends the lines that are sent. Lines that come may end with either. Default `'\n'`. */
-  readonly newline?: '\n' | '\r\n'
+  readonly newline?: '\n' | '\r\n' | undefined
   /** Bytes of a line without its end; the peer that sends more is closed. Default 1 MiB. */
-  readonly maxPacket?: number
+  readonly maxPacket?: number | undefined
 }
+
+const OPTIONS = { newline: true, maxPacket: true } as const satisfies OptionNames<LineOptions>
 
 const LF = 0x0a
 const CR = 0x0d
@@ -25,6 +28,7 @@ const CR = 0x0d
 export class LineProtocol extends DelimiterProtocol {
   /** Throws `ERR_RINGLOOP_OPTION`. */
   constructor(options: LineOptions = {}) {
+    checkOptions('LineProtocol', options, OPTIONS)
     const { newline = '\n', maxPacket } = options
     if (newline !== '\n' && newline !== '\r\n') {
       throw new RingloopError(ErrorCode.OPTION, "newline must be '\\n' or '\\r\\n'")

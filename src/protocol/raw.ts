@@ -1,9 +1,17 @@
 /** The default protocol: what one read brought is one packet, what is returned goes out as it is. Keeps no state. */
+import { checkOptions, type OptionNames } from '../check-options.js'
 import type { ProtocolConnection } from '../connection.js'
 import { ErrorCode, RingloopError } from '../errors.js'
 import type { RingBuffer } from '../ringbuffer/ring-buffer.js'
 import type { Packed, Packet, Protocol } from './protocol.js'
 import { MAX_UTF8_BYTES } from './write-into.js'
+
+export interface RawOptions {
+  /** The handler gets a view of the loop's memory instead of a copy. Default `false`. */
+  readonly borrow?: boolean | undefined
+}
+
+const OPTIONS = { borrow: true } as const satisfies OptionNames<RawOptions>
 
 /** Bytes as they come. There are no packet borders on TCP: a message may come in any number of pieces. */
 export class RawProtocol implements Protocol {
@@ -13,9 +21,10 @@ export class RawProtocol implements Protocol {
   /**
    * With `borrow` the handler gets a view of the loop's memory instead of a copy: valid until `onMessage` returns, so not
    * for handlers that keep `data` or wait for something before they read it. Returning or sending it is safe. It pays
-   * from some KiB on. Default `false`.
+   * from some KiB on. Default `false`. Throws `ERR_RINGLOOP_OPTION`.
    */
-  constructor(options: { readonly borrow?: boolean } = {}) {
+  constructor(options: RawOptions = {}) {
+    checkOptions('RawProtocol', options, OPTIONS)
     this.borrow = options.borrow === true
   }
 

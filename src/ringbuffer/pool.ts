@@ -3,6 +3,7 @@
  * in it, and whoever took one owns that until giving it back. One thread only.
  */
 import assert from 'node:assert'
+import { checkOptions, type OptionNames } from '../check-options.js'
 import { RingBuffer } from './ring-buffer.js'
 
 export interface RingBufferPoolOptions {
@@ -16,6 +17,13 @@ export interface RingBufferPoolOptions {
   growthLimit?: number
 }
 
+const OPTIONS = {
+  maxBuffers: true,
+  maxCapacity: true,
+  initialCapacity: true,
+  growthLimit: true,
+} as const satisfies OptionNames<RingBufferPoolOptions>
+
 /** A stack of rings: the one given last is taken first, since its memory is most likely still in the cache. */
 export class RingBufferPool {
   readonly #idle: RingBuffer[] = []
@@ -24,7 +32,9 @@ export class RingBufferPool {
   readonly #initialCapacity: number
   readonly #growthLimit: number
 
+  /** Throws `ERR_RINGLOOP_OPTION` for options that it does not have. */
   constructor(options: RingBufferPoolOptions = {}) {
+    checkOptions('a ring buffer pool', options, OPTIONS)
     this.#maxBuffers = options.maxBuffers ?? 1024
     this.#maxCapacity = options.maxCapacity ?? 65536
     this.#initialCapacity = options.initialCapacity ?? 4096

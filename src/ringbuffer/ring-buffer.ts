@@ -47,7 +47,7 @@ export class RingBufferError extends RangeError {
  * (`retrieve`, `read…`, `take`) also ends a virtual read, as in gev.
  */
 export class RingBuffer {
-  /** Set while the ring lies in a pool. @internal */
+  /** `true` while it lies in a `RingBufferPool`, which sets it: nobody may use it then. */
   pooled = false
 
   readonly #initialCapacity: number

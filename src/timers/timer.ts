@@ -9,26 +9,26 @@ import type { TimingWheel } from './timing-wheel.js'
 export const NO_SLOT = -1
 
 /**
- * A timer of a {@link TimingWheel}. Subclass it and pass it to `add` where a closure per timer is too much.
+ * A timer of a {@link TimingWheel}. Subclass it and pass it to `add` where a closure per timer is too much. The fields
+ * are the wheel's: users see the interface in `index.ts`.
  */
 export abstract class Timer {
-  /** The wheel it was last added to. @internal */
+  /** The wheel it was last added to. */
   wheel: TimingWheel | undefined = undefined
-  /** Neighbours in the ring of its slot; itself while it is in none. @internal */
+  /** Neighbours in the ring of its slot; itself while it is in none. */
   next: Timer = this
-  /** @internal */
   prev: Timer = this
-  /** @internal */
+  /** Counted over all levels; NO_SLOT while it is in none. */
   slot: number = NO_SLOT
-  /** The tick in which it fires. @internal */
+  /** The tick in which it fires. */
   tick: number = 0
-  /** When it is due, in ms since the wheel was made. @internal */
+  /** When it is due, in ms since the wheel was made. */
   deadline: number = 0
-  /** What `restart()` uses, in ms. @internal */
+  /** What `restart()` uses, in ms. */
   delay: number = 0
-  /** Fires every so many ms; 0: once. @internal */
+  /** Fires every so many ms; 0: once. */
   period: number = 0
-  /** @internal */
+  /** See `ref`. */
   keepsAlive: boolean = true
 
   /** Called when the time has come. It may stop or restart this and any other timer. */

@@ -10,6 +10,7 @@
  * A timer lies at the level of the highest group of bits in which its tick differs from the current tick. So
  * no slot ever holds two turns, and the first filled slot of the lowest filled level is the next thing to do.
  */
+import { checkOptions, type OptionNames } from '../check-options.js'
 import { ErrorCode, RingloopError } from '../errors.js'
 import { NO_SLOT, Timer } from './timer.js'
 
@@ -31,6 +32,13 @@ export interface TimingWheelOptions {
    */
   readonly onError?: ((error: unknown) => void) | undefined
 }
+
+const OPTIONS = {
+  tick: true,
+  wheelSize: true,
+  now: true,
+  onError: true,
+} as const satisfies OptionNames<TimingWheelOptions>
 
 class CallbackTimer extends Timer {
   readonly #callback: () => void
@@ -76,8 +84,9 @@ export class TimingWheel {
 
   /** Throws `ERR_RINGLOOP_OPTION` when `tick` or `wheelSize` is out of range. */
   constructor(options: TimingWheelOptions = {}) {
+    checkOptions('a timing wheel', options, OPTIONS)
     const { tick = 10, wheelSize = 256, now = () => performance.now(), onError = throwLater } = options
-    if (!(tick >= 1 && tick <= MAX_NODE_DELAY)) {
+    if (typeof tick !== 'number' || !(tick >= 1 && tick <= MAX_NODE_DELAY)) {
       throw new RingloopError(
         ErrorCode.OPTION,
         `tick must be a number of milliseconds, 1 or more, not ${tick}`,
@@ -124,12 +133,7 @@ export class TimingWheel {
    * stays stopped. Throws `ERR_RINGLOOP_OPTION` unless `ms` is finite and 0 or more.
    */
   add(timer: Timer, ms: number): void {
-    if (!(ms >= 0 && ms < Number.POSITIVE_INFINITY)) {
-      throw new RingloopError(
-        ErrorCode.OPTION,
-        `a timer's delay must be finite, 0 or more milliseconds, not ${ms}`,
-      )
-    }
+    if (typeof ms !== 'number' || !(ms >= 0 && ms < Number.POSITIVE_INFINITY)) throw badDelay(ms)
     if (timer.wheel !== this) {
       timer.stop()
       timer.wheel = this
@@ -144,14 +148,14 @@ export class TimingWheel {
     if (timer.tick < this.#armed && !this.#running) this.#arm()
   }
 
-  /** @internal */
+  /** For a timer's `stop`. */
   remove(timer: Timer): void {
     if (timer.slot === NO_SLOT) return
     this.#leave(timer)
     if (this.#length === 0) this.#disarm()
   }
 
-  /** @internal */
+  /** A waiting timer keeps the process running from now on (1), or no more (-1). */
   countRef(change: number): void {
     this.#refs += change
     if (this.#refs > 0) this.#timeout?.ref()
@@ -325,10 +329,19 @@ export class TimingWheel {
 
 function bitsOf(wheelSize: number): number {
   const bits = Math.log2(wheelSize)
-  if (Number.isInteger(bits) && bits >= 1 && wheelSize <= MAX_WHEEL_SIZE) return bits
+  if (typeof wheelSize === 'number' && Number.isInteger(bits) && bits >= 1 && wheelSize <= MAX_WHEEL_SIZE)
+    return bits
   throw new RingloopError(
     ErrorCode.OPTION,
     `wheelSize must be a power of two from 2 to ${MAX_WHEEL_SIZE}, not ${wheelSize}`,
+  )
+}
+
+function badDelay(ms: unknown): RingloopError {
+  const given = typeof ms === 'string' ? `the string '${ms}'` : String(ms)
+  return new RingloopError(
+    ErrorCode.OPTION,
+    `a timer's delay must be a number of milliseconds, finite and 0 or more, not ${given}`,
   )
 }
 

@@ -20,7 +20,7 @@ for (const [name, source, numLoops] of [
   ['2 threads', fixtureUrl('echo.mjs'), 2],
 ] as const) {
   it(`${name}: such a peer makes room for the next`, async () => {
-    server = new Server(source, {
+    server = new Server(source as URL, {
       address: '127.0.0.1:0',
       numLoops,
       maxConnections: 2,

@@ -1,6 +1,6 @@
 // A loop that was not replaced: where no thread was to be had once, and where its own handler had stopped it. And a
 // module's own messages, which were taken for ringloop's and ended the server's process.
-import { type DeadLoop, Server, type ServerOptions } from 'ringloop'
+import { type DeadLoop, type ModuleServerOptions, Server } from 'ringloop'
 import { afterEach, describe, expect, it } from 'vitest'
 import { type Child, fixture, fixtureUrl, startChild } from '../support/child.js'
 import { memoryLogger } from '../support/memory-logger.js'
@@ -17,7 +17,7 @@ afterEach(async () => {
   await Promise.all(servers.splice(0).map((server) => within('the stop', server.stop())))
 })
 
-async function start(module: string, options: ServerOptions): Promise<Server> {
+async function start(module: string, options: ModuleServerOptions): Promise<Server> {
   const server = new Server(fixtureUrl(module), { address: '127.0.0.1:0', logger: false, ...options })
   servers.push(server)
   await within('the start', server.start())
@@ -171,7 +171,13 @@ describe('options of the threads', () => {
 
   it('with a handler object they are refused', async () => {
     for (const options of [{ execArgv: [] }, { resourceLimits: {} }]) {
-      const server = new Server({ onMessage: () => {} }, { address: '127.0.0.1:0', ...options })
+      const server = new Server(
+        { onMessage: () => {} },
+        {
+          address: '127.0.0.1:0',
+          ...(options as object),
+        },
+      )
       await expect(server.start()).rejects.toMatchObject({ code: 'ERR_RINGLOOP_OPTION' })
     }
   })

@@ -45,7 +45,7 @@ for (const poller of ['native', 'net'] as const) {
       const folder = tempFolder()
       const file = path.join(folder, 's.sock')
       const logger = memoryLogger()
-      const server = new Server(source, { address: { path: file }, numLoops, poller, logger })
+      const server = new Server(source as URL, { address: { path: file }, numLoops, poller, logger })
       await within('the start', server.start())
       const client = await connectRaw({ path: file })
       ends.push(() => client.destroy())

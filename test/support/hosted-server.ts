@@ -16,7 +16,8 @@ export interface HostOptions {
   readonly options?: Readonly<Record<string, unknown>>
   /** Only where there are no loops in threads. */
   readonly badLogger?: boolean
-  readonly env?: Readonly<Record<string, string>>
+  /** The file that its standard error goes to. */
+  readonly stderr?: string
 }
 
 export interface Total {
@@ -44,7 +45,7 @@ export class HostedServer {
   }
 
   static async start(module: string, host: HostOptions): Promise<HostedServer> {
-    const { poller, loops = 0, options, badLogger, env } = host
+    const { poller, loops = 0, options, badLogger, stderr } = host
     const args = [
       '--module',
       module,
@@ -55,7 +56,7 @@ export class HostedServer {
     ]
     if (badLogger === true) args.push('--badLogger')
     const server = new HostedServer(
-      startChild(fixture('hostile/host.mjs'), env === undefined ? { args } : { args, env }),
+      startChild(fixture('hostile/host.mjs'), stderr === undefined ? { args } : { args, stderr }),
     )
     try {
       server.port = JSON.parse(await server.child.line('listening')).port

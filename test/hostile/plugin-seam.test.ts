@@ -40,7 +40,7 @@ describe.each(SHAPES)('$name', (shape) => {
     const busy = await client(server)
     busy.write('work 1000\nafter\n')
     const times: number[] = []
-    while (busy.length === 0 && !busy.closed) {
+    while (busy.length === 0 && !busy.ended) {
       for (const other of others) {
         const began = performance.now()
         expect(String(await within('an answer', other.echo('hello\n')))).toBe('hello\n')

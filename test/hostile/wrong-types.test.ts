@@ -69,7 +69,9 @@ const ENDS: Readonly<Record<string, typeof WRONG>> = {
   packetInto: LENGTHS,
 }
 
-const PATIENCE_MS = 1500
+const PATIENCE_MS = 2000
+/** So many servers that were hurt are enough for one test. */
+const ENOUGH = 4
 
 const plain = (text: string): Uint8Array => Buffer.from(`${text}\n`)
 const framed = (text: string): Uint8Array => frames(text)
@@ -204,6 +206,7 @@ describe.each(SHAPES)('$name', (shape) => {
       scene = new Scene(shape, 'obedient')
       const troubles: string[] = []
       for (const [value, says] of Object.entries(values)) {
+        if (troubles.length >= ENOUGH) break
         troubles.push(...(await scene.closes(way, value, says)))
       }
       expect(troubles).toEqual([])
@@ -215,7 +218,7 @@ describe.each(SHAPES)('$name', (shape) => {
       scene = new Scene(shape, 'obedient')
       const troubles: string[] = []
       for (const [value, says] of Object.entries(way === 'send-caught' ? WRONG : RAW)) {
-        if (value === 'unprintable') continue
+        if (value === 'unprintable' || troubles.length >= ENOUGH) continue
         troubles.push(...(await scene.throws(way, value, says)))
       }
       expect(troubles).toEqual([])
@@ -228,6 +231,7 @@ describe.each(SHAPES)('$name', (shape) => {
       const troubles: string[] = []
       for (const way of ['answer', 'promise', 'send']) {
         for (const value of ['number', 'true', 'null', 'object', 'array of numbers', 'ArrayBuffer']) {
+          if (troubles.length >= ENOUGH) break
           const found = await scene.closes(way, value, WRONG[value]!)
           troubles.push(...found.map((each) => `${way}, ${each}`))
         }
@@ -246,6 +250,7 @@ describe.each(SHAPES)('$name', (shape) => {
       scene?.end()
       scene = new Scene(shape, protocol)
       for (const value of Object.keys(WRONG)) {
+        if (troubles.length >= ENOUGH) break
         const found = await scene.hurtsNobody(way, value)
         troubles.push(...found.map((each) => `${way}, ${protocol}, ${each}`))
       }

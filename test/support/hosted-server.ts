@@ -35,10 +35,19 @@ export interface Total {
 
 const KIB = 1024
 
+interface Answer {
+  readonly id: number
+  readonly failed?: string
+  readonly value?: unknown
+}
+
 export class HostedServer {
   readonly child: Child
   port = 0
   #asked = 0
+  #readTo = 0
+  readonly #told: Map<string, unknown[]> = new Map()
+  readonly #answers: Map<number, Answer> = new Map()
 
   private constructor(child: Child) {
     this.child = child
@@ -69,20 +78,41 @@ export class HostedServer {
 
   /** What the server's module has told under `word`, in order. */
   events<T = Record<string, unknown>>(word: string): T[] {
-    return this.child.stdout
-      .split('\n')
-      .slice(0, -1)
-      .filter((line) => line.startsWith(`${word} `))
-      .map((line) => JSON.parse(line.slice(word.length + 1)))
+    this.#read()
+    return [...this.#of(word)] as T[]
+  }
+
+  #of(word: string): unknown[] {
+    let told = this.#told.get(word)
+    if (told === undefined) {
+      told = []
+      this.#told.set(word, told)
+    }
+    return told
+  }
+
+  #read(): void {
+    const end = this.child.stdout.lastIndexOf('\n') + 1
+    if (end <= this.#readTo) return
+    for (const line of this.child.stdout.slice(this.#readTo, end - 1).split('\n')) {
+      const blank = line.indexOf(' ')
+      const word = line.slice(0, blank)
+      const value = JSON.parse(line.slice(blank + 1))
+      if (word === 'answer') this.#answers.set(value.id, value)
+      else this.#of(word).push(value)
+    }
+    this.#readTo = end
   }
 
   /** Resolves with the events under `word` when there are at least `count`. */
   async told<T = Record<string, unknown>>(word: string, count = 1, ms?: number): Promise<T[]> {
     await until(
-      `the server says '${word}' ${count} times; it says:\n${this.child.stdout.slice(-2000)}`,
+      `the server says '${word}' ${count} times`,
       () => this.events(word).length >= count || this.child.exited,
       ms,
     )
+    if (this.child.exited && this.events(word).length < count)
+      throw new Error(`it ended: ${this.child.stderr}`)
     return this.events(word)
   }
 
@@ -90,13 +120,15 @@ export class HostedServer {
   async ask<T = unknown>(command: string, value?: unknown, ms?: number): Promise<T> {
     const id = ++this.#asked
     this.child.say(JSON.stringify({ id, command, value }))
-    const find = (): { failed?: string; value: T } | undefined =>
-      this.events<{ id: number; failed?: string; value: T }>('answer').find((each) => each.id === id)
+    const find = (): Answer | undefined => {
+      this.#read()
+      return this.#answers.get(id)
+    }
     await until(`'${command}' is answered`, () => find() !== undefined || this.child.exited, ms)
     const answer = find()
     if (answer === undefined) throw new Error(`it ended at '${command}': ${this.child.stderr}`)
     if (answer.failed !== undefined) throw new Error(answer.failed)
-    return answer.value
+    return answer.value as T
   }
 
   async total(): Promise<Total> {

@@ -62,7 +62,8 @@ export class Tally {
   }
 }
 
-function serverCpuUs(pid: string): number {
+/** Processor time that a process has had; 0 of the pid '0'. */
+export function serverCpuUs(pid: string): number {
   if (pid === '0') return 0
   const text = readFileSync(`/proc/${pid}/stat`, 'utf8')
   const fields = text.slice(text.lastIndexOf(')') + 2).split(' ')

@@ -1,5 +1,6 @@
 /** Runs a script of test/fixtures in a process of its own, for what ends or limits a process. */
-import { type ChildProcess, spawn } from 'node:child_process'
+import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process'
+import { closeSync, openSync } from 'node:fs'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { until } from './wait.js'
@@ -20,6 +21,8 @@ export interface ChildOptions {
   /** The most descriptors it may have open (`ulimit -n`). */
   readonly maxFiles?: number
   readonly execArgv?: readonly string[]
+  /** The file that its standard error goes to, instead of {@link Child.stderr}. */
+  readonly stderr?: string
 }
 
 /** A running script and what it has written. */
@@ -81,7 +84,17 @@ export class Child {
 export function startChild(script: string, options: ChildOptions = {}): Child {
   const node = [...(options.execArgv ?? []), script, ...(options.args ?? [])]
   const env = { ...process.env, ...options.env }
-  if (options.maxFiles === undefined) return new Child(spawn(process.execPath, node, { env }))
+  if (options.stderr !== undefined) {
+    const fd = openSync(options.stderr, 'a')
+    const child = startProcess(process.execPath, node, { env, stdio: ['pipe', 'pipe', fd] })
+    closeSync(fd)
+    return child
+  }
+  if (options.maxFiles === undefined) return startProcess(process.execPath, node, { env })
   const shell = `ulimit -n ${options.maxFiles}; exec "$@"`
-  return new Child(spawn('sh', ['-c', shell, 'sh', process.execPath, ...node], { env }))
+  return startProcess('sh', ['-c', shell, 'sh', process.execPath, ...node], { env })
+}
+
+function startProcess(file: string, args: readonly string[], options: SpawnOptions): Child {
+  return new Child(spawn(file, args, options))
 }

@@ -167,6 +167,7 @@ export class Server<Ctx = undefined, Out = Uint8Array | string, State = unknown,
         'a handler object cannot cross into threads: with numLoops above 1 pass the URL of a module that exports it',
       )
     }
+    workerOptions(options)
     checkNoThreadOptions(options)
     const protocol = options.protocol ?? new RawProtocol()
     const config = connectionConfig(checkHandler(handler), protocol, options)

@@ -5,7 +5,7 @@ import type { ProtocolConnection } from '../connection.js'
 import { ErrorCode, ProtocolError, RingloopError } from '../errors.js'
 import type { RingBuffer } from '../ringbuffer/ring-buffer.js'
 import type { Packed, Packet, Protocol } from './protocol.js'
-import { mostBytes, writeInto } from './write-into.js'
+import { asBytes, mostBytes, writeInto } from './write-into.js'
 
 export interface DelimiterOptions {
   /** What ends a packet; a string is taken as UTF-8. At least one byte. */
@@ -78,7 +78,7 @@ export class DelimiterProtocol implements Protocol {
   }
 
   packet(_c: ProtocolConnection, out: Uint8Array | string): Packed {
-    const bytes = typeof out === 'string' ? Buffer.from(out) : out
+    const bytes = asBytes(out)
     return this.#suffix.length === 0 ? bytes : [bytes, this.#suffix]
   }
 
@@ -96,7 +96,7 @@ export class DelimiterProtocol implements Protocol {
   }
 
   broadcast(out: Uint8Array | string): () => Packed {
-    const packed = Buffer.concat([typeof out === 'string' ? Buffer.from(out) : out, this.#suffix])
+    const packed = Buffer.concat([asBytes(out), this.#suffix])
     return () => packed
   }
 

@@ -5,7 +5,7 @@ import type { ProtocolConnection } from '../connection.js'
 import { ErrorCode, RingloopError } from '../errors.js'
 import type { RingBuffer } from '../ringbuffer/ring-buffer.js'
 import type { Packed, Packet, Protocol } from './protocol.js'
-import { writeInto } from './write-into.js'
+import { asBytes, writeInto } from './write-into.js'
 
 export interface FixedLengthOptions {
   /** Bytes of every packet, at least 1. It bounds what a packet takes. */
@@ -40,7 +40,7 @@ export class FixedLengthProtocol implements Protocol {
 
   /** Throws `ERR_RINGLOOP_PACKET` for an answer of another length. */
   packet(_c: ProtocolConnection, out: Uint8Array | string): Packed {
-    const bytes = typeof out === 'string' ? Buffer.from(out) : out
+    const bytes = asBytes(out)
     if (bytes.length === this.#length) return bytes
     throw new RingloopError(
       ErrorCode.PACKET,
@@ -55,7 +55,7 @@ export class FixedLengthProtocol implements Protocol {
     target: Buffer,
     offset: number,
   ): number {
-    if (typeof out === 'string' || out.length !== this.#length) return -1
+    if (!(out instanceof Uint8Array) || out.length !== this.#length) return -1
     return out.length > target.length - offset ? -1 : writeInto(target, offset, out)
   }
 

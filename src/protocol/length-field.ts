@@ -5,7 +5,7 @@ import type { ProtocolConnection } from '../connection.js'
 import { ErrorCode, ProtocolError, RingloopError } from '../errors.js'
 import type { RingBuffer } from '../ringbuffer/ring-buffer.js'
 import type { Packed, Packet, Protocol } from './protocol.js'
-import { mostBytes, writeInto } from './write-into.js'
+import { asBytes, mostBytes, writeInto } from './write-into.js'
 
 export interface LengthFieldOptions {
   /** Bytes in front of the length field. Default 0. */
@@ -94,7 +94,7 @@ export class LengthFieldProtocol implements Protocol {
 
   /** Throws `ERR_RINGLOOP_PACKET` for an answer whose length the field cannot hold. */
   packet(_c: ProtocolConnection, out: Uint8Array | string): Packed {
-    const payload = typeof out === 'string' ? Buffer.byteLength(out) : out.length
+    const payload = typeof out === 'string' ? Buffer.byteLength(out) : asBytes(out).length
     const frame = Buffer.allocUnsafe(this.#strip + payload)
     writeInto(frame, this.#strip, out)
     this.#frame(frame, 0, frame.length)

@@ -9,6 +9,10 @@ export function notSendable(value: unknown, advice: string): RingloopError {
 function kindOf(value: unknown): string {
   if (value === null || value === undefined) return String(value)
   if (typeof value !== 'object') return `a ${typeof value}`
-  const name: unknown = Object.getPrototypeOf(value)?.constructor?.name
-  return typeof name === 'string' && name !== '' && name !== 'Object' ? `an object (${name})` : 'an object'
+  try {
+    const name: unknown = Object.getPrototypeOf(value)?.constructor?.name
+    return typeof name === 'string' && name !== '' && name !== 'Object' ? `an object (${name})` : 'an object'
+  } catch {
+    return 'an object'
+  }
 }

@@ -1,10 +1,9 @@
 /** The default protocol: what one read brought is one packet, what is returned goes out as it is. Keeps no state. */
 import { checkOptions, type OptionNames } from '../check-options.js'
 import type { ProtocolConnection } from '../connection.js'
-import { ErrorCode, RingloopError } from '../errors.js'
 import type { RingBuffer } from '../ringbuffer/ring-buffer.js'
 import type { Packed, Packet, Protocol } from './protocol.js'
-import { MAX_UTF8_BYTES } from './write-into.js'
+import { asBytes, MAX_UTF8_BYTES } from './write-into.js'
 
 export interface RawOptions {
   /** The handler gets a view of the loop's memory instead of a copy. Default `false`. */
@@ -40,7 +39,7 @@ export class RawProtocol implements Protocol {
   }
 
   packet(_c: ProtocolConnection, out: Uint8Array | string): Packed {
-    return bytesOf(out)
+    return asBytes(out)
   }
 
   packetInto(
@@ -56,16 +55,7 @@ export class RawProtocol implements Protocol {
   }
 
   broadcast(out: Uint8Array | string): () => Packed {
-    const bytes = bytesOf(out)
+    const bytes = asBytes(out)
     return () => bytes
   }
-}
-
-function bytesOf(out: Uint8Array | string): Uint8Array {
-  if (typeof out === 'string') return Buffer.from(out)
-  if (out instanceof Uint8Array) return out
-  throw new RingloopError(
-    ErrorCode.PACKET,
-    `only bytes and strings can be sent as they are, not ${typeof out}`,
-  )
 }

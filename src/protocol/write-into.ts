@@ -1,13 +1,25 @@
-/** What the codecs share for `packetInto`: an answer's bytes written straight into the loop's out slab. */
+/** What the codecs share: an answer as bytes, or written straight into the loop's out slab. */
+import { notSendable } from './not-sendable.js'
 
 /** As UTF-8 a string takes at most so many bytes for each of its UTF-16 units, which `length` counts. */
 export const MAX_UTF8_BYTES = 3
 /** Below this a loop is faster than the native copy; measured on Node 20. */
 const LOOP_COPY_BELOW = 36
 
-/** The most bytes that {@link writeInto} can write. */
+const ADVICE = 'this protocol sends strings and Uint8Arrays'
+
+/** Throws `ERR_RINGLOOP_PACKET` for what is neither a string nor a Uint8Array. */
+export function asBytes(out: Uint8Array | string): Uint8Array {
+  if (typeof out === 'string') return Buffer.from(out)
+  if (out instanceof Uint8Array) return out
+  throw notSendable(out, ADVICE)
+}
+
+/** The most bytes that {@link writeInto} can write. Throws as {@link asBytes}. */
 export function mostBytes(out: Uint8Array | string): number {
-  return typeof out === 'string' ? out.length * MAX_UTF8_BYTES : out.length
+  if (typeof out === 'string') return out.length * MAX_UTF8_BYTES
+  if (out instanceof Uint8Array) return out.length
+  throw notSendable(out, ADVICE)
 }
 
 /** Writes `out` (a string as UTF-8) at `target[offset…]`, where {@link mostBytes} are free; returns how many bytes. */

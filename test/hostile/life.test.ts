@@ -10,6 +10,8 @@ import { until, within } from '../support/wait.js'
 
 const MIB = 1024 * 1024
 const LONG_MS = 30_000
+/** So many servers that were hurt are enough for one test. */
+const ENOUGH = 4
 
 const servers: HostedServer[] = []
 const clients: RawClient[] = []

@@ -306,6 +306,7 @@ describe.each([
         let bystanders: RawClient[] = []
         const troubles: string[] = []
         for (const value of VALUES) {
+          if (troubles.length >= ENOUGH) break
           if (server === undefined) {
             server = await serve('throwing.mjs', {
               ...shape,

@@ -15,6 +15,7 @@ import {
   expected,
   type Received,
   readAll,
+  readText,
   sendAll,
   type Target,
   Upstream,
@@ -158,7 +159,7 @@ describe.each(SHAPES)('$name', (shape) => {
         Array.from({ length: 30 }, async () => {
           const socket = await client(proxied.target)
           socket.end('at once')
-          return Buffer.concat(await within('the answer', socket.toArray())).toString()
+          return within('the answer', readText(socket))
         }),
       )
       expect(new Set(answers)).toEqual(new Set(['welcome\nat once']))
@@ -226,7 +227,7 @@ describe.each(SHAPES)('$name', (shape) => {
     async function say(server: HostedServer, text: string): Promise<string> {
       const socket = await client(server)
       socket.end(text)
-      return Buffer.concat(await within('the answers', socket.toArray())).toString()
+      return within('the answers', readText(socket))
     }
 
     for (const allowHalfOpen of [undefined, false] as const) {
@@ -289,8 +290,7 @@ describe.each(SHAPES)('$name', (shape) => {
           const server = await lines(allowHalfOpen)
           const socket = await client(server)
           socket.write(`${command}\n`)
-          const answer = Buffer.concat(await within('its end', socket.toArray())).toString()
-          expect(answer).toBe(command === 'shut' ? '' : 'good\n')
+          expect(await within('its end', readText(socket))).toBe(command === 'shut' ? '' : 'good\n')
           const line = `count ${'.'.repeat(1000)}\n`
           socket.end(line.repeat(1000))
           expect(await server.told('closed')).toMatchObject([

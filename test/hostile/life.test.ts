@@ -10,6 +10,8 @@ import { until, within } from '../support/wait.js'
 
 const MIB = 1024 * 1024
 const LONG_MS = 30_000
+/** So many servers that were hurt are enough for one test. */
+const ENOUGH = 4
 
 const servers: HostedServer[] = []
 const clients: RawClient[] = []
@@ -304,6 +306,7 @@ describe.each([
         let bystanders: RawClient[] = []
         const troubles: string[] = []
         for (const value of VALUES) {
+          if (troubles.length >= ENOUGH) break
           if (server === undefined) {
             server = await serve('throwing.mjs', {
               ...shape,

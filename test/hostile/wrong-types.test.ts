@@ -26,10 +26,10 @@ const WRONG: Readonly<Record<string, RegExp>> = {
   Date: /Date|object/,
   Map: /Map|object/,
   'array-like': /object/i,
-  'array of numbers': /number/,
-  'array with null': /null/,
-  'array with a string': /string/,
-  'array with a hole': /undefined/,
+  'array of numbers': /number|array/i,
+  'array with null': /null|array/i,
+  'array with a string': /string|array/i,
+  'array with a hole': /undefined|array/i,
   'nested array': /array/i,
   ArrayBuffer: /ArrayBuffer/,
   SharedArrayBuffer: /SharedArrayBuffer/,
@@ -163,8 +163,10 @@ class Scene {
         async () => (await server.total()).connections === this.#clients.length,
         PATIENCE_MS,
       )
-      const errors = (await server.total()).handlerErrors - (this.#before?.handlerErrors ?? 0)
-      expect(errors, 'handler errors').toBe(server.events('closed').length)
+      const total = await server.total()
+      const ended = total.closed['handler-error']! - (this.#before?.closed['handler-error'] ?? 0)
+      expect(ended, 'counted as handler-error').toBe(server.events('closed').length)
+      expect(total.handlerErrors, 'handler errors').toBeGreaterThanOrEqual(ended)
     })
   }
 
@@ -173,7 +175,6 @@ class Scene {
       const { told, client } = await this.#attack(server, `${way} ${value}`, 'caught')
       expect((told as { message?: string }).message ?? 'nothing was thrown').toMatch(says)
       const hello = this.#encode('hello')
-      await until('it is answered', () => client.length > 0 || client.closed, PATIENCE_MS).catch(() => {})
       expect((await within('an answer', client.echo(hello), PATIENCE_MS)).length).toBe(hello.length)
       expect(server.events('closed'), 'it is open still').toEqual([])
       this.#clients.push(client)

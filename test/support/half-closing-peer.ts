@@ -50,6 +50,13 @@ export async function readAll(
   return { bytes, hash: hash.digest('hex') }
 }
 
+/** As {@link readAll}, for what is text. */
+export async function readText(socket: net.Socket): Promise<string> {
+  const pieces: Buffer[] = []
+  for await (const piece of socket.iterator({ destroyOnReturn: false })) pieces.push(piece)
+  return Buffer.concat(pieces).toString()
+}
+
 export type Target = { readonly port: number } | { readonly path: string }
 
 export async function connectHalfOpen(target: Target): Promise<net.Socket> {

@@ -216,11 +216,11 @@ describe('EMFILE', () => {
     it(`${poller} ${args.join(' ')}: accepting pauses without spinning, and goes on when there is room`, async () => {
       const child = startChild(fixture('idle-server.mjs'), {
         args: ['--poller', poller, ...args],
-        maxFiles: 60,
+        maxFiles: 90,
       })
       children.push(child)
       const port = Number(await child.line('listening'))
-      const list = await Promise.all(Array.from({ length: 80 }, () => connect(port)))
+      const list = await Promise.all(Array.from({ length: 140 }, () => connect(port)))
       const served = new Set<RawClient>()
       for (const client of list) {
         client.write('hello')

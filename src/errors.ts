@@ -2,7 +2,7 @@
  * Every error that ringloop makes. Three kinds, never mixed: a programmer's mistake throws at once with one of the
  * codes below; what a peer or the network does ends in `onClose` with a {@link CloseReason}; a broken invariant asserts.
  */
-import { inspect } from 'node:util'
+import { inspect, types } from 'node:util'
 
 /** The stable codes; the sentence beside each says when it is used. */
 export const ErrorCode = {
@@ -81,10 +81,15 @@ export type CloseCode =
   | 'server-stopped'
   | 'handshake-timeout'
 
+/** An Error, also one of another realm (`node:vm`). */
+export function isError(value: unknown): value is Error {
+  return types.isNativeError(value) || value instanceof Error
+}
+
 /** What was thrown or rejected, as an Error that can be logged: anything can be thrown, even what cannot be printed. */
 export function toError(thrown: unknown): Error {
   try {
-    if (thrown instanceof Error && typeof thrown.message === 'string') return thrown
+    if (isError(thrown) && typeof thrown.message === 'string') return thrown
     return new Error(typeof thrown === 'string' ? thrown : inspect(thrown))
   } catch {
     return new Error('a value that cannot be printed')

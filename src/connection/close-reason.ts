@@ -5,6 +5,7 @@ import {
   type CloseReason,
   ErrorCode,
   isCloseCode,
+  isError,
   ProtocolError,
   RingloopError,
   toError,
@@ -16,7 +17,7 @@ export const CLOSED_HERE: CloseReason = { code: 'closed', message: 'closed by th
 /** What `close` was given, as a reason. Throws `ERR_RINGLOOP_OPTION` for what is none. */
 export function closeReason(given: CloseReason | CloseCode | Error): CloseReason {
   if (typeof given === 'string' && isCloseCode(given)) return { code: given, message: given }
-  if (given instanceof Error) {
+  if (isError(given)) {
     const error = toError(given)
     const code = given instanceof ProtocolError ? 'protocol-error' : 'handler-error'
     return { code, message: error.message, error }

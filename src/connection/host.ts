@@ -65,6 +65,8 @@ export interface Turns {
   push(c: TurnTaker): void
   /** Whether a chain of promises has kept the loop for so long that the others should have their turn. */
   readonly isOverdue: boolean
+  /** The same, asked often: it looks at the clock now and then. */
+  readonly isTired: boolean
 }
 
 export interface ConnectionHost {

@@ -364,7 +364,9 @@ export abstract class ReceiveSide<Out, Context> extends SendSide<Out, Context> {
       this.fail('packet', error)
       return
     }
-    this.#continue()
+    // Promises that settle at once would keep the loop for as long as there are packets.
+    if (this.#in !== undefined && this.host.turns.isTired) this.yield()
+    else this.#continue()
   }
 
   /** Something that held packets back is over. */

@@ -9,7 +9,7 @@
 import type { OnSent } from '../connection.js'
 import { ErrorCode, RingloopError } from '../errors.js'
 import { systemError } from '../loop/system-error.js'
-import { notSendable } from '../protocol/not-sendable.js'
+import { kindOf, notSendable } from '../protocol/not-sendable.js'
 import type { Packed } from '../protocol/protocol.js'
 import { ConnectionBase, State } from './connection-base.js'
 import { neverSent, type QueueOwner, SendQueue } from './send-queue.js'
@@ -291,10 +291,9 @@ export abstract class SendSide<Out, Context> extends ConnectionBase<Out, Context
 
 /** Where a packet ends that `packetInto` has written at `at`. */
 function endOf(at: number, wrote: number, slab: Buffer): number {
-  if ((wrote | 0) === wrote && wrote >= 0 && wrote <= slab.length - at) return at + wrote
-  const given = String(wrote)
+  if (Number.isInteger(wrote) && wrote >= 0 && wrote <= slab.length - at) return at + wrote
   throw new RingloopError(
     ErrorCode.PACKET,
-    `packetInto must return how many bytes it wrote, or -1, not ${given}`,
+    `packetInto must return how many bytes it wrote, or -1, not ${typeof wrote === 'number' ? wrote : kindOf(wrote)}`,
   )
 }

@@ -19,6 +19,8 @@ const LOOK_MS = 0.25
 const MAX_PACKETS_PER_LOOK = 32
 /** Promises that may go on between two polls: each of them is trusted to stop after half a millisecond. */
 const YIELDS_PER_ROUND = 4
+/** Of those who ask whether it is late, one in so many makes it look at the clock. */
+const ASKED_PER_LOOK = 8
 /** A chain of promises has kept the loop for so long that it should let the others have their turn. */
 const OVERDUE_MS = 0.5
 
@@ -28,6 +30,7 @@ export class TurnQueue implements Turns {
   readonly #yielded = new Denque<() => void>()
   readonly #onWaiting: () => void
   #lastLook = 0
+  #untilTired: number = ASKED_PER_LOOK
   /** When the present run of callbacks began. */
   #runningSince = 0
 
@@ -61,6 +64,14 @@ export class TurnQueue implements Turns {
 
   get isOverdue(): boolean {
     return performance.now() - this.#runningSince > OVERDUE_MS
+  }
+
+  get isTired(): boolean {
+    if (--this.#untilTired > 0) return false
+    const isTired = this.isOverdue
+    // Once it is, everybody who asks is told so, until the next turn.
+    this.#untilTired = isTired ? 1 : ASKED_PER_LOOK
+    return isTired
   }
 
   push(c: TurnTaker): void {

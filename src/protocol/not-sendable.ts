@@ -6,7 +6,8 @@ export function notSendable(value: unknown, advice: string): RingloopError {
   return new RingloopError(ErrorCode.PACKET, `${kindOf(value)} cannot be sent: ${advice}`)
 }
 
-function kindOf(value: unknown): string {
+/** What a value is, in two words. */
+export function kindOf(value: unknown): string {
   if (value === null || value === undefined) return String(value)
   if (typeof value !== 'object') return `a ${typeof value}`
   try {

@@ -110,7 +110,7 @@ describe.each(['native', 'net'] as const)('%s', (poller) => {
     await expect(refused).rejects.toMatchObject({ code: 'ERR_RINGLOOP_CONNECT' })
     expect(getEventListeners(controller.signal, 'abort')).toEqual([])
     for (const signal of [5, 'abort', {}, new AbortController()]) {
-      const wrong = Promise.resolve().then(() => connect(loop, address, { signal }))
+      const wrong = Promise.resolve().then(() => connect(loop, address, { signal: signal as never }))
       await expect(wrong).rejects.toMatchObject({ code: 'ERR_RINGLOOP_OPTION' })
     }
   })

@@ -31,6 +31,10 @@ const OUT_SLAB = 256 * 1024
 const OUT_RECORDS = 4096
 /** One write takes no more, so that a large one does not hold everything twice. */
 const WRITE_MAX = 256 * 1024
+/** libuv reads on while reads come full, up to 32 of them, before anybody else has a turn. */
+const FULL_READ = 64 * 1024
+/** Full reads of one socket in a row, after which the others have theirs. */
+const MAX_FULL_READS = 2
 /** The longest that a timer of Node's can be set to. */
 const MAX_TIMER_MS = 2 ** 31 - 1
 
@@ -41,6 +45,10 @@ class NetSlot {
   connected: boolean
   ended = false
   failed = false
+  /** The loop wants it read. */
+  isWanted = true
+  /** Full reads in a row; it rests until the next round when there were enough. */
+  fullReads = 0
   /** Bytes that Node holds because the kernel did not take them at once. */
   inFlight = 0
   /** Those that it has taken since: they count as taken when the same bytes are offered again. */
@@ -231,7 +239,7 @@ export class NetPoller implements Poller {
     const s = new NetSlot(socket, connected, peerAddr, (landed) => this.#landed(slot, landed))
     this.#slots[slot] = s
     socket.on('data', (chunk: Buffer) => {
-      if (this.#slots[slot] === s) this.#read(slot, chunk)
+      if (this.#slots[slot] === s) this.#read(slot, s, chunk)
     })
     socket.on('end', () => {
       s.ended = true
@@ -254,10 +262,21 @@ export class NetPoller implements Poller {
     this.#batch(() => this.#sink.handleError(slot, reason))
   }
 
-  #read(slot: number, chunk: Buffer): void {
+  #read(slot: number, s: NetSlot, chunk: Buffer): void {
     this.#sink.handleBatchStart()
     this.#sink.handleRead(slot, chunk, 0, chunk.length)
     this.#sink.handleBatchEnd(1)
+    if (chunk.length < FULL_READ) s.fullReads = 0
+    else if (++s.fullReads === MAX_FULL_READS) this.#rest(slot, s)
+  }
+
+  /** The other sockets have their turn before it is read on. */
+  #rest(slot: number, s: NetSlot): void {
+    s.socket.pause()
+    setImmediate(() => {
+      s.fullReads = 0
+      if (s.isWanted && this.#slots[slot] === s) s.socket.resume()
+    })
   }
 
   #batch(report: () => void): void {
@@ -302,9 +321,11 @@ export class NetPoller implements Poller {
   }
 
   setReading(slot: number, on: boolean): number {
-    const socket = this.#slots[slot]?.socket
-    if (on) socket?.resume()
-    else socket?.pause()
+    const s = this.#slots[slot]
+    if (s === undefined) return 0
+    s.isWanted = on
+    if (!on) s.socket.pause()
+    else if (s.fullReads < MAX_FULL_READS) s.socket.resume()
     return 0
   }
 

@@ -54,6 +54,23 @@ export class Extra {
   reason: CloseReason | undefined = undefined
   timer: ConnectionTimer | undefined = undefined
   idleTime: number | undefined = undefined
+
+  /** Nothing of it is needed any more. */
+  get isEmpty(): boolean {
+    return (
+      this.timer === undefined &&
+      this.held === 0 &&
+      this.freePackets === 0 &&
+      this.values === undefined &&
+      this.queue === undefined &&
+      this.diversion === undefined &&
+      this.pendingConnect === undefined &&
+      this.reason === undefined &&
+      this.idleTime === undefined &&
+      this.peerAddr === undefined &&
+      this.localAddr === undefined
+    )
+  }
 }
 
 export abstract class ConnectionBase<Out, Context> implements ProtocolConnection<Out> {
@@ -128,6 +145,11 @@ export abstract class ConnectionBase<Out, Context> implements ProtocolConnection
   protected extras(): Extra {
     this.extra ??= new Extra()
     return this.extra
+  }
+
+  /** A handshake needs more than a connection that is at rest: the memory goes back. */
+  protected trim(): void {
+    if (this.extra?.isEmpty === true) this.extra = undefined
   }
 
   // ---- what the layers above add -------------------------------------------------------------------------------------

@@ -93,6 +93,7 @@ export class TcpConnection<Out = Uint8Array | string, Context = unknown>
       .then(() => {
         this.#ready()
         this.releasePackets()
+        this.trim()
       })
   }
 
@@ -106,6 +107,7 @@ export class TcpConnection<Out = Uint8Array | string, Context = unknown>
     }
     extra.pendingConnect?.resolve()
     extra.pendingConnect = undefined
+    this.trim()
   }
 
   /** Waits for the handshake of a `connect`. */
@@ -321,6 +323,7 @@ export class TcpConnection<Out = Uint8Array | string, Context = unknown>
     const extra = this.extras()
     if (ms === 0) {
       extra.timer?.stop()
+      extra.timer = undefined
       return
     }
     extra.timer ??= new ConnectionTimer(this)

@@ -3,9 +3,10 @@
  * and on, arguments of `close`, and errors that cannot be printed.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
-import { afterEach, describe, expect, it } from 'vitest'
-import { HostedServer, type HostOptions, notNumbers, SHAPES, type Total } from '../support/hosted-server.js'
+import { describe, expect, it } from 'vitest'
+import { type HostedServer, notNumbers, SHAPES, type Total } from '../support/hosted-server.js'
 import { connectRaw, type RawClient } from '../support/raw-client.js'
+import { hostedScene } from '../support/scene.js'
 import { until, within } from '../support/wait.js'
 
 const MIB = 1024 * 1024
@@ -13,25 +14,7 @@ const LONG_MS = 30_000
 /** So many servers that were hurt are enough for one test. */
 const ENOUGH = 4
 
-const servers: HostedServer[] = []
-const clients: RawClient[] = []
-
-afterEach(() => {
-  for (const client of clients.splice(0)) client.destroy()
-  for (const server of servers.splice(0)) server.kill()
-})
-
-async function serve(module: string, host: HostOptions): Promise<HostedServer> {
-  const server = await HostedServer.start(module, host)
-  servers.push(server)
-  return server
-}
-
-async function client(server: HostedServer): Promise<RawClient> {
-  const made = await connectRaw(server)
-  clients.push(made)
-  return made
-}
+const { serve, client } = hostedScene()
 
 /** One on each loop. */
 async function onEachLoop(server: HostedServer, loops: number): Promise<RawClient[]> {

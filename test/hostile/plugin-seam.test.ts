@@ -1,29 +1,15 @@
 /** What a protocol may do with a connection beside its handler, where the peer does not wait: yield, and hold. */
-import { afterEach, describe, expect, it } from 'vitest'
-import { HostedServer, SHAPES } from '../support/hosted-server.js'
-import { connectRaw, type RawClient } from '../support/raw-client.js'
+import { describe, expect, it } from 'vitest'
+import { type HostedServer, SHAPES } from '../support/hosted-server.js'
+import type { RawClient } from '../support/raw-client.js'
+import { hostedScene } from '../support/scene.js'
 import { within } from '../support/wait.js'
 
-const servers: HostedServer[] = []
-const clients: RawClient[] = []
-
-afterEach(() => {
-  for (const client of clients.splice(0)) client.destroy()
-  for (const server of servers.splice(0)) server.kill()
-})
+const scene = hostedScene()
+const { client } = scene
 
 describe.each(SHAPES)('$name', (shape) => {
-  async function serve(): Promise<HostedServer> {
-    const server = await HostedServer.start('seam.mjs', shape)
-    servers.push(server)
-    return server
-  }
-
-  async function client(server: HostedServer): Promise<RawClient> {
-    const made = await connectRaw(server)
-    clients.push(made)
-    return made
-  }
+  const serve = (): Promise<HostedServer> => scene.serve('seam.mjs', shape)
 
   /** What comes back when all is said at once, with the end. */
   async function say(server: HostedServer, text: string): Promise<string> {

@@ -1,6 +1,6 @@
 /**
  * Refuses options that nobody reads: a misspelt one would do nothing, silently. Keeps nothing; any thread. Called where
- * options are taken, never per message.
+ * options are taken, never per message; nothing is allocated for options that are right.
  */
 import { ErrorCode, RingloopError } from './errors.js'
 
@@ -21,8 +21,9 @@ export function checkOptions(whose: string, options: unknown, known: Readonly<Re
     throw new RingloopError(ErrorCode.OPTION, `the options of ${whose} must be an object, not ${given}`)
   }
   if (!isPlain(options)) return
-  for (const name of Object.keys(options)) {
-    if (!Object.hasOwn(known, name)) throw unknownOption(whose, name, Object.keys(known))
+  for (const name in options) {
+    if (Object.hasOwn(known, name) || !Object.hasOwn(options, name)) continue
+    throw unknownOption(whose, name, Object.keys(known))
   }
 }
 

@@ -317,7 +317,7 @@ describe('the endpoint', () => {
   })
 
   it.each([
-    [true, 'the options of metrics must be an object, not true'],
+    [true, "the options of metrics must be an object, not the boolean 'true'"],
     [{ path: 'metrics' }, "metrics.path must be a string that begins with '/', not metrics"],
     [{ registry: {} }, 'metrics.registry must be a Registry of prom-client'],
     [{ address: '9464' }, "address must be 'host:port', ':port' or '[ipv6]:port', not '9464'"],

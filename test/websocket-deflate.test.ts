@@ -6,7 +6,7 @@ import { describe, expect, it } from 'vitest'
 import { ZlibQueue } from '../src/plugins/websocket/deflate.js'
 import { readAnswer } from '../src/plugins/websocket/deflate-params.js'
 import { type DeflateOptions, webSocketOf } from '../src/plugins/websocket/index.js'
-import { checkOptions } from '../src/plugins/websocket/options.js'
+import { webSocketSettings } from '../src/plugins/websocket/options.js'
 import { settle } from './support/fake-loop.js'
 import { until } from './support/wait.js'
 import { Client, closeFrame, echo, frame, open, readFrames, request, serve } from './support/websocket.js'
@@ -96,7 +96,7 @@ describe('an offer', () => {
 })
 
 describe('the answer to a client', () => {
-  const settings = checkOptions({ perMessageDeflate: { serverMaxWindowBits: 12 } }).deflate
+  const settings = webSocketSettings({ perMessageDeflate: { serverMaxWindowBits: 12 } }).deflate
   it.each([
     'permessage-deflate',
     'permessage-deflate; server_no_context_takeover; server_max_window_bits=13',

@@ -2,10 +2,12 @@
 import {
   type Address,
   type BoundAddress,
+  checkOptions,
   type Endpoint,
   ErrorCode,
   type ExtendedServer,
   type Extension,
+  type OptionNames,
   parseAddress,
   RingloopError,
 } from '../../index.js'
@@ -19,6 +21,8 @@ export interface ConsoleOptions {
    */
   readonly address?: Address
 }
+
+const OPTIONS = { address: true } as const satisfies OptionNames<ConsoleOptions>
 
 /** What `console()` makes. */
 export interface ConsoleExtension extends Extension {
@@ -41,12 +45,7 @@ class Console implements ConsoleExtension {
   #server: ConsoleServer | undefined
 
   constructor(options: ConsoleOptions) {
-    if (typeof options !== 'object' || options === null) {
-      throw new RingloopError(
-        ErrorCode.OPTION,
-        `the options of console must be an object, not ${String(options)}`,
-      )
-    }
+    checkOptions('console', options, OPTIONS)
     this.#at = parseAddress(options.address ?? ':1389', '127.0.0.1')
   }
 

@@ -1,5 +1,5 @@
 /** What an HTTP server holds its clients to: the options, their defaults, their checks. */
-import { checkInteger } from '../../index.js'
+import { checkInteger, checkOptions, type OptionNames } from '../../index.js'
 
 export interface HttpOptions {
   /** Bytes of a request's line and fields, and once more of its trailers. Beyond: 414 or 431. Default 16 KiB. */
@@ -28,10 +28,22 @@ export interface HttpOptions {
 
 export type HttpSettings = Required<HttpOptions>
 
+const OPTIONS = {
+  maxHeaderBytes: true,
+  maxHeaders: true,
+  maxBodyBytes: true,
+  headersTimeout: true,
+  bodyTimeout: true,
+  keepAliveTimeout: true,
+  requireLength: true,
+  streamBody: true,
+} as const satisfies OptionNames<HttpOptions>
+
 const KIB = 1024
 
 /** Throws `ERR_RINGLOOP_OPTION`. */
 export function httpSettings(options: HttpOptions): HttpSettings {
+  checkOptions('HttpProtocol', options, OPTIONS)
   return {
     maxHeaderBytes: checkInteger('maxHeaderBytes', options.maxHeaderBytes, 16 * KIB, 64),
     maxHeaders: checkInteger('maxHeaders', options.maxHeaders, 100, 1),

@@ -4,16 +4,18 @@
  */
 import {
   checkInteger,
+  checkOptions,
   ErrorCode,
   EventLoop,
   type Logger,
   type Loop,
+  type OptionNames,
   RingloopError,
   type Timer,
 } from '../../index.js'
 import type { IipBody } from './body.js'
-import { IipClient, type IipClientOptions } from './client.js'
-import type { RequestData, RequestOptions } from './client-call.js'
+import { IipClient, type IipClientOptions, SHARED_OPTIONS } from './client.js'
+import { NO_OPTIONS, REQUEST_OPTIONS, type RequestData, type RequestOptions } from './client-call.js'
 import { IipError, IipErrorCode } from './errors.js'
 import { parsePath, parseQuery } from './path.js'
 
@@ -89,6 +91,31 @@ export interface BalancedOptions extends RequestOptions {
   readonly safe?: boolean
 }
 
+const OPTIONS = {
+  ...SHARED_OPTIONS,
+  servers: true,
+  strategy: true,
+  paramKey: true,
+  maxFailures: true,
+  pause: true,
+  isHealthy: true,
+  probe: true,
+} as const satisfies OptionNames<IipBalancerOptions>
+
+const PROBE = {
+  path: true,
+  data: true,
+  interval: true,
+  timeout: true,
+  check: true,
+} as const satisfies OptionNames<HealthProbe>
+
+const BALANCED = {
+  ...REQUEST_OPTIONS,
+  clientIp: true,
+  safe: true,
+} as const satisfies OptionNames<BalancedOptions>
+
 /** An entry of a server list that cannot be used. */
 export interface BadEntry {
   readonly entry: string
@@ -146,7 +173,9 @@ export class IipBalancer {
 
   /** Throws `ERR_RINGLOOP_OPTION`, also where no entry of `servers` can be used. */
   constructor(options: IipBalancerOptions) {
+    checkOptions('IipBalancer', options, OPTIONS)
     const { strategy = 'min-pending', paramKey, probe } = options
+    if (probe !== undefined) checkOptions('probe', probe, PROBE)
     if (typeof strategy !== 'function' && !STRATEGIES.includes(strategy)) {
       throw optionError(`strategy must be one of ${STRATEGIES.join(', ')} or a function, not '${strategy}'`)
     }
@@ -194,11 +223,16 @@ export class IipBalancer {
   }
 
   #add(entry: Entry): void {
-    const { servers: _, ...options } = this.#options
     const known = this.#backends.find(({ address }) => address === entry.address)
-    const client = known?.client ?? new IipClient({ ...options, address: entry.address, loop: this.#loop })
+    const client = known?.client ?? this.#newClient(entry.address)
     const backend = new Backend(entry, client)
     this.#set([...this.#backends.filter((each) => each !== known), backend])
+  }
+
+  #newClient(address: string): IipClient {
+    const names = Object.keys(SHARED_OPTIONS) as (keyof typeof SHARED_OPTIONS)[]
+    const shared = Object.fromEntries(names.map((name) => [name, this.#options[name]]))
+    return new IipClient({ ...shared, address, loop: this.#loop })
   }
 
   #set(backends: Backend[]): void {
@@ -210,7 +244,8 @@ export class IipBalancer {
    * Resolves with the answer of one of the servers. Rejects as `IipClient.request` does, with the error of the last server
    * that was tried, and with `ERR_IIP_NO_BACKEND` where there is none.
    */
-  async request(path: string, data?: RequestData, options: BalancedOptions = {}): Promise<Buffer> {
+  async request(path: string, data?: RequestData, options: BalancedOptions = NO_OPTIONS): Promise<Buffer> {
+    checkBalanced(options)
     const timeout = checkInteger('timeout', options.timeout, this.#timeout, 0, Number.POSITIVE_INFINITY)
     const deadline = timeout === 0 ? Number.POSITIVE_INFINITY : performance.now() + timeout
     const tried = new Set<Backend>()
@@ -221,7 +256,7 @@ export class IipBalancer {
       if (backend === undefined || left <= 0) throw failure ?? this.#noBackend()
       tried.add(backend)
       try {
-        return await this.#try(backend, path, data, { ...options, timeout: timeout === 0 ? 0 : left })
+        return await this.#try(backend, path, data, ofClient(options, timeout === 0 ? 0 : left))
       } catch (error) {
         failure = error
         if (!mayRepeat(error, data, options)) throw error
@@ -245,11 +280,13 @@ export class IipBalancer {
     }
   }
 
-  /** The answer of one server as it comes; never tried again. */
-  stream(path: string, data?: RequestData, options: BalancedOptions = {}): IipBody {
+  /** The answer of one server as it comes; never tried again. Throws `ERR_RINGLOOP_OPTION`. */
+  stream(path: string, data?: RequestData, options: BalancedOptions = NO_OPTIONS): IipBody {
+    checkBalanced(options)
     const backend = this.#choose(path, options.clientIp ?? '', new Set())
     if (backend === undefined) throw this.#noBackend()
-    return backend.client.stream(path, data, options)
+    const { timeout = this.#timeout } = options
+    return backend.client.stream(path, data, ofClient(options, timeout))
   }
 
   #noBackend(): IipError {
@@ -380,6 +417,15 @@ export class IipBalancer {
     await Promise.all(backends.map(({ client }) => client.close()))
     if (this.#ownsLoop) await this.#loop.stop()
   }
+}
+
+function checkBalanced(options: BalancedOptions): void {
+  if (options !== NO_OPTIONS) checkOptions('a request', options, BALANCED)
+}
+
+/** What of the options of a request is for the client that makes it. */
+function ofClient({ signal }: BalancedOptions, timeout: number): RequestOptions {
+  return signal === undefined ? { timeout } : { timeout, signal }
 }
 
 function isBackendsFault(error: unknown): boolean {

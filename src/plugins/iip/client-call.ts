@@ -2,7 +2,14 @@
  * One request of a client, from the call to the moment its promise settles, which happens exactly once. It outlives that
  * moment where its answer is still to come: the answer is then taken off the wire and dropped.
  */
-import type { ByteSource, ByteStream, Loop, Timer } from '../../index.js'
+import {
+  type ByteSource,
+  type ByteStream,
+  checkOptions,
+  type Loop,
+  type OptionNames,
+  type Timer,
+} from '../../index.js'
 import { Assembly } from './assembly.js'
 import { IipError, IipErrorCode } from './errors.js'
 
@@ -11,6 +18,19 @@ export interface RequestOptions {
   readonly timeout?: number
   /** Gives the request up; its promise rejects with the signal's reason. */
   readonly signal?: AbortSignal
+}
+
+export const REQUEST_OPTIONS: OptionNames<RequestOptions> = {
+  timeout: true,
+  signal: true,
+}
+
+/** The options of a request that was given none: they need no check. */
+export const NO_OPTIONS: RequestOptions = {}
+
+/** Throws `ERR_RINGLOOP_OPTION`. */
+export function checkRequestOptions(options: RequestOptions): void {
+  if (options !== NO_OPTIONS) checkOptions('a request', options, REQUEST_OPTIONS)
 }
 
 /** What can be sent: bytes, a string as UTF-8, or chunks that go out as they come. */

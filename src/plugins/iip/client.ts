@@ -12,16 +12,24 @@ import {
   type Connection,
   type ConnectOptions,
   checkInteger,
+  checkOptions,
   ErrorCode,
   EventLoop,
   type LoggerOption,
   type Loop,
+  type OptionNames,
   type PollerOption,
   RingloopError,
   type Timer,
 } from '../../index.js'
 import type { IipBody } from './body.js'
-import { Call, type RequestData, type RequestOptions } from './client-call.js'
+import {
+  Call,
+  checkRequestOptions,
+  NO_OPTIONS,
+  type RequestData,
+  type RequestOptions,
+} from './client-call.js'
 import {
   type ClientChannel,
   type ClientConnection,
@@ -69,6 +77,25 @@ export interface IipClientOptions {
   readonly logger?: LoggerOption
 }
 
+/** Those that a balancer has, too. */
+export const SHARED_OPTIONS: OptionNames<Omit<IipClientOptions, 'address'>> = {
+  maxConnections: true,
+  maxChannelsPerConn: true,
+  maxPipeline: true,
+  timeout: true,
+  connectTimeout: true,
+  maxResponseBytes: true,
+  maxUnreadBytes: true,
+  minReconnectDelay: true,
+  maxReconnectDelay: true,
+  tls: true,
+  loop: true,
+  poller: true,
+  logger: true,
+}
+
+const OPTIONS = { ...SHARED_OPTIONS, address: true } as const satisfies OptionNames<IipClientOptions>
+
 interface Settings extends ClientLimits {
   readonly maxConnections: number
   readonly maxPipeline: number
@@ -101,6 +128,7 @@ export class IipClient {
 
   /** Throws `ERR_RINGLOOP_OPTION`. Does not connect yet. */
   constructor(options: IipClientOptions) {
+    checkOptions('IipClient', options, OPTIONS)
     this.#options = options
     this.#settings = settingsOf(options)
     this.#ownsLoop = options.loop === undefined
@@ -116,10 +144,10 @@ export class IipClient {
    * Resolves with the response. Requests go out as soon as a channel is free: an idle one, a new one, or, where there can
    * be no more, behind others on the one with the fewest. No `data` is sent as `{}`, as in Go.
    *
-   * Rejects with an {@link IipError}, with the signal's reason, or, for a path or data that cannot be sent, with
+   * Rejects with an {@link IipError}, with the signal's reason, or, for a path, data or options that cannot be used, with
    * `ERR_RINGLOOP_OPTION`. A response that is an error of the server's is JSON data like any other.
    */
-  request(path: string, data?: RequestData, options: RequestOptions = {}): Promise<Buffer> {
+  request(path: string, data?: RequestData, options: RequestOptions = NO_OPTIONS): Promise<Buffer> {
     return new Promise((resolve, reject) => {
       const call = this.#call(path, data, options, undefined, resolve, reject)
       if (call !== undefined) this.#enqueue(call)
@@ -127,7 +155,7 @@ export class IipClient {
   }
 
   /** Like {@link request}, but the response is read as it comes: its iteration rejects where `request` would. */
-  stream(path: string, data?: RequestData, options: RequestOptions = {}): IipBody {
+  stream(path: string, data?: RequestData, options: RequestOptions = NO_OPTIONS): IipBody {
     return streamed((body, reject) => {
       const call = this.#call(path, data, options, body, () => {}, reject)
       if (call !== undefined) this.#enqueue(call)
@@ -139,8 +167,9 @@ export class IipClient {
    * A channel of one's own: its requests are handled and answered in the order in which they were made, and none of
    * others is in between. Waits where all are in use. Give it back with `close`.
    */
-  channel(options: RequestOptions = {}): Promise<IipChannel> {
+  channel(options: RequestOptions = NO_OPTIONS): Promise<IipChannel> {
     return new Promise((resolve, reject) => {
+      checkRequestOptions(options)
       const call = new Call(Buffer.alloc(0), EMPTY_OBJECT, undefined, () => {}, reject)
       if (this.#closing !== undefined) call.fail(clientClosed())
       else call.watch(this.#loop, options.timeout ?? this.#settings.timeout, options.signal)
@@ -191,6 +220,7 @@ export class IipClient {
     reject: (error: unknown) => void,
   ): Call | undefined {
     try {
+      checkRequestOptions(options)
       const timeout = checkInteger(
         'timeout',
         options.timeout,
@@ -435,14 +465,14 @@ class OwnChannel implements IipChannel {
     return this.#closed || this.#channel.closed
   }
 
-  request(path: string, data?: RequestData, options: RequestOptions = {}): Promise<Buffer> {
+  request(path: string, data?: RequestData, options: RequestOptions = NO_OPTIONS): Promise<Buffer> {
     return new Promise((resolve, reject) => {
       const call = this.#makeCall(path, data, options, undefined, resolve, reject)
       if (call !== undefined) this.#send(call)
     })
   }
 
-  stream(path: string, data?: RequestData, options: RequestOptions = {}): IipBody {
+  stream(path: string, data?: RequestData, options: RequestOptions = NO_OPTIONS): IipBody {
     return streamed((body, reject) => {
       const call = this.#makeCall(path, data, options, body, () => {}, reject)
       if (call !== undefined) this.#send(call)

@@ -5,7 +5,7 @@
 import { once } from 'node:events'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { checkInteger, ErrorCode, RingloopError } from '../../index.js'
+import { checkInteger, checkOptions, ErrorCode, type OptionNames, RingloopError } from '../../index.js'
 import { IipBalancer, type IipBalancerOptions } from './balancer.js'
 import { goJson, IipError, IipErrorCode, NO_HANDLER, NO_RESPONSE } from './errors.js'
 import { MAX_PATH } from './frame.js'
@@ -34,6 +34,13 @@ export interface IipHttpAdapterOptions {
   readonly status?: (answer: Buffer) => number
 }
 
+const OPTIONS = {
+  chooseBackend: true,
+  maxBodyBytes: true,
+  timeout: true,
+  status: true,
+} as const satisfies OptionNames<IipHttpAdapterOptions>
+
 interface Route {
   readonly host: string
   readonly pattern: RegExp
@@ -50,7 +57,9 @@ export class IipHttpAdapter {
   /** Not yet answered. */
   readonly #open = new Set<ServerResponse>()
 
+  /** Throws `ERR_RINGLOOP_OPTION`. */
   constructor(options: IipHttpAdapterOptions = {}) {
+    checkOptions('IipHttpAdapter', options, OPTIONS)
     this.#options = options
     this.#maxBodyBytes = checkInteger(
       'maxBodyBytes',
@@ -62,7 +71,7 @@ export class IipHttpAdapter {
     this.#timeout = checkInteger('timeout', options.timeout, 10_000, 1, Number.POSITIVE_INFINITY)
   }
 
-  /** Adds the servers that `alias` stands for, or replaces them. */
+  /** Adds the servers that `alias` stands for, or replaces them. Throws `ERR_RINGLOOP_OPTION`. */
   backend(alias: string, options: IipBalancerOptions): this {
     const before = this.#backends.get(alias)
     this.#backends.set(alias, new IipBalancer(options))

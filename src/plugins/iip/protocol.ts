@@ -5,8 +5,10 @@
 import {
   type CloseReason,
   checkInteger,
+  checkOptions,
   ErrorCode,
   MAX_UTF8_BYTES,
+  type OptionNames,
   type Packed,
   type Packet,
   type Protocol,
@@ -38,6 +40,13 @@ export interface IipProtocolOptions {
   readonly requestTimeout?: number
 }
 
+const OPTIONS = {
+  maxChannelsPerConn: true,
+  maxRequestBytes: true,
+  maxHeldBytes: true,
+  requestTimeout: true,
+} as const satisfies OptionNames<IipProtocolOptions>
+
 /**
  * Requests of a channel are handled one after another, those of different channels independently. `send` is a mistake
  * here: an IIP server only answers. How many connections there may be is the server's option `maxConnections`.
@@ -47,7 +56,9 @@ export class IipProtocol implements Protocol<IipRequest, IipOut> {
   readonly #limits: SessionLimits
   readonly #paths = new PathCache()
 
+  /** Throws `ERR_RINGLOOP_OPTION`. */
   constructor(options: IipProtocolOptions = {}) {
+    checkOptions('IipProtocol', options, OPTIONS)
     const maxRequestBytes = checkInteger(
       'maxRequestBytes',
       options.maxRequestBytes,

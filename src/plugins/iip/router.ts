@@ -7,9 +7,11 @@
 import {
   type CloseReason,
   checkInteger,
+  checkOptions,
   ErrorCode,
   type Handler,
   type Loop,
+  type OptionNames,
   ProtocolError,
   RingloopError,
 } from '../../index.js'
@@ -66,6 +68,10 @@ export interface IipRouterOptions {
   readonly statistics?: 'loopback' | 'on' | 'off'
 }
 
+const OPTIONS = { statistics: true } as const satisfies OptionNames<IipRouterOptions>
+const PATH = { timeUnit: true } as const satisfies OptionNames<PathOptions>
+const STREAM = { ...PATH, maxBytes: true } as const satisfies OptionNames<StreamOptions>
+
 /** What answers a path. */
 interface PathEntry {
   readonly handler: PathHandler
@@ -83,7 +89,9 @@ export class IipRouter implements Handler<IipRequest, IipOut> {
   readonly #statistics: RouterStatistics | undefined
   readonly #streamLimit = (path: string): number | undefined => this.#entries.get(path)?.streamLimit
 
+  /** Throws `ERR_RINGLOOP_OPTION`. */
   constructor(options: IipRouterOptions = {}) {
+    checkOptions('IipRouter', options, OPTIONS)
     const { statistics = 'loopback' } = options
     if (!['loopback', 'on', 'off'].includes(statistics)) {
       throw new RingloopError(
@@ -100,14 +108,16 @@ export class IipRouter implements Handler<IipRequest, IipOut> {
 
   /**
    * Requests for exactly this decoded path go to `handler`; a later handler for a path replaces the earlier one. May be
-   * called at any time. Throws `ERR_RINGLOOP_OPTION` for the paths of the protocol itself.
+   * called at any time. Throws `ERR_RINGLOOP_OPTION`, also for the paths of the protocol itself.
    */
   handle(path: string, handler: PathHandler, options: PathOptions = {}): this {
+    checkOptions('a path', options, PATH)
     return this.#add(path, handler, undefined, options)
   }
 
   /** Like {@link handle}, with bodies that go chunk by chunk in both directions. */
   stream(path: string, handler: StreamHandler, options: StreamOptions = {}): this {
+    checkOptions('a path', options, STREAM)
     const limit = checkInteger(
       'maxBytes',
       options.maxBytes,

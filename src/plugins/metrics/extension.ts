@@ -3,10 +3,12 @@ import type { Registry } from 'prom-client'
 import {
   type Address,
   type BoundAddress,
+  checkOptions,
   type Endpoint,
   ErrorCode,
   type ExtendedServer,
   type Extension,
+  type OptionNames,
   parseAddress,
   RingloopError,
 } from '../../index.js'
@@ -27,6 +29,8 @@ export interface MetricsOptions {
    */
   readonly registry?: MetricsRegistry
 }
+
+const OPTIONS = { address: true, path: true, registry: true } as const satisfies OptionNames<MetricsOptions>
 
 /** What is used of prom-client's `Registry`. */
 export interface MetricsRegistry {
@@ -60,9 +64,7 @@ class Metrics implements MetricsExtension {
   #address: BoundAddress | undefined
 
   constructor(options: MetricsOptions) {
-    if (typeof options !== 'object' || options === null) {
-      fail(`the options of metrics must be an object, not ${String(options)}`)
-    }
+    checkOptions('metrics', options, OPTIONS)
     const { address = ':9464', path = '/metrics', registry = newRegistry() } = options
     if (typeof path !== 'string' || !path.startsWith('/')) {
       fail(`metrics.path must be a string that begins with '/', not ${String(path)}`)

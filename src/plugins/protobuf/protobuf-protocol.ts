@@ -4,7 +4,9 @@
  */
 import {
   type Connection,
+  checkOptions,
   ErrorCode,
+  type OptionNames,
   type Packed,
   type Packet,
   type Protocol,
@@ -37,6 +39,11 @@ export interface ProtobufOptions<Types extends TypeRegistry> {
   /** Bytes of a frame, header included; the peer that announces more is closed. Default 1 MiB. */
   readonly maxPacket?: number
 }
+
+const OPTIONS = {
+  types: true,
+  maxPacket: true,
+} as const satisfies OptionNames<ProtobufOptions<TypeRegistry>>
 
 const DEFAULT_MAX_PACKET = 1024 * 1024
 const LENGTH_SIZE = 4
@@ -76,6 +83,7 @@ export class ProtobufProtocol<Types extends TypeRegistry = TypeRegistry>
 
   /** Throws `ERR_RINGLOOP_OPTION`. */
   constructor(options: ProtobufOptions<Types>) {
+    checkOptions('ProtobufProtocol', options, OPTIONS)
     const { types, maxPacket = DEFAULT_MAX_PACKET } = options
     if (!(maxPacket > HEADER)) throw invalid(`maxPacket must be a number above ${HEADER}, not ${maxPacket}`)
     this.#maxPacket = maxPacket

@@ -1,6 +1,13 @@
 /** The options of a `WebSocketProtocol`: their defaults, and the checks that turn mistakes into sentences. */
 import { constants } from 'node:buffer'
-import { type Connection, checkInteger, ErrorCode, RingloopError } from '../../index.js'
+import {
+  type Connection,
+  checkInteger,
+  checkOptions,
+  ErrorCode,
+  type OptionNames,
+  RingloopError,
+} from '../../index.js'
 import { isToken } from './extension-header.js'
 import type { WebSocketOut } from './message.js'
 import type { UpgradeRequest } from './upgrade-request.js'
@@ -111,6 +118,40 @@ export interface WebSocketSettings {
   readonly client: (Required<Omit<ClientOptions, 'host'>> & { readonly host: string | undefined }) | undefined
 }
 
+const OPTIONS = {
+  maxPayload: true,
+  perMessageDeflate: true,
+  heartbeat: true,
+  handshakeTimeout: true,
+  closeHandshakeTimeout: true,
+  maxHeaderBytes: true,
+  maxHeaders: true,
+  verify: true,
+  protocols: true,
+  onRequest: true,
+  client: true,
+} as const satisfies OptionNames<WebSocketOptions>
+
+const DEFLATE = {
+  threshold: true,
+  level: true,
+  memLevel: true,
+  serverNoContextTakeover: true,
+  clientNoContextTakeover: true,
+  serverMaxWindowBits: true,
+  clientMaxWindowBits: true,
+  concurrency: true,
+} as const satisfies OptionNames<DeflateOptions>
+
+const HEARTBEAT = { interval: true, timeout: true } as const satisfies OptionNames<HeartbeatOptions>
+
+const CLIENT = {
+  path: true,
+  host: true,
+  headers: true,
+  protocols: true,
+} as const satisfies OptionNames<ClientOptions>
+
 const MIB = 1024 * 1024
 
 function fail(message: string): never {
@@ -118,8 +159,10 @@ function fail(message: string): never {
 }
 
 /** Throws `ERR_RINGLOOP_OPTION`. */
-export function checkOptions(options: WebSocketOptions): WebSocketSettings {
+export function webSocketSettings(options: WebSocketOptions): WebSocketSettings {
+  checkOptions('WebSocketProtocol', options, OPTIONS)
   const { heartbeat = 0 } = options
+  if (typeof heartbeat === 'object') checkOptions('heartbeat', heartbeat, HEARTBEAT)
   const beat = typeof heartbeat === 'object' ? heartbeat : { interval: heartbeat === false ? 0 : heartbeat }
   const interval = checkInteger('heartbeat', beat.interval, 0)
   return {
@@ -156,6 +199,7 @@ function checkNames(names: readonly string[]): readonly string[] {
 function checkDeflate(option: WebSocketOptions['perMessageDeflate']): DeflateSettings | undefined {
   if (option === undefined || option === false) return undefined
   const given = option === true ? {} : option
+  checkOptions('perMessageDeflate', given, DEFLATE)
   return {
     threshold: checkInteger('perMessageDeflate.threshold', given.threshold, 1024),
     level: checkInteger('perMessageDeflate.level', given.level, 3, 1, 9),
@@ -185,6 +229,7 @@ const HEADER_VALUE = /^[\t\x20-\x7e\x80-\xff]*$/
 const TARGET = /^\/[\x21-\x7e]*$/
 
 function checkClient(client: ClientOptions): NonNullable<WebSocketSettings['client']> {
+  checkOptions('client', client, CLIENT)
   const { path = '/', host, headers = {}, protocols = [] } = client
   if (!TARGET.test(path)) fail(`client.path must begin with / and be percent-encoded, not '${path}'`)
   for (const [name, value] of Object.entries({ ...headers, host: host ?? '' })) {

@@ -5,7 +5,7 @@
 import type { BroadcastPacker, CloseReason, Packed, Packet, Protocol, RingBuffer } from '../../index.js'
 import { Lifecycle } from './lifecycle.js'
 import type { WebSocketContext, WebSocketOut } from './message.js'
-import { checkOptions, type WebSocketOptions } from './options.js'
+import { type WebSocketOptions, webSocketSettings } from './options.js'
 import { Receiver } from './receiver.js'
 import { Sender } from './sender.js'
 import { Liveness, type Session, State, type WebSocketConnection, type WebSocketSession } from './session.js'
@@ -18,7 +18,7 @@ export class WebSocketProtocol implements Protocol<WebSocketContext, WebSocketOu
 
   /** Throws `ERR_RINGLOOP_OPTION`. */
   constructor(options: WebSocketOptions = {}) {
-    const settings = checkOptions(options)
+    const settings = webSocketSettings(options)
     this.#sender = new Sender(settings)
     this.#receiver = new Receiver(settings, this.#sender)
     this.#lifecycle = new Lifecycle(settings, this.#sender)

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { endpointText, hostPort, unixPathProblem } from '../src/loop/poller/endpoint.js'
-import { errno, errnoOf, systemError } from '../src/loop/system-error.js'
 import { parseAddress } from '../src/options.js'
+import { errno, errnoOf, systemError } from '../src/system-error.js'
 
 describe('an endpoint is written', () => {
   it.each([

@@ -10,7 +10,7 @@ import {
   type PollerConnectOptions,
   type PollerSink,
 } from '../src/loop/poller/poller.js'
-import { errno } from '../src/loop/system-error.js'
+import { errno } from '../src/system-error.js'
 
 /** One socket as the test sees it. */
 export class FakeSocket {

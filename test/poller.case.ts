@@ -18,7 +18,7 @@ import {
   type PollerOptions,
   type PollerSink,
 } from '../src/loop/poller/poller.js'
-import { errno } from '../src/loop/system-error.js'
+import { errno } from '../src/system-error.js'
 import { openSockets } from './support/descriptors.js'
 import { connectRaw, RawClient } from './support/raw-client.js'
 import { Recorder } from './support/recorder.js'

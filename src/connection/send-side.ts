@@ -8,9 +8,9 @@
  */
 import type { OnSent } from '../connection.js'
 import { ErrorCode, RingloopError } from '../errors.js'
-import { systemError } from '../loop/system-error.js'
 import { kindOf, notSendable } from '../protocol/not-sendable.js'
 import type { Packed } from '../protocol/protocol.js'
+import { systemError } from '../system-error.js'
 import { ConnectionBase, State } from './connection-base.js'
 import { neverSent, type QueueOwner, SendQueue } from './send-queue.js'
 

@@ -7,7 +7,7 @@
  */
 import type { ProtocolConnection } from '../connection.js'
 import { type CloseCode, type CloseReason, ErrorCode, RingloopError, toError } from '../errors.js'
-import { errno } from '../loop/system-error.js'
+import { errno } from '../system-error.js'
 import { CLOSED_HERE, closeReason, neverReady, PEER_CLOSED } from './close-reason.js'
 import type { ConnectionConfig } from './config.js'
 import { isThenable, type PendingConnect, State } from './connection-base.js'

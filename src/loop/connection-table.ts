@@ -14,11 +14,11 @@ import type { CloseReason } from '../errors.js'
 import type { BroadcastResult, LocalBroadcastOptions, Loop } from '../loop.js'
 import { RingBufferPool } from '../ringbuffer/pool.js'
 import { RingBuffer } from '../ringbuffer/ring-buffer.js'
+import { systemError } from '../system-error.js'
 import type { Admission } from './admission.js'
 import { OutSlab } from './out-slab.js'
 import { ACCEPT_RETRY_MS, COUNTED, LINGER_MS, type Poller, type PollerSink } from './poller/poller.js'
 import { CELL, type LoopCounters } from './stats.js'
-import { systemError } from './system-error.js'
 
 /** The out ring of a slow peer may be large: keep few of them. */
 const OUT_POOL = { maxBuffers: 256, initialCapacity: 16 * 1024, maxCapacity: 256 * 1024 }

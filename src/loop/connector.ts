@@ -16,12 +16,12 @@ import {
   socketSettings,
 } from '../options.js'
 import { RawProtocol } from '../protocol/raw.js'
+import { systemError } from '../system-error.js'
 import type { Timer } from '../timers/timer.js'
 import type { ConnectionTable } from './connection-table.js'
 import { endpointText } from './poller/endpoint.js'
 import type { Endpoint, PollerConnectOptions } from './poller/poller.js'
 import { resolveEndpoint } from './resolve.js'
-import { systemError } from './system-error.js'
 
 const DEFAULT_TIMEOUT = 10_000
 

@@ -15,7 +15,7 @@ import { AcceptOnlySink } from '../loop/poller/accept-only-sink.js'
 import { hostPort } from '../loop/poller/endpoint.js'
 import { NativePoller } from '../loop/poller/native-poller.js'
 import { ACCEPT_RETRY_MS, type Endpoint, type ListenOptions } from '../loop/poller/poller.js'
-import { errno, systemError } from '../loop/system-error.js'
+import { errno, systemError } from '../system-error.js'
 import type { HandOff, LoopPicker } from './loop-picker.js'
 import type { LoopThread } from './loop-thread.js'
 

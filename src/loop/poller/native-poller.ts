@@ -6,7 +6,7 @@
 import assert from 'node:assert'
 import { markAsUntransferable } from 'node:worker_threads'
 import { ErrorCode, RingloopError } from '../../errors.js'
-import { errno, systemError } from '../system-error.js'
+import { errno, systemError } from '../../system-error.js'
 import { hostPort, unixPathProblem } from './endpoint.js'
 import { loadNativeAddon, type NativeAddon, RECORD_INTS, RecordKind } from './native-addon.js'
 import {

@@ -8,7 +8,7 @@ import { closeSync } from 'node:fs'
 import net from 'node:net'
 import tls from 'node:tls'
 import { ErrorCode, RingloopError } from '../../errors.js'
-import { errno, errnoOf, systemError } from '../system-error.js'
+import { errno, errnoOf, systemError } from '../../system-error.js'
 import { hostPort, unixPathProblem } from './endpoint.js'
 import {
   COUNTED,

@@ -5,7 +5,7 @@
 import { randomBytes } from 'node:crypto'
 import { accessSync, type BigIntStats, constants, lstatSync, renameSync, unlinkSync } from 'node:fs'
 import path from 'node:path'
-import { errno, systemError } from '../system-error.js'
+import { errno, systemError } from '../../system-error.js'
 import { unixPathProblem } from './endpoint.js'
 
 /** Windows has named pipes, which are no files and go by themselves. */

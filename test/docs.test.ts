@@ -126,6 +126,34 @@ describe('docs/api.md', () => {
   })
 })
 
+describe('README.md', () => {
+  const readme = read('README.md')
+
+  it('lists every example, and no other', () => {
+    const listed = [...readme.matchAll(/\]\(examples\/([\w-]+)\.ts\)/g)].map(([, name]) => name!)
+    const found = readdirSync(path.join(ROOT, 'examples'))
+      .filter((file) => file.endsWith('.ts') && !['run.ts', 'flags.ts'].includes(file))
+      .map((file) => file.slice(0, -'.ts'.length))
+    expect(listed.sort()).toEqual(found.sort())
+  })
+
+  it('lists every module that package.json exports', () => {
+    const { exports } = JSON.parse(read('package.json')) as { exports: Record<string, unknown> }
+    const missing = Object.keys(exports).filter((name) => !readme.includes(`\`ringloop${name.slice(1)}\``))
+    expect(missing).toEqual([])
+  })
+
+  it('lists every callback of a handler, and what a connection has', () => {
+    const [, handler] = /^\| `Handler`.*\|(.*)\|$/m.exec(readme)!
+    const [, connection] = /^\| `Connection`.*?\|(.*)\|$/m.exec(readme)!
+    const members = membersOf()
+    const missing = (row: string, name: string): string[] =>
+      members.get(name)!.filter((member) => !new RegExp(`\\b${member}\\b`).test(row))
+    expect(missing(handler!, 'Handler')).toEqual([])
+    expect(missing(connection!, 'Connection')).toEqual([])
+  })
+})
+
 describe('all documents', () => {
   it.each(documents)('%s names only error codes that exist', (file) => {
     const known = new Set<string>([
@@ -171,6 +199,18 @@ describe('the code in the documents', () => {
     const peer = await program.connect()
     await peer.write('hello')
     await peer.said(/^hello$/)
+  })
+})
+
+describe('the half-open program of docs/api.md', () => {
+  it('answers when the peer has ended its side', async () => {
+    const code = codeBlocks('docs', 'api.md').find((block) => block.includes('allowHalfOpen'))!
+    expect(compile('half-open', [code.replace(':1833', '127.0.0.1:0')])).toBe('')
+    const program = await startProgram(path.join(BLOCKS, 'half-open', 'block-1.js'))
+    const peer = await program.connect()
+    await peer.write('hello')
+    peer.socket.end()
+    expect(String(await peer.ended)).toBe('5 bytes\n')
   })
 })
 
@@ -240,7 +280,7 @@ describe('the programs of docs/protocols.md', () => {
     const question = (number: number, ms: string): Buffer =>
       Buffer.concat([u32(number, ms.length), Buffer.from(ms)])
     await peer.write(Buffer.concat([question(1, '300'), question(2, '1')]))
-    await peer.said(/slept 1 ms[^]*slept 300 ms/)
+    await peer.said(/slept 1 ms[\s\S]*slept 300 ms/)
     const before = peer.bytes.length
     await peer.write(Buffer.concat(Array.from({ length: 250 }, (_, i) => question(i + 3, '1'))))
     await peer.received(before + 250 * (8 + 'slept 1 ms'.length))

@@ -307,7 +307,6 @@ export function checkPoller(value: PollerOption | undefined): PollerOption {
 
 const STRATEGIES: readonly unknown[] = ['round-robin', 'least-connection', 'source-hash']
 
-/** What a protocol's or TLS' handshake and a promise of `onConnect` may each take; 0 is for ever. */
 /** For the TLS handshake, a protocol's own, and a promise of `onConnect`. */
 export function handshakeTimeout(limits: ConnectionLimits): number {
   return checkInteger('handshakeTimeout', limits.handshakeTimeout, HANDSHAKE_TIMEOUT)

@@ -14,7 +14,7 @@ import type { OnSent, ProtocolConnection } from '../connection.js'
 import type { CloseCode, CloseReason } from '../errors.js'
 import { ErrorCode, ProtocolError, RingloopError, toError } from '../errors.js'
 import type { Loop } from '../loop.js'
-import type { Packed, Protocol } from '../protocol/protocol.js'
+import type { Packed, Packet, Protocol } from '../protocol/protocol.js'
 import type { ConnectionConfig } from './config.js'
 import type { ConnectionTimer } from './connection-timer.js'
 import type { ConnectionHost } from './host.js'
@@ -49,6 +49,8 @@ export class Extra {
   diversion: Diversion | undefined = undefined
   /** Packets that took no byte, of which the last turn was full. */
   freePackets = 0
+  /** A packet that was cut before the handler was ready for it. */
+  waitingPacket: Packet<unknown> | undefined = undefined
   /** The connection's own. */
   pendingConnect: PendingConnect | undefined = undefined
   reason: CloseReason | undefined = undefined
@@ -61,6 +63,7 @@ export class Extra {
       this.timer === undefined &&
       this.held === 0 &&
       this.freePackets === 0 &&
+      this.waitingPacket === undefined &&
       this.values === undefined &&
       this.queue === undefined &&
       this.diversion === undefined &&

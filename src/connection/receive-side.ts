@@ -5,6 +5,7 @@
  *     slab ─▶ unPacket ─▶ onMessage ─▶ answer, now or by a promise
  *        └──▶ #in ──▲  what is unfinished, or waits for a turn, an answer, room
  */
+import type { Packet } from '../protocol/protocol.js'
 import type { RingBuffer } from '../ringbuffer/ring-buffer.js'
 import { isThenable, State } from './connection-base.js'
 import { SendSide } from './send-side.js'
@@ -15,7 +16,7 @@ const Wait = {
   PAUSED: 1,
   /** A promise of `onMessage` is pending. */
   REPLY: 1 << 1,
-  /** `holdPackets()`, or a promise of `onConnect` is pending. */
+  /** `holdPackets()`. */
   HELD: 1 << 2,
   /** It has used up its time in this turn of the loop. */
   TURN: 1 << 3,
@@ -29,14 +30,15 @@ const Wait = {
   ENDED: 1 << 7,
   /** The loop stops: like ENDED, but the peer does not know yet. */
   DRAINING: 1 << 8,
+  /** A promise of `onConnect` is pending. */
+  GREETING: 1 << 9,
 } as const
 
-const HOLDS_PACKETS =
-  Wait.PAUSED | Wait.REPLY | Wait.HELD | Wait.TURN | Wait.THROTTLED | Wait.DIVERTED | Wait.DIVERSION_FULL
+/** For these reading goes on, up to READ_AHEAD bytes. */
+const READS_AHEAD = Wait.REPLY | Wait.HELD | Wait.TURN | Wait.GREETING
+const HOLDS_PACKETS = READS_AHEAD | Wait.PAUSED | Wait.THROTTLED | Wait.DIVERTED | Wait.DIVERSION_FULL
 const HOLDS_DIVERTED = Wait.PAUSED | Wait.THROTTLED | Wait.DIVERSION_FULL
 const STOPS_READING = Wait.PAUSED | Wait.THROTTLED | Wait.DIVERSION_FULL | Wait.ENDED | Wait.DRAINING
-/** For these reading goes on, up to READ_AHEAD bytes. */
-const READS_AHEAD = Wait.REPLY | Wait.HELD | Wait.TURN
 
 /** The bits of this layer. */
 const Bit = {
@@ -109,6 +111,17 @@ export abstract class ReceiveSide<Out, Context> extends SendSide<Out, Context> {
     this.#pending--
     if ((this.bits & Bit.UNPACKING) !== 0) this.loop.queueInLoop(() => this.#askAgain())
     else this.#askAgain()
+  }
+
+  /** A promise of `onConnect` is pending: no packet before it, also none that was cut in the call that greeted. */
+  protected holdForGreeting(): void {
+    this.#pending++
+    this.#waits |= Wait.GREETING
+  }
+
+  protected releaseGreeting(): void {
+    this.#waits &= ~Wait.GREETING
+    this.releaseEnd()
   }
 
   yield(): void {
@@ -255,6 +268,7 @@ export abstract class ReceiveSide<Out, Context> extends SendSide<Out, Context> {
     const { host } = this
     const { traffic, sampler, turns } = host
     let freePackets = this.#takeFreePackets()
+    let waiting = this.#takeWaitingPacket()
     let length = ring.length
     let untilLook = turns.packetsPerLook
     let spent = 0
@@ -263,8 +277,13 @@ export abstract class ReceiveSide<Out, Context> extends SendSide<Out, Context> {
     try {
       while ((this.#waits & HOLDS_PACKETS) === 0 && this.state === State.OPEN) {
         where = 'unPacket'
-        const packet = protocol.unPacket(this, ring)
+        const packet = waiting ?? protocol.unPacket(this, ring)
         if (packet === undefined) break
+        waiting = undefined
+        if ((this.#waits & Wait.GREETING) !== 0) {
+          this.#keepPacket(packet)
+          break
+        }
         if (ring.length !== length) {
           length = ring.length
           freePackets = 0
@@ -308,6 +327,20 @@ export abstract class ReceiveSide<Out, Context> extends SendSide<Out, Context> {
     const { freePackets } = extra
     extra.freePackets = 0
     return freePackets
+  }
+
+  /** It was cut by the very call of `unPacket` that ended the handshake. */
+  #keepPacket({ ctx, data }: Packet<unknown>): void {
+    const own = this.config.protocol.borrow === true ? Buffer.from(data) : data
+    this.extras().waitingPacket = { ctx, data: own }
+  }
+
+  #takeWaitingPacket(): Packet<unknown> | undefined {
+    const { extra } = this
+    if (extra === undefined) return undefined
+    const { waitingPacket } = extra
+    extra.waitingPacket = undefined
+    return waitingPacket
   }
 
   /** Hands over what the own ring holds, as far as it goes. */

@@ -261,11 +261,10 @@ export abstract class SendSide<Out, Context> extends ConnectionBase<Out, Context
   }
 
   /** Everything is sent and this side was to end: it does. */
-  protected finishShutdown(): boolean {
-    if ((this.bits & (Bit.SHUT | Bit.SHUT_DONE)) !== Bit.SHUT) return false
+  protected finishShutdown(): void {
+    if ((this.bits & (Bit.SHUT | Bit.SHUT_DONE | Bit.BROKEN)) !== Bit.SHUT) return
     this.bits |= Bit.SHUT_DONE
     this.host.poller.shutdownWrite(this.slot)
-    return true
   }
 
   /** This side has ended, or broke. */

@@ -85,14 +85,14 @@ export class TcpConnection<Out = Uint8Array | string, Context = unknown>
 
   /** Packets wait for it, no longer than `handshakeTimeout`. */
   #awaitGreeting(greeting: PromiseLike<unknown>): void {
-    this.holdPackets()
+    this.holdForGreeting()
     if (this.extra?.timer?.isWatchingHandshake !== true) this.#timeHandshake()
     // A thenable of the user's own might settle twice or throw; a promise does not.
     Promise.resolve(greeting)
       .catch((error) => this.fail('onConnect', error))
       .then(() => {
         this.#ready()
-        this.releasePackets()
+        this.releaseGreeting()
         this.trim()
       })
   }

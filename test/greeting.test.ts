@@ -153,3 +153,70 @@ describe('async onConnect', () => {
     expect(fake.loop.stats().closed['handshake-timeout']).toBe(1)
   })
 })
+
+describe('onConnect that is called from within unPacket', () => {
+  class Shaking extends RawProtocol {
+    readonly handshake = true
+    override unPacket(c: ProtocolConnection, ring: RingBuffer): Packet | undefined {
+      c.established()
+      return super.unPacket(c, ring)
+    }
+  }
+
+  it.each(['pause', 'close', 'throw'] as const)('and does %s gets no packet of that call', async (what) => {
+    const seen: string[] = []
+    const fake = await fakeLoop(
+      {
+        onConnect: (c) => {
+          if (what === 'pause') c.pause()
+          else if (what === 'close') c.close()
+          else throw new Error('no')
+        },
+        onMessage: (_c, _ctx, data) => void seen.push(String(data)),
+      },
+      { protocol: new Shaking() },
+    )
+    const { socket, c } = fake.accept()
+    socket.read('early')
+    await settle()
+    expect(seen).toEqual([])
+    if (what !== 'pause') return
+    c.resume()
+    await settle()
+    expect(seen).toEqual(['early'])
+  })
+
+  it('a packet that waits for it is handed over also when the socket breaks meanwhile', async () => {
+    const { open, promise } = gate()
+    const seen: string[] = []
+    const fake = await fakeLoop(
+      { onConnect: () => promise, onMessage: (_c, _ctx, data) => void seen.push(String(data)) },
+      { protocol: new Shaking() },
+    )
+    const { socket } = fake.accept()
+    socket.read('early')
+    socket.reset()
+    open()
+    await settle()
+    expect(seen).toEqual(['early'])
+    expect(socket.closed).toBeDefined()
+  })
+
+  it('onEnd is told late where the peer had ended before the handshake was over', async () => {
+    const seen: string[] = []
+    class Late extends RawProtocol {
+      readonly handshake = true
+    }
+    const fake = await fakeLoop(
+      { onMessage() {}, onEnd: () => void seen.push('end') },
+      { protocol: new Late(), allowHalfOpen: true },
+    )
+    const { socket, c } = fake.accept()
+    socket.end()
+    await settle()
+    expect(seen).toEqual([])
+    ;(c as ProtocolConnection).established()
+    await settle()
+    expect(seen).toEqual(['end'])
+  })
+})

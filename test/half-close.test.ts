@@ -281,3 +281,106 @@ describe('pipe', () => {
     expect(() => pipe(a, b)).toThrow(expect.objectContaining({ code: 'ERR_RINGLOOP_STATE' }))
   })
 })
+
+describe('what a break in the middle of a write does to others', () => {
+  it('tells nobody before the flush is over: each peer gets its bytes once, in order', async () => {
+    let other: Connection | undefined
+    const fake = await fakeLoop(
+      { onMessage: () => new Promise(() => {}), onClose: () => void other?.send('2') },
+      { allowHalfOpen: true },
+    )
+    const told = fake.accept()
+    const broken = fake.accept()
+    const last = fake.accept()
+    other = told.c
+    broken.socket.read('x')
+    broken.socket.end()
+    broken.socket.room = () => -32
+    told.c.send('1')
+    broken.c.send('a')
+    await settle()
+    last.c.send('C')
+    told.c.send('3')
+    await settle()
+    expect(told.socket.out.toString()).toBe('123')
+    expect(last.socket.out.toString()).toBe('C')
+    expect(fake.poller.violations).toEqual([])
+  })
+
+  it('goes on with the packets that are being handed over', async () => {
+    const seen: string[] = []
+    let go!: () => void
+    const fake = await fakeLoop(
+      {
+        onMessage: (c, _ctx, data) => {
+          seen.push(String(data))
+          if (String(data) === 'a') return new Promise<void>((resolve) => (go = resolve))
+          if (String(data) === 'b') c.send(Buffer.alloc(40_000))
+          return undefined
+        },
+        onEnd: () => void seen.push('end'),
+        onClose: (_c, { code }) => void seen.push(code),
+      },
+      { protocol: new LengthProtocol() },
+    )
+    const { socket } = fake.accept()
+    socket.read(frames('a', 'b', 'c'))
+    socket.end()
+    socket.room = () => -32
+    go()
+    await settle()
+    expect(seen).toEqual(['a', 'b', 'c', 'network-error'])
+  })
+})
+
+describe('pipe, called late or waited for', () => {
+  it('passes on an end that the handler was told before', async () => {
+    const fake = await fakeLoop({ onMessage() {} }, { allowHalfOpen: true })
+    const left = fake.accept()
+    const right = fake.accept()
+    left.socket.end()
+    await settle()
+    void pipe(left.c, right.c)
+    await settle()
+    expect(right.socket.shut).toBe(true)
+  })
+
+  it('passes on the end while the onConnect or onMessage that waits for it is pending', async () => {
+    let right: FakeSocket | undefined
+    const fake = await fakeLoop({
+      onMessage: async (c) => {
+        const other = fake.accept()
+        right = other.socket
+        await pipe(c, other.c)
+      },
+    })
+    const { socket } = fake.accept()
+    socket.read('go')
+    await settle()
+    socket.read('bytes')
+    socket.end()
+    await settle()
+    expect(right?.out.toString()).toBe('bytes')
+    expect(right?.shut).toBe(true)
+    right?.end()
+    await settle()
+    expect(socket.closed).toBeDefined()
+  })
+
+  it('delivers what was read when the loop stops with drain', async () => {
+    const fake = await fakeLoop({ onMessage() {} }, { highWaterMark: 100, lowWaterMark: 10 })
+    const left = fake.accept()
+    const right = fake.accept()
+    void pipe(left.c, right.c)
+    await settle()
+    left.socket.room = () => 0
+    right.socket.read(Buffer.alloc(200, '1'))
+    await settle()
+    const stopped = fake.loop.stop({ drain: 10_000 })
+    await settle()
+    left.socket.room = (offered) => offered
+    left.socket.drain()
+    await stopped
+    expect(left.socket.out).toHaveLength(200)
+  })
+})

@@ -36,12 +36,12 @@ export class ConnectionTimer extends Timer {
   }
 
   /** The handshake must be over in `ms`; the caller starts the timer. */
-  set handshake(ms: number) {
+  startHandshake(ms: number): void {
     this.#deadline = (this.#connection.readClock() + ms) | 0
   }
 
   /** It watches for a peer that does not take the rest. */
-  isClosing = false
+  isWatchingClose = false
 
   /** The handshake is being watched. */
   get isWatchingHandshake(): boolean {

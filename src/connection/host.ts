@@ -47,7 +47,7 @@ export interface OutSegments {
   gathered(slot: number): number
   /** Forgets what is gathered for `slot`. */
   drop(slot: number): void
-  /** Offers everything that is gathered to the kernel, of all connections. Calls no callback of the user's. */
+  /** Offers everything that is gathered to the kernel, of all connections. Calls no callback of the user's: it may be in one. */
   write(): void
   /** `c.handleFlushed()` is called at the end of the next flush. */
   afterFlush(slot: number): void

@@ -20,10 +20,14 @@ class OneWay implements Diversion {
   }
 
   take(bytes: Uint8Array): boolean {
-    // What cannot be sent any more is thrown away: the connection that it was for says why it ended.
-    if (this.#to.sendRaw(bytes) || !this.#to.canSend) return true
-    void this.#resume()
-    return false
+    if (this.#to.sendRaw(bytes)) return true
+    if (this.#to.canSend) {
+      void this.#resume()
+      return false
+    }
+    // It broke, and nobody reads it who would see that: its reason says why.
+    this.#to.close()
+    return true
   }
 
   async #resume(): Promise<void> {
@@ -45,27 +49,31 @@ class OneWay implements Diversion {
  * Connects two connections: the bytes of each go to the other from now on, raw, without `unPacket`, `onMessage` or
  * `packet`. The end of one peer's side becomes the end of ours to the other (half-close, whatever `allowHalfOpen` says),
  * and a connection that closes takes the other with it, after what is unsent. Resolves when both have closed; it never
- * rejects. `onClose` of both handlers is called as always. Call it in or after `onConnect`, on the loop of both.
- * Throws `ERR_RINGLOOP_OPTION` for what is not two connections of one loop, `ERR_RINGLOOP_STATE` where one is closed or
- * piped already.
+ * rejects. `onClose` of both handlers is called as always. An answer that is pending when it is called goes out when it is
+ * there. Call it in or after `onConnect`, on the loop of both.
+ * Throws `ERR_RINGLOOP_OPTION` for what is not two connections of one loop, `ERR_RINGLOOP_STATE` where one cannot
+ * send any more or is piped already.
  */
 export function pipe(a: Connection<never>, b: Connection<never>): Promise<void> {
   const left = checkEnd(a)
   const right = checkEnd(b)
-  if (left === right || left.loop !== right.loop) {
-    throw new RingloopError(ErrorCode.OPTION, 'pipe takes two connections of the same loop')
-  }
+  if (left === right || left.loop !== right.loop) throw notTwo()
   const closed = (from: TcpConnection, to: TcpConnection): Promise<void> =>
     new Promise((resolve) => from.divert(new OneWay(from, to, resolve)))
   return Promise.all([closed(left, right), closed(right, left)]).then(() => {})
 }
 
 function checkEnd(c: Connection<never>): TcpConnection {
-  if (!(c instanceof TcpConnection)) {
-    throw new RingloopError(ErrorCode.OPTION, 'pipe takes two connections of the same loop')
-  }
-  if (!c.connected || c.isDiverted) {
-    throw new RingloopError(ErrorCode.STATE, 'a connection that is piped must be open, and not piped already')
+  if (!(c instanceof TcpConnection)) throw notTwo()
+  if (!c.canSend || c.isDiverted) {
+    throw new RingloopError(
+      ErrorCode.STATE,
+      'a connection that is piped must be able to send, and not be piped already',
+    )
   }
   return c as TcpConnection
+}
+
+function notTwo(): RingloopError {
+  return new RingloopError(ErrorCode.OPTION, 'pipe takes two connections of the same loop')
 }

@@ -5,6 +5,7 @@
  *     slab ─▶ unPacket ─▶ onMessage ─▶ answer, now or by a promise
  *        └──▶ #in ──▲  what is unfinished, or waits for a turn, an answer, room
  */
+import { ErrorCode, RingloopError } from '../errors.js'
 import type { Packet } from '../protocol/protocol.js'
 import type { RingBuffer } from '../ringbuffer/ring-buffer.js'
 import { isThenable, State } from './connection-base.js'
@@ -32,12 +33,16 @@ const Wait = {
   DRAINING: 1 << 8,
   /** A promise of `onConnect` is pending. */
   GREETING: 1 << 9,
+  /** No reason of its own: `onConnect` was called from within `unPacket`, which may return a packet yet. */
+  JUST_GREETED: 1 << 10,
 } as const
 
 /** For these reading goes on, up to READ_AHEAD bytes. */
 const READS_AHEAD = Wait.REPLY | Wait.HELD | Wait.TURN | Wait.GREETING
 const HOLDS_PACKETS = READS_AHEAD | Wait.PAUSED | Wait.THROTTLED | Wait.DIVERTED | Wait.DIVERSION_FULL
 const HOLDS_DIVERTED = Wait.PAUSED | Wait.THROTTLED | Wait.DIVERSION_FULL
+/** After a call of `unPacket`: its packet may come too early. */
+const GREETED_WITHIN = Wait.GREETING | Wait.JUST_GREETED
 const STOPS_READING = Wait.PAUSED | Wait.THROTTLED | Wait.DIVERSION_FULL | Wait.ENDED | Wait.DRAINING
 
 /** The bits of this layer. */
@@ -99,7 +104,9 @@ export abstract class ReceiveSide<Out, Context> extends SendSide<Out, Context> {
   }
 
   releasePackets(): void {
-    if (--this.extras().held === 0) this.#waits &= ~Wait.HELD
+    const extra = this.extras()
+    if (extra.held === 0) throw unheld('releasePackets', 'holdPackets')
+    if (--extra.held === 0) this.#waits &= ~Wait.HELD
     this.releaseEnd()
   }
 
@@ -108,6 +115,7 @@ export abstract class ReceiveSide<Out, Context> extends SendSide<Out, Context> {
   }
 
   releaseEnd(): void {
+    if (this.#pending === 0) throw unheld('releaseEnd', 'holdEnd')
     this.#pending--
     if ((this.bits & Bit.UNPACKING) !== 0) this.loop.queueInLoop(() => this.#askAgain())
     else this.#askAgain()
@@ -122,6 +130,21 @@ export abstract class ReceiveSide<Out, Context> extends SendSide<Out, Context> {
   protected releaseGreeting(): void {
     this.#waits &= ~Wait.GREETING
     this.releaseEnd()
+  }
+
+  /** `onConnect` was called: where that was from within `unPacket`, what it returns may have to wait. */
+  protected noteGreeting(): void {
+    if ((this.bits & Bit.UNPACKING) !== 0) this.#waits |= Wait.JUST_GREETED
+  }
+
+  /** It does not end before {@link releaseOpen}; packets are not the matter. */
+  protected holdOpen(): void {
+    this.#pending++
+  }
+
+  protected releaseOpen(): void {
+    this.#pending--
+    this.finishIfDone()
   }
 
   yield(): void {
@@ -148,7 +171,7 @@ export abstract class ReceiveSide<Out, Context> extends SendSide<Out, Context> {
 
   unthrottle(): void {
     this.#waits &= ~Wait.THROTTLED
-    if (!this.isBroken && this.state !== State.CLOSED) this.callOnDrain()
+    if (!this.isBroken && this.connected) this.callOnDrain()
     this.#continue()
   }
 
@@ -185,18 +208,25 @@ export abstract class ReceiveSide<Out, Context> extends SendSide<Out, Context> {
   /** Nothing more will come, all that came was handed over, and answered where that is still possible. */
   protected get isDone(): boolean {
     const waits = this.#waits
-    if ((waits & (Wait.ENDED | Wait.DRAINING)) === 0 || (waits & Wait.TURN) !== 0) return false
-    if (this.#in !== undefined && (waits & HOLDS_PACKETS & ~Wait.DIVERTED) !== 0) return false
+    if ((waits & (Wait.ENDED | Wait.DRAINING)) === 0) return false
+    // Where the bytes go nobody asks for an answer.
+    if ((waits & Wait.DIVERTED) !== 0) return this.#in === undefined || (waits & HOLDS_DIVERTED) === 0
+    if ((waits & Wait.TURN) !== 0) return false
+    if (this.#hasWaiting && (waits & HOLDS_PACKETS) !== 0) return false
     // On a broken socket no answer can be sent: nothing to wait for.
     return this.#pending === 0 || this.isBroken
+  }
+
+  get #hasWaiting(): boolean {
+    return this.#in !== undefined || this.extra?.waitingPacket !== undefined
   }
 
   /** Looks whether the connection is to end now. */
   protected abstract finishIfDone(): void
 
+  /** The end, where it has come, is told when the flush is over: a write may be in the middle of one. */
   protected outputBroke(): void {
-    if (this.hasEnded) this.finishIfDone()
-    else this.updateReading()
+    if (!this.hasEnded) this.updateReading()
   }
 
   /** The poller reads of its own accord: from the accept on, and until it has reported an end. */
@@ -214,7 +244,7 @@ export abstract class ReceiveSide<Out, Context> extends SendSide<Out, Context> {
     if (((this.bits & Bit.READING) !== 0) === on || this.slot < 0) return
     this.bits ^= Bit.READING
     const result = this.host.poller.setReading(this.slot, on)
-    if (result < 0) this.handleError(result)
+    if (result < 0) this.loop.queueInLoop(() => this.handleError(result))
   }
 
   abstract handleError(errno: number): void
@@ -274,16 +304,14 @@ export abstract class ReceiveSide<Out, Context> extends SendSide<Out, Context> {
     let spent = 0
     let where = 'unPacket'
     this.bits |= Bit.UNPACKING
+    this.#waits &= ~Wait.JUST_GREETED
     try {
       while ((this.#waits & HOLDS_PACKETS) === 0 && this.state === State.OPEN) {
         where = 'unPacket'
         const packet = waiting ?? protocol.unPacket(this, ring)
         if (packet === undefined) break
         waiting = undefined
-        if ((this.#waits & Wait.GREETING) !== 0) {
-          this.#keepPacket(packet)
-          break
-        }
+        if ((this.#waits & GREETED_WITHIN) !== 0 && !this.#mayHandOver(packet)) break
         if (ring.length !== length) {
           length = ring.length
           freePackets = 0
@@ -329,7 +357,15 @@ export abstract class ReceiveSide<Out, Context> extends SendSide<Out, Context> {
     return freePackets
   }
 
-  /** It was cut by the very call of `unPacket` that ended the handshake. */
+  /** It was cut by the call of `unPacket` that ended the handshake: whoever was greeted may want it later, or not at all. */
+  #mayHandOver(packet: Packet<unknown>): boolean {
+    this.#waits &= ~Wait.JUST_GREETED
+    if (!this.connected) return false
+    if ((this.#waits & HOLDS_PACKETS) === 0) return true
+    this.#keepPacket(packet)
+    return false
+  }
+
   #keepPacket({ ctx, data }: Packet<unknown>): void {
     const own = this.config.protocol.borrow === true ? Buffer.from(data) : data
     this.extras().waitingPacket = { ctx, data: own }
@@ -405,6 +441,7 @@ export abstract class ReceiveSide<Out, Context> extends SendSide<Out, Context> {
   /** Something that held packets back is over. */
   #continue(): void {
     if (!this.connected) return
+    if (this.extra?.waitingPacket !== undefined) this.#in ??= this.host.pool.take()
     this.#unpackRing()
     this.updateReading()
     this.finishIfDone()
@@ -423,11 +460,17 @@ export abstract class ReceiveSide<Out, Context> extends SendSide<Out, Context> {
   protected startDiversion(diversion: Diversion): void {
     this.extras().diversion = diversion
     this.#waits |= Wait.DIVERTED
-    this.loop.queueInLoop(() => this.#continue())
+    this.loop.queueInLoop(() => this.#askAgain())
   }
 
   get isDiverted(): boolean {
     return (this.#waits & Wait.DIVERTED) !== 0
+  }
+
+  /** A packet that was cut before, and not handed over: its data. */
+  #divertWaitingPacket(): void {
+    const packet = this.#takeWaitingPacket()
+    if (packet !== undefined) this.#divert(packet.data)
   }
 
   /** There is room again where the bytes go. */
@@ -443,6 +486,7 @@ export abstract class ReceiveSide<Out, Context> extends SendSide<Out, Context> {
   }
 
   #divertRing(ring: RingBuffer): void {
+    this.#divertWaitingPacket()
     while (!ring.isEmpty && (this.#waits & HOLDS_DIVERTED) === 0 && this.connected) {
       const count = ring.contiguous
       this.#divert(ring.storage.subarray(ring.start, ring.start + count))
@@ -450,4 +494,8 @@ export abstract class ReceiveSide<Out, Context> extends SendSide<Out, Context> {
     }
     if (ring.isEmpty || !this.connected) this.dropInput()
   }
+}
+
+function unheld(call: string, before: string): RingloopError {
+  return new RingloopError(ErrorCode.STATE, `${call}() is called once for each ${before}(), not more often`)
 }

@@ -1,5 +1,6 @@
 /**
- * What one connection still has to send, and who waits for it: the one place where a slow reader is treated. It exists
+ * What one connection still has to send, and who waits for it: the place where a slow reader is treated. It says when the
+ * peer is held back and let go; the receive side, which reads, does that (`throttle`, `unthrottle`). It exists
  * only while something waits: a backlog that the kernel did not take, an `onSent`, a `drained()`, or a held-back peer.
  * The backlog's ring comes from the loop's pool and goes back when it is empty. The loop's thread only.
  *
@@ -107,6 +108,7 @@ export class SendQueue {
   checkHighWater(): void {
     const owner = this.#owner
     if (owner.isThrottled || owner.gathered + this.length <= owner.highWaterMark) return
+    owner.host.readClock() // it may be long since the last turn
     if (owner.gathered > 0) owner.host.out.write()
     this.#write()
     if (owner.isBroken || owner.gathered + this.length <= owner.highWaterMark) return

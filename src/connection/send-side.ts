@@ -68,9 +68,8 @@ export abstract class SendSide<Out, Context> extends ConnectionBase<Out, Context
   }
 
   async drained(): Promise<boolean> {
-    if (!this.canSend) return false
-    if (this.isThrottled) await this.#queue().room()
-    else if (this.host.turns.isOverdue) await this.loop.yield()
+    if (this.canSend && !this.isThrottled && this.host.turns.isOverdue) await this.loop.yield()
+    while (this.canSend && this.isThrottled) await this.#sendQueue().room()
     return this.canSend
   }
 
@@ -126,7 +125,7 @@ export abstract class SendSide<Out, Context> extends ConnectionBase<Out, Context
       slab.bytes.set(bytes, at)
       slab.close(this, at, at + length)
     } else if (!this.isBroken) {
-      this.#queue().push(bytes, 0, length)
+      this.#sendQueue().push(bytes, 0, length)
     }
   }
 
@@ -141,9 +140,10 @@ export abstract class SendSide<Out, Context> extends ConnectionBase<Out, Context
       this.breakWith(taken)
       return
     }
+    this.host.readClock() // it may be long since the last turn
     if (taken > 0) this.tookBytes(taken)
     if (taken === length) return
-    const queue = this.#queue()
+    const queue = this.#sendQueue()
     if (!queue.hasBacklog) queue.block()
     queue.push(bytes, taken, length)
   }
@@ -151,7 +151,7 @@ export abstract class SendSide<Out, Context> extends ConnectionBase<Out, Context
   /** What a `send` still has to do: remember its callback, look at the marks. */
   #sent(onSent: OnSent | undefined): boolean {
     if (this.isBroken) return this.#refuse(onSent)
-    if (onSent !== undefined) this.#queue().remember(onSent)
+    if (onSent !== undefined) this.#sendQueue().remember(onSent)
     this.#checkHighWater()
     return !this.isThrottled && !this.isBroken
   }
@@ -159,10 +159,11 @@ export abstract class SendSide<Out, Context> extends ConnectionBase<Out, Context
   #checkHighWater(): void {
     const queue = this.extra?.queue
     if (queue !== undefined) queue.checkHighWater()
-    else if (this.gathered > this.config.highWaterMark) this.#queue().checkHighWater()
+    else if (this.gathered > this.config.highWaterMark) this.#sendQueue().checkHighWater()
   }
 
-  #queue(): SendQueue {
+  /** Made when something begins to wait. */
+  #sendQueue(): SendQueue {
     const extra = this.extras()
     extra.queue ??= new SendQueue(this)
     return extra.queue
@@ -214,14 +215,14 @@ export abstract class SendSide<Out, Context> extends ConnectionBase<Out, Context
       return
     }
     if (taken > 0) this.tookBytes(taken)
-    const queue = this.#queue()
+    const queue = this.#sendQueue()
     queue.block()
     queue.push(slab, start + taken, end)
   }
 
   /** Its segment is not the last in the slab: the bytes move to the backlog so that later ones can follow. */
   spillSegment(slab: Buffer, start: number, end: number): void {
-    this.#queue().push(slab, start, end)
+    this.#sendQueue().push(slab, start, end)
   }
 
   callOnSent(onSent: OnSent, error: Error | undefined): void {

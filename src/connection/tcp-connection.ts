@@ -65,8 +65,11 @@ export class TcpConnection<Out = Uint8Array | string, Context = unknown>
   }
 
   established(): void {
-    if (!this.connected || this.#isGreeted) return
+    if (!this.connected || this.isGreeted) return
     this.bits |= Bit.GREETED
+    this.noteGreeting()
+    // What the peer's end has not been told is told now.
+    if (this.hasEnded) this.host.out.afterFlush(this.slot)
     try {
       const greeting = this.config.handler.onConnect?.(this)
       if (isThenable(greeting)) {
@@ -79,7 +82,8 @@ export class TcpConnection<Out = Uint8Array | string, Context = unknown>
     this.#ready()
   }
 
-  get #isGreeted(): boolean {
+  /** The handler's `onConnect` has been called. */
+  get isGreeted(): boolean {
     return (this.bits & Bit.GREETED) !== 0
   }
 
@@ -101,13 +105,17 @@ export class TcpConnection<Out = Uint8Array | string, Context = unknown>
     const { extra } = this
     // One that its own onConnect has closed was never ready: the end of the close rejects.
     if (extra === undefined || !this.connected) return
-    if (extra.timer?.isWatchingHandshake === true) {
-      extra.timer.endHandshake()
-      this.#armTimer(this.idleTime)
-    }
+    this.#endHandshake()
     extra.pendingConnect?.resolve()
     extra.pendingConnect = undefined
     this.trim()
+  }
+
+  #endHandshake(): void {
+    const timer = this.extra?.timer
+    if (timer?.isWatchingHandshake !== true) return
+    timer.endHandshake()
+    this.#armTimer(this.idleTime)
   }
 
   /** Waits for the handshake of a `connect`. */
@@ -117,7 +125,7 @@ export class TcpConnection<Out = Uint8Array | string, Context = unknown>
 
   /** It was accepted, its handshake is over, and it can be sent to: a broadcast reaches it. */
   get isReceiver(): boolean {
-    return this.canSend && this.isAccepted && this.#isGreeted
+    return this.canSend && this.isAccepted && this.isGreeted
   }
 
   get isAccepted(): boolean {
@@ -135,7 +143,7 @@ export class TcpConnection<Out = Uint8Array | string, Context = unknown>
   /** The socket broke, or never got through. */
   handleError(code: number): void {
     this.breakWith(code)
-    if (this.isConnecting) this.abort(PEER_CLOSED)
+    if (this.isConnecting) this.#finishClose()
     else this.handleEnd()
   }
 
@@ -153,13 +161,24 @@ export class TcpConnection<Out = Uint8Array | string, Context = unknown>
   /** No more bytes will come: once all is handed over and answered the handler hears it, and the connection closes. */
   protected finishIfDone(): void {
     if (!this.isDone || !this.connected) return
-    if (this.hasEnded && (this.bits & Bit.TOLD_END) === 0) {
+    if (this.#mustTellEnd) {
       this.bits |= Bit.TOLD_END
       this.#callOnEnd()
       if (!this.connected || !this.isDone) return
     }
-    const staysOpen = (this.bits & Bit.HALF_OPEN) !== 0 && !this.hasStoppedSending && !this.isDraining
+    const staysOpen = (this.bits & Bit.HALF_OPEN) !== 0 && !this.hasStoppedSending && !this.#isDrained
     if (!staysOpen) this.beginClose(PEER_CLOSED)
+  }
+
+  /** A handler hears of a peer that has ended, not of one that broke; a diversion also of a loop that stops. */
+  get #mustTellEnd(): boolean {
+    if ((this.bits & Bit.TOLD_END) !== 0 || this.isBroken) return false
+    return this.isDiverted || (this.hasEnded && this.isGreeted)
+  }
+
+  /** The loop stops, and nothing more is to come out of it. Of two that are piped each ends when the other has. */
+  get #isDrained(): boolean {
+    return this.isDraining && !this.isDiverted
   }
 
   /**
@@ -167,7 +186,9 @@ export class TcpConnection<Out = Uint8Array | string, Context = unknown>
    * open when the peer has ended its side.
    */
   divert(diversion: Diversion): void {
-    this.bits |= Bit.HALF_OPEN
+    // An end that the handler has been told is told to the diversion too.
+    this.bits = (this.bits | Bit.HALF_OPEN) & ~Bit.TOLD_END
+    this.#endHandshake()
     this.startDiversion(diversion)
   }
 
@@ -205,13 +226,13 @@ export class TcpConnection<Out = Uint8Array | string, Context = unknown>
     this.host.out.afterFlush(this.slot)
   }
 
-  /** Ends it at once, whatever is unsent. */
+  /** Ends it, whatever is unsent: at once where nobody has heard of it yet, else at the next flush. */
   abort(reason: CloseReason): void {
     if (this.state === State.CLOSED) return
     this.extras().reason ??= reason
-    if (!this.isConnecting) this.state = State.CLOSING
     this.dropOutput()
-    this.#finishClose()
+    if (this.isConnecting) this.#finishClose()
+    else this.beginClose(reason)
   }
 
   /** The loop stops: reading ends, packets that are here are still answered, then it is closed. */
@@ -309,14 +330,14 @@ export class TcpConnection<Out = Uint8Array | string, Context = unknown>
     const { handshakeTimeout } = this.config
     if (handshakeTimeout === 0) return
     this.#armTimer(handshakeTimeout)
-    this.extra!.timer!.handshake = handshakeTimeout
+    this.extra!.timer!.startHandshake(handshakeTimeout)
   }
 
   /** Closing, but the peer does not take the rest: not for ever. */
   #timeClose(): void {
-    if (!this.isClosing || this.extra?.timer?.isClosing === true) return
+    if (!this.isClosing || this.extra?.timer?.isWatchingClose === true) return
     this.#armTimer(this.config.closeTimeout)
-    this.extra!.timer!.isClosing = true
+    this.extra!.timer!.isWatchingClose = true
   }
 
   #armTimer(ms: number): void {
@@ -335,7 +356,7 @@ export class TcpConnection<Out = Uint8Array | string, Context = unknown>
   protected callOnDrain(): void {
     try {
       this.config.protocol.onDrain?.(this)
-      if (this.#isGreeted) this.watch('onDrain', this.config.handler.onDrain?.(this))
+      if (this.isGreeted) this.watch('onDrain', this.config.handler.onDrain?.(this))
     } catch (error) {
       this.fail('onDrain', error)
     }
@@ -347,14 +368,13 @@ export class TcpConnection<Out = Uint8Array | string, Context = unknown>
       diversion.end()
       return
     }
-    if (!this.#isGreeted) return
     try {
       const ending = this.config.handler.onEnd?.(this)
       if (!isThenable(ending)) return
-      this.holdEnd()
+      this.holdOpen()
       Promise.resolve(ending)
         .catch((error) => this.fail('onEnd', error))
-        .then(() => this.releaseEnd())
+        .then(() => this.releaseOpen())
     } catch (error) {
       this.fail('onEnd', error)
     }
@@ -384,7 +404,7 @@ export class TcpConnection<Out = Uint8Array | string, Context = unknown>
     } catch (error) {
       this.fail('the protocol’s onClose', error)
     }
-    if (!this.#isGreeted) return
+    if (!this.isGreeted) return
     try {
       this.watch('onClose', handler.onClose?.(this, reason))
     } catch (error) {

@@ -12,6 +12,7 @@ import { TcpConnection } from '../connection/tcp-connection.js'
 import { Traffic } from '../connection/traffic.js'
 import type { CloseReason } from '../errors.js'
 import type { BroadcastResult, LocalBroadcastOptions, Loop } from '../loop.js'
+import type { BroadcastPacker } from '../protocol/protocol.js'
 import { RingBufferPool } from '../ringbuffer/pool.js'
 import { RingBuffer } from '../ringbuffer/ring-buffer.js'
 import { systemError } from '../system-error.js'
@@ -260,7 +261,8 @@ export class ConnectionTable implements PollerSink, ConnectionHost {
     let dropped = 0
     let closed = 0
     for (const c of this.#connections) {
-      if (c === undefined || !c.isReceiver || options.filter?.(c) === false) continue
+      // The filter is the user's, and may have closed it.
+      if (c === undefined || !c.isReceiver || options.filter?.(c) === false || !c.isReceiver) continue
       if (c.isThrottled) {
         dropped++
         if (options.slow !== 'close') continue
@@ -270,22 +272,31 @@ export class ConnectionTable implements PollerSink, ConnectionHost {
         c.send(out)
         sent++
       } else {
-        const bytes = pack(c)
-        if (bytes === undefined) continue
-        this.traffic.messagesOut++
-        c.sendRaw(bytes)
-        sent++
+        sent += this.#sendPacked(c, pack)
       }
     }
     if (dropped > 0) this.#counters.add(CELL.slowConsumerDrops, dropped)
     return { sent, dropped, closed }
   }
 
-  /** The end of a turn: what was gathered goes out, what was counted is published. `true`: there is more to do soon. */
-  flush(): boolean {
-    const more = this.out.flush()
+  /** How many: a packer that fails for one connection ends that one, and the others get theirs. */
+  #sendPacked(c: AnyConnection, pack: BroadcastPacker<never, unknown>): number {
+    try {
+      const bytes = pack(c)
+      if (bytes === undefined) return 0
+      c.sendRaw(bytes)
+      this.traffic.messagesOut++
+      return 1
+    } catch (error) {
+      c.fail('the packing of a broadcast', error)
+      return 0
+    }
+  }
+
+  /** The end of a turn: what was gathered goes out, what was counted is published. */
+  flush(): void {
+    this.out.flush()
     this.#publishTraffic()
-    return more
   }
 
   #publishTraffic(): void {

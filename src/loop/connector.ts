@@ -1,6 +1,6 @@
 /**
- * Connecting: a name becomes addresses, which are tried one after another until one is ready, within a time, unless a
- * signal ends it. Belongs to one loop and runs on its thread.
+ * Connecting: a name becomes addresses, which are tried one after another until one is ready, all within one time,
+ * unless a signal ends it. Belongs to one loop and runs on its thread.
  */
 import { isIP } from 'node:net'
 import type { ConnectionOptions } from 'node:tls'
@@ -55,58 +55,114 @@ export class Connector {
   ): Promise<AnyConnection> {
     const endpoint = parseAddress(address)
     const wanted = checkConnect(endpoint, options)
-    let failure: unknown
+    this.#checkOpen()
+    const attempt = new Attempt(wanted.signal)
+    const timer = this.#owner.runAfter(wanted.timeout, () => attempt.end(late(wanted.timeout)))
     try {
-      for (const each of await resolveEndpoint(endpoint, false)) {
-        this.#checkOpen()
-        if (isAborted(wanted)) throw wanted.signal?.reason
-        try {
-          return await this.#connectTo(each, wanted)
-        } catch (error) {
-          failure = error
-          if (isAborted(wanted)) break
-        }
-      }
+      return await this.#connectToOne(endpoint, wanted, attempt)
     } catch (error) {
-      failure = error
+      throw error instanceof RingloopError && error.code === ErrorCode.CLOSED
+        ? error
+        : connectError(endpoint, error)
+    } finally {
+      timer.stop()
+      attempt.close()
     }
-    if (failure instanceof RingloopError) throw failure
-    throw connectError(endpoint, failure)
   }
 
   #checkOpen(): void {
     if (this.#owner.stopping) throw new RingloopError(ErrorCode.CLOSED, 'the loop is stopped')
   }
 
-  #connectTo(endpoint: Endpoint, { config, socket, timeout, signal }: Wanted): Promise<AnyConnection> {
+  /** The addresses of the name are tried in order, until one is reached or the attempt is over. */
+  async #connectToOne(endpoint: Endpoint, wanted: Wanted, attempt: Attempt): Promise<AnyConnection> {
+    const all = await Promise.race([resolveEndpoint(endpoint, false), attempt.over])
+    let failure: unknown
+    for (const each of all) {
+      this.#checkOpen()
+      if (attempt.isOver) return attempt.over
+      const result = await this.#connectTo(each, wanted, attempt)
+      if (!('failure' in result)) return result
+      failure = result.failure
+      if (result.isFinal) break
+    }
+    throw failure
+  }
+
+  /** Never rejects. What fails after the handler has seen the connection is not tried again. */
+  #connectTo(
+    endpoint: Endpoint,
+    { config, socket }: Wanted,
+    attempt: Attempt,
+  ): Promise<AnyConnection | Failure> {
     const table = this.#owner.tableFor(socket.tls !== undefined)
     const slot = table.poller.connect(endpoint, socket)
-    if (slot < 0) return Promise.reject(systemError(slot, 'connect', endpointText(endpoint)))
-    return new Promise((resolve, reject) => {
-      const settle = (): void => {
-        timer.stop()
-        signal?.removeEventListener('abort', onAbort)
-      }
+    if (slot < 0) {
+      return Promise.resolve({
+        failure: systemError(slot, 'connect', endpointText(endpoint)),
+        isFinal: false,
+      })
+    }
+    return new Promise((resolve) => {
       const c = table.addConnecting(slot, config, {
         resolve: () => {
-          settle()
+          attempt.onEnd = undefined
           resolve(c)
         },
-        reject: (error) => {
-          settle()
-          reject(connectError(endpoint, error))
+        reject: (failure) => {
+          attempt.onEnd = undefined
+          resolve({ failure, isFinal: c.isGreeted })
         },
       })
-      const onAbort = (): void => {
-        const error = toError(signal?.reason)
-        c.abort({ code: 'closed', message: `aborted: ${error.message}`, error })
+      attempt.onEnd = (error) => {
+        attempt.onEnd = undefined
+        resolve({ failure: error, isFinal: true })
+        c.abort({ code: 'closed', message: error.message, error })
       }
-      const timer = this.#owner.runAfter(timeout, () =>
-        c.abort({ code: 'network-error', message: `not ready within ${timeout} ms` }),
-      )
-      signal?.addEventListener('abort', onAbort)
     })
   }
+}
+
+interface Failure {
+  readonly failure: unknown
+  readonly isFinal: boolean
+}
+
+/** One call of `connect` while it is under way: its time and its signal may end it. */
+class Attempt {
+  /** Rejects when it is ended. */
+  readonly over: Promise<never>
+  isOver = false
+  /** Called when it is ended while a connection is on its way. */
+  onEnd: ((error: Error) => void) | undefined = undefined
+  #reject!: (error: Error) => void
+  readonly #signal: AbortSignal | undefined
+  readonly #onAbort = (): void => this.end(toError(this.#signal?.reason))
+
+  constructor(signal: AbortSignal | undefined) {
+    this.#signal = signal
+    this.over = new Promise((_resolve, reject) => {
+      this.#reject = reject
+    })
+    this.over.catch(() => {})
+    signal?.addEventListener('abort', this.#onAbort)
+    if (signal?.aborted === true) this.#onAbort()
+  }
+
+  end(error: Error): void {
+    if (this.isOver) return
+    this.isOver = true
+    this.#reject(error)
+    this.onEnd?.(error)
+  }
+
+  close(): void {
+    this.#signal?.removeEventListener('abort', this.#onAbort)
+  }
+}
+
+function late(timeout: number): Error {
+  return new Error(`not ready within ${timeout} ms`)
 }
 
 function checkConnect<Ctx, Out, State>(endpoint: Endpoint, options: ConnectOptions<Ctx, Out, State>): Wanted {
@@ -119,10 +175,6 @@ function checkConnect<Ctx, Out, State>(endpoint: Endpoint, options: ConnectOptio
     timeout: checkInteger('timeout', options.timeout, DEFAULT_TIMEOUT, 1),
     signal: checkSignal(options.signal),
   }
-}
-
-function isAborted({ signal }: Wanted): boolean {
-  return signal?.aborted ?? false
 }
 
 function tlsOptions(tls: ConnectOptions['tls'], endpoint: Endpoint): ConnectionOptions | undefined {

@@ -52,6 +52,8 @@ const LOOP_STOPPED: CloseReason = { code: 'server-stopped', message: 'the server
 const LINGER_CHECK_MS = 10
 /** A mailbox gives 64 connections a round: enough for as many as a backlog holds. */
 const MAX_ARRIVAL_ROUNDS = 1000
+/** An `onSent` that sends again makes turn after turn: after so many the sockets are polled first. */
+const MAX_TURNS_IN_A_ROW = 16
 
 export class EventLoop<Data = unknown> implements Loop<Data>, TableOwner, ConnectorOwner {
   readonly id: number
@@ -80,6 +82,8 @@ export class EventLoop<Data = unknown> implements Loop<Data>, TableOwner, Connec
   /** A turn without a batch is to come: in this tick, or in the next round. */
   #isTurnScheduled = false
   #isRoundScheduled = false
+  /** Turns at the end of a tick since the sockets were last polled. */
+  #turnsInARow = 0
   #turnStart = 0
   #lastConnectionId = 0
   #stopping: Promise<void> | undefined
@@ -176,6 +180,7 @@ export class EventLoop<Data = unknown> implements Loop<Data>, TableOwner, Connec
   /** A poller has a batch for its connections. */
   beginTurn(): void {
     this.#isInTurn = true
+    this.#turnsInARow = 0
     this.#turnStart = performance.now()
     this.now = (this.#turnStart - this.#origin) | 0
     this.turns.begin(this.#turnStart)
@@ -187,23 +192,31 @@ export class EventLoop<Data = unknown> implements Loop<Data>, TableOwner, Connec
     this.#counters.addBatch(records, performance.now() - this.#turnStart)
   }
 
-  /** There is output or a task: a turn is coming, or is made to come. */
+  /** There is output or a task: a turn is made to come, unless one is under way, which looks again when it ends. */
   scheduleTurn(): void {
     if (this.#isInTurn || this.#isTurnScheduled || this.#isRoundScheduled) return
+    if (this.#turnsInARow >= MAX_TURNS_IN_A_ROW) {
+      this.#scheduleRound()
+      return
+    }
     this.#isTurnScheduled = true
     process.nextTick(this.#turn)
   }
 
   #runTurn(): void {
     this.#isTurnScheduled = false
+    this.#turnsInARow++
     this.#isInTurn = true
     this.readClock()
+    this.#turnStart = performance.now()
+    this.turns.look(this.#turnStart)
     this.#finishTurn()
   }
 
   /** Whoever waits for a turn gets it, between two polls. */
   #runRound(): void {
     this.#isRoundScheduled = false
+    this.#turnsInARow = 0
     this.#isInTurn = true
     this.#turnStart = performance.now()
     this.readClock()
@@ -214,11 +227,12 @@ export class EventLoop<Data = unknown> implements Loop<Data>, TableOwner, Connec
   #finishTurn(): void {
     this.#tasks.run()
     let packets = 0
-    let hasMore = false
     for (const table of this.#tables()) {
       packets += table.traffic.messagesIn
-      if (table.flush()) hasMore = true
+      table.flush()
     }
+    // The flush of one table may have caused something on another.
+    const hasMore = this.#tables().some(({ out }) => out.isDirty)
     if (packets > 0) this.turns.learn(packets, performance.now() - this.#turnStart)
     if (hasMore || this.#tasks.length > 0 || !this.turns.isEmpty) this.#scheduleRound()
     if (this.#whenEmpty !== undefined && this.#size === 0) this.#whenEmpty()

@@ -154,8 +154,13 @@ export class OutSlab implements OutSegments {
     }
   }
 
-  /** The end of a turn: everything gathered goes out, then what waited for that. `true`: there is more to do soon. */
-  flush(): boolean {
+  /** There is something to flush. */
+  get isDirty(): boolean {
+    return this.#dirty.length > 0
+  }
+
+  /** The end of a turn: everything gathered goes out, then what waited for that. */
+  flush(): void {
     if (this.#dirty.length > 0) {
       this.write()
       const dirty = this.#dirty
@@ -164,7 +169,6 @@ export class OutSlab implements OutSegments {
       dirty.length = 0
       this.#spare = dirty
     }
-    return this.#dirty.length > 0
   }
 
   #callAfterFlush(dirty: number[]): void {

@@ -31,7 +31,7 @@ export class TurnQueue implements Turns {
   readonly #onWaiting: () => void
   #lastLook = 0
   #untilTired: number = ASKED_PER_LOOK
-  /** When the present run of callbacks began. */
+  /** When callbacks began to run after the sockets were last polled, as far as the loop knows. */
   #runningSince = 0
 
   /** `onWaiting` is called when somebody begins to wait. */
@@ -39,7 +39,7 @@ export class TurnQueue implements Turns {
     this.#onWaiting = onWaiting
   }
 
-  /** Whether somebody waits for a turn. */
+  /** Nobody waits for a turn. */
   get isEmpty(): boolean {
     return this.#connections.length === 0 && this.#yielded.length === 0
   }
@@ -53,6 +53,11 @@ export class TurnQueue implements Turns {
   begin(now: number): void {
     this.#lastLook = now
     this.#runningSince = now
+  }
+
+  /** Somebody has looked at the clock. */
+  look(now: number): void {
+    this.#lastLook = now
   }
 
   lap(): number {
@@ -102,7 +107,7 @@ export class TurnQueue implements Turns {
 
   /** So many packets took so long: that is how often the clock is looked at from now on. */
   learn(packets: number, ms: number): void {
-    if (packets === 0 || ms <= 0) return
+    if (ms <= 0) return
     const perLook = Math.trunc((packets * LOOK_MS) / ms)
     this.packetsPerLook = Math.max(1, Math.min(perLook, MAX_PACKETS_PER_LOOK))
   }

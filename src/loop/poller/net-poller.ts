@@ -266,6 +266,7 @@ export class NetPoller implements Poller {
     this.#sink.handleBatchStart()
     this.#sink.handleRead(slot, chunk, 0, chunk.length)
     this.#sink.handleBatchEnd(1)
+    if (this.#slots[slot] !== s) return
     if (chunk.length < FULL_READ) s.fullReads = 0
     else if (++s.fullReads === MAX_FULL_READS) this.#rest(slot, s)
   }
@@ -344,7 +345,7 @@ export class NetPoller implements Poller {
     const { socket } = s
     if (linger && !socket.destroyed && this.#maxLingering > 0) {
       this.#linger(socket)
-    } else if (s.inFlight > 0) {
+    } else if (s.inFlight > 0 || !s.connected) {
       socket.destroy()
     } else {
       socket.destroySoon()

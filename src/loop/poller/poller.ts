@@ -6,7 +6,7 @@
 
 import type { ConnectionOptions, TlsOptions } from 'node:tls'
 
-/** What a poller reports, in batches. Implemented by the event loop. */
+/** What a poller reports, in batches. Implemented by the connection table, and by acceptors. */
 export interface PollerSink {
   handleBatchStart(): void
   /**

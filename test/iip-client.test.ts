@@ -225,15 +225,28 @@ describe('a channel of one’s own', () => {
 })
 
 describe('a request that is given up', () => {
+  it('is closed with the block that uses it', async () => {
+    const port = await serveIip(router())
+    const client = iipClient(port, one)
+    expect((await client.request('/echo', 'x')).toString()).toBe('x')
+    await client[Symbol.asyncDispose]()
+    await expect(client.request('/echo', 'x')).rejects.toMatchObject({ code: 'ERR_IIP_CLOSED' })
+  })
+
   it('rejects after its timeout, and its late answer reaches nobody else', async () => {
+    const late: (() => void)[] = []
     const port = await serveScript((socket, data) => {
-      const answer = frame(5, '/p', 1, `answer to ${data}`)
-      setTimeout(() => socket.write(answer), data === 'third' ? 0 : 200)
+      const answer = (): void => void socket.write(frame(5, '/p', 1, `answer to ${data}`))
+      if (String(data) === 'first') late.push(answer)
+      else if (late.length > 0) for (const each of [...late.splice(0), answer]) each()
+      else answer()
     })
     const client = iipClient(port, one)
+    // With a connection and a channel there it is sent at once.
+    await client.request('/p', 'before')
     const first = client.request('/p', 'first', { timeout: 60 })
-    const second = client.request('/p', 'second')
     await expect(first).rejects.toMatchObject({ code: 'ERR_IIP_TIMEOUT', sent: true })
+    const second = client.request('/p', 'second')
     expect((await second).toString()).toBe('answer to second')
     expect((await client.request('/p', 'third')).toString()).toBe('answer to third')
   })

@@ -81,7 +81,7 @@ describe('SharedStats', () => {
     const stats = new SharedStats(2)
     new LoopCounters(stats, 0).connected()
     expect([0, 1, 0, 1].map((loop) => stats.admit(loop, 3))).toEqual([true, true, true, false])
-    stats.release(0)
+    stats.leave(0)
     expect(stats.admit(1, 3)).toBe(true)
     const { loops, total } = stats.snapshot()
     expect(loops.map((loop) => loop.rejected)).toEqual([0, 1])

@@ -92,5 +92,5 @@ export interface ConnectionHost {
   countHandlerError(): void
   countProtocolError(): void
   /** `c` is over and gives its slot back. */
-  release(c: AnyConnection, linger: boolean, reason: CloseReason): void
+  remove(c: AnyConnection, linger: boolean, reason: CloseReason): void
 }

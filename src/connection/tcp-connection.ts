@@ -256,7 +256,7 @@ export class TcpConnection<Out = Uint8Array | string, Context = unknown>
     extra.peerAddr ??= host.poller.peerAddr(slot)
     extra.timer?.stop()
     this.dropInput()
-    host.release(this, isGraceful, reason)
+    host.remove(this, isGraceful, reason)
     this.state = State.CLOSED
     this.slot = -1
     this.settleSends()

@@ -29,6 +29,6 @@ export class SharedAdmission implements Admission {
   }
 
   lose(isCounted: boolean): void {
-    if (isCounted) this.#stats.release(this.#loop)
+    if (isCounted) this.#stats.leave(this.#loop)
   }
 }

@@ -105,7 +105,7 @@ export class ConnectionTable implements PollerSink, ConnectionHost {
     this.#counters.add(CELL.protocolErrors, 1)
   }
 
-  release(c: AnyConnection, linger: boolean, reason: CloseReason): void {
+  remove(c: AnyConnection, linger: boolean, reason: CloseReason): void {
     const { slot } = c
     this.poller.close(slot, linger)
     this.out.drop(slot)

@@ -200,7 +200,7 @@ export class SharedStats {
   }
 
   /** Takes back an `admit`, or ends it: the connection is open no more. Any thread. */
-  release(loop: number): void {
+  leave(loop: number): void {
     Atomics.sub(this.#ints, this.#line(loop) + INBOUND, 1)
     Atomics.sub(this.#ints, TOTAL_INBOUND, 1)
   }
@@ -322,7 +322,7 @@ export class LoopCounters {
   /** A connection has ended; `inbound`: it was accepted, not made by `connect`. */
   closed(reason: CloseCode, inbound: boolean): void {
     this.#cells[CLOSED_CELL + CLOSE_CODES.indexOf(reason)]! += 1
-    if (inbound) this.#shared.release(this.#loop)
+    if (inbound) this.#shared.leave(this.#loop)
     else this.#shared.addOutbound(this.#loop, -1)
   }
 }

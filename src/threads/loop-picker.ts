@@ -34,7 +34,7 @@ export class LoopPicker {
       if (!this.#stats.admit(index, this.#maxConnections)) return 'rejected'
       const result = handOff(loop)
       if (result === 'given') return result
-      this.#stats.release(index)
+      this.#stats.leave(index)
       if (result === 'failed') return 'rejected'
       loop.markDead()
     }

@@ -417,6 +417,11 @@ export class IipBalancer {
     await Promise.all(backends.map(({ client }) => client.close()))
     if (this.#ownsLoop) await this.#loop.stop()
   }
+
+  /** `await using`: as `close()`. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
 }
 
 function checkBalanced(options: BalancedOptions): void {

@@ -200,6 +200,11 @@ export class IipClient {
     return this.#closing
   }
 
+  /** `await using`: as `close()`. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+
   async #close(): Promise<void> {
     this.#retryTimer?.stop()
     this.#rejectWaiting(clientClosed)

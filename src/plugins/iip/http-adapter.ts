@@ -132,6 +132,11 @@ export class IipHttpAdapter {
     await Promise.all([...this.#backends.values()].map((backend) => backend.close()))
   }
 
+  /** `await using`: as `close()`. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+
   /** Answers one HTTP request. */
   readonly handle = (request: IncomingMessage, response: ServerResponse): void => {
     if (this.#server?.listening === false) endsConnection(response)

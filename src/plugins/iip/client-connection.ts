@@ -232,7 +232,7 @@ export class ClientConnection implements ByteSource {
     let whole = false
     try {
       for await (const given of chunks) {
-        if (call.settled) break
+        if (call.settled || !(await this.#canGoOn())) break
         const chunk = typeof given === 'string' ? Buffer.from(given) : given
         if (chunk.length === 0) continue
         if (last !== undefined) {
@@ -241,9 +241,9 @@ export class ClientConnection implements ByteSource {
         }
         last = chunk
       }
-      if (last === undefined) throw optionError('a request cannot be empty')
-      whole = !call.settled
-      if (whole) await this.#sendPart(channel, call, last, !begun, true)
+      if (last === undefined && !call.settled) throw optionError('a request cannot be empty')
+      whole = !call.settled && last !== undefined && this.#c.connected
+      if (whole) await this.#sendPart(channel, call, last!, !begun, true)
     } catch (error) {
       call.fail(error)
     }
@@ -251,6 +251,13 @@ export class ClientConnection implements ByteSource {
     if (!whole) this.#takeBack(channel, call, begun)
     channel.flush()
     this.#pool.changed()
+  }
+
+  /** Gives the others their turn. `false`: the connection is of no more use, which it may not have noticed unread. */
+  async #canGoOn(): Promise<boolean> {
+    const canSend = await this.#c.drained()
+    if (!canSend) this.#c.close()
+    return canSend
   }
 
   /** Its source failed, or it was given up. What has begun cannot be ended but with the connection. */

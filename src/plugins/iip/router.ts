@@ -245,9 +245,10 @@ async function stream(
   const { connection, session } = request as ServerRequest
   let last: Uint8Array | undefined
   for await (const chunk of out) {
-    if (!connection.connected) return undefined
+    // `false`: nobody gets it any more, and leaving the loop ends the source. It also gives the others their turn.
+    if (!(await connection.drained())) return undefined
     if (chunk.length === 0) continue
-    if (last !== undefined && !session.sendPart(request as ServerRequest, last)) await connection.drained()
+    if (last !== undefined) session.sendPart(request as ServerRequest, last)
     last = typeof chunk === 'string' ? Buffer.from(chunk) : chunk
   }
   return last

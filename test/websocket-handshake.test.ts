@@ -303,6 +303,30 @@ describe('a plain request', () => {
     ])
   })
 
+  it.each([
+    { headers: { Location: '/login?next=\u010d\u010aSet-Cookie: a=b\u010d\u010a\u010d\u010a<h1>' } },
+    { headers: { Location: '/\u2028' } },
+    { headers: { Location: 'a\r\nb: c' } },
+    { headers: { 'X-\u010d\u010a': 'a' } },
+    { headers: { 'X-Count': 5 as never } },
+    { status: '200 OK\r\nSet-Cookie: a=b' as never },
+    { status: 99 },
+    { status: 101 },
+    { status: 600 },
+    { body: 5 as never },
+  ])('with %j as its answer, which cannot be written, gets 500, and no byte of it', async (answer) => {
+    for (const how of [() => answer, async () => answer]) {
+      const refused = await ask(request(), { verify: how })
+      await settle()
+      expect(refused.status).toBe(500)
+      expect(refused.head).not.toMatch(/Set-Cookie|Location|<h1>/)
+      const plainly = await ask(plain('GET / HTTP/1.1'), { onRequest: how })
+      await settle()
+      expect(plainly.status).toBe(500)
+      expect(plainly.head).not.toMatch(/Set-Cookie|Location|<h1>/)
+    }
+  })
+
   it('cannot be answered with a header that breaks the line', async () => {
     const onRequest = () => ({ headers: { 'X-A': 'b\r\nX-C: d' } })
     expect((await ask(plain('GET / HTTP/1.1'), { onRequest })).status).toBe(500)

@@ -6,6 +6,7 @@
  *
  *     const head = parser.parse(buffer)   in unPacket; one parser for each connection
  */
+export { isFieldName, isFieldValue, isStatus } from './fields.js'
 export {
   errorResponse,
   type HeaderMap,

@@ -1,5 +1,6 @@
 /** Answers: what a handler may return, and the bytes of it (RFC 9112, sections 4–6). Headers are checked for line ends. */
 import { STATUS_CODES } from 'node:http'
+import { isFieldName, isFieldValue, isStatus } from '../../http1/index.js'
 import { ErrorCode, RingloopError } from '../../index.js'
 import type { HttpClock } from './clock.js'
 import type { IncomingRequest } from './request.js'
@@ -38,8 +39,6 @@ export interface Plan {
 
 const TEXT_TYPE = 'Content-Type: text/plain;charset=utf-8\r\n'
 const BYTES_TYPE = 'Content-Type: application/octet-stream\r\n'
-const TOKEN = /^[\w!#$%&'*+\-.^`|~]+$/
-const VALUE = /^[\t\x20-\x7e\x80-\xff]*$/
 const UNKNOWN = -1
 const NO_CONTENT = 204
 const NOT_MODIFIED = 304
@@ -53,7 +52,7 @@ export function planResponse(
 ): Plan {
   const response = asResponse(out)
   const { status = 200, body = '' } = response
-  if (!Number.isInteger(status) || status < 200 || status > 599) throw invalid(`the status ${status}`)
+  if (!isStatus(status)) throw invalid(`the status ${String(status)}`)
   const fields = new Fields(response)
   const isLatest = request.version === '1.1'
   const isHead = request.method === 'HEAD'
@@ -140,7 +139,7 @@ const MAX_CHECKED_NAMES = 512
 function checkName(name: string): string {
   const known = checkedNames.get(name)
   if (known !== undefined) return known
-  if (!TOKEN.test(name)) throw invalid(`the header name ${JSON.stringify(name)}`)
+  if (!isFieldName(name)) throw invalid(`the header name ${JSON.stringify(name)}`)
   const lower = name.toLowerCase()
   const meaning = SPECIAL.has(lower) ? lower : ''
   if (checkedNames.size < MAX_CHECKED_NAMES) checkedNames.set(name, meaning)
@@ -182,7 +181,7 @@ class Fields {
   }
 
   #addLine(name: string, value: string): void {
-    if (!VALUE.test(value)) throw invalid(`the value of the header ${name}`)
+    if (!isFieldValue(value)) throw invalid(`the value of the header ${name}`)
     this.lines += `${name}: ${value}\r\n`
   }
 }

@@ -1,7 +1,7 @@
 /** The opening handshake as the server sees it (RFC 6455, section 4.2): checks and answers. Pure. */
 import { createHash } from 'node:crypto'
 import { STATUS_CODES } from 'node:http'
-import type { RequestHead } from '../../http1/index.js'
+import { isFieldName, isFieldValue, isStatus, type RequestHead } from '../../http1/index.js'
 import { type ExtensionOffer, isToken, parseExtensions } from './extension-header.js'
 import type { HttpAnswer } from './options.js'
 import { listOf } from './upgrade-request.js'
@@ -95,14 +95,21 @@ export function switchingProtocols(key: string, protocol: string | undefined, ex
 /** Filled in here, and not to be there twice. */
 const OWN_FIELDS: ReadonlySet<string> = new Set(['connection', 'content-length', 'transfer-encoding'])
 
-/** A whole HTTP answer, the last one of its connection. `method` is that of the request: HEAD gets no body. */
+/**
+ * A whole HTTP answer, the last one of its connection. `method` is that of the request: HEAD gets no body. Throws a
+ * `TypeError` for what cannot stand in one: what a client sent may be in it.
+ */
 export function httpAnswer(answer: HttpAnswer, fallback: number, method = 'GET'): Buffer {
   const { status = fallback, headers = {}, body = '' } = answer
+  if (!isStatus(status)) throw new TypeError(`the status ${String(status)} cannot be sent`)
+  if (typeof body !== 'string' && !(body instanceof Uint8Array)) {
+    throw new TypeError('the body of an answer must be a string or bytes')
+  }
   const bytes = typeof body === 'string' ? Buffer.from(body) : body
   const given = new Set(Object.keys(headers).map((name) => name.toLowerCase()))
   const lines = [`HTTP/1.1 ${status} ${STATUS_CODES[status] ?? ''}`]
   for (const [name, value] of Object.entries(headers)) {
-    if (!isToken(name) || /[\r\n\0]/.test(value)) throw new TypeError(`the header '${name}' cannot be sent`)
+    if (!isFieldName(name) || !isFieldValue(value)) throw new TypeError(`the header '${name}' cannot be sent`)
     if (!OWN_FIELDS.has(name.toLowerCase())) lines.push(`${name}: ${value}`)
   }
   if (typeof body === 'string' && !given.has('content-type')) {

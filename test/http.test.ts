@@ -572,6 +572,34 @@ describe.each(POLLERS)('HTTP on the %s poller', (poller) => {
       expect(bodyOf(text)).toBe('3\r\nabc\r\n')
     })
 
+    it('sends views and buffers as their bytes', async () => {
+      const memory = Uint8Array.from([97, 98, 99, 100, 101, 102]).buffer
+      const all = [
+        memory,
+        new DataView(memory, 1, 2),
+        new Uint16Array(memory, 0, 1),
+        new Uint8Array(memory, 5),
+      ]
+      const { talk } = await start(poller, async function* () {
+        yield* all as unknown as string[]
+      } as Answer)
+      expect(bodyOf(await talk(LAST_GET))).toBe('6\r\nabcdef\r\n2\r\nbc\r\n2\r\nab\r\n1\r\nf\r\n0\r\n\r\n')
+    })
+
+    it.each([5, null, undefined, true, { length: 3 }, [1, 2], new Blob(['x'])])(
+      'breaks off, and says so, where a part is %s',
+      async (part) => {
+        const { talk, reasons } = await start(poller, async function* () {
+          yield 'abc'
+          yield part as never
+          yield 'def'
+        } as Answer)
+        expect(bodyOf(await talk(GET))).toBe('3\r\nabc\r\n')
+        await until('it is closed', () => reasons.length === 1)
+        expect(reasons[0]!.code).toBe('handler-error')
+      },
+    )
+
     it('does not begin a stream for HEAD', async () => {
       let begun = false
       const { talk } = await start(poller, async function* () {

@@ -234,6 +234,18 @@ describe('violations', () => {
     expect(client.told.at(-1)).toBe('close 1009')
   })
 
+  it.each([0, 1, 50, 124, 125, 126])(
+    'holds a small whole frame to a maxPayload of %i too',
+    async (maxPayload) => {
+      const { client } = await open(echo, { maxPayload: Math.max(1, maxPayload) })
+      const most = Math.max(1, maxPayload)
+      client.read(frame(2, 'x'.repeat(most)))
+      expect(client.told).toHaveLength(1)
+      client.read(frame(2, 'x'.repeat(most + 1)))
+      expect(client.told.at(-1)).toBe('close 1009')
+    },
+  )
+
   it('takes no memory for what is only announced', async () => {
     const before = process.memoryUsage().arrayBuffers
     const { fake } = await open()

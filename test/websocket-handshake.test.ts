@@ -53,6 +53,14 @@ describe('a correct request', () => {
     expect((await ask(request(changes))).status).toBe(101)
   })
 
+  it.each([{ Upgrade: 'websocket\xa0' }, { Connection: 'upgrade\xa0' }, { Connection: '\x0bupgrade' }])(
+    'may not have other spaces than HTTP’s: %j',
+    async (changes) => {
+      const text = Buffer.from(String(request(changes)), 'latin1')
+      expect((await ask(text)).status).not.toBe(101)
+    },
+  )
+
   it('may come in any pieces, with frames behind it', async () => {
     const bytes = Buffer.concat([Buffer.from(request()), frame(1, 'early'), frame(9, 'bird')])
     const whole = (await ask(bytes)).socket.out

@@ -302,7 +302,7 @@ export class HttpProtocol implements Protocol<HttpRequest, HttpOutput> {
         this.#answered(c, s, plan.close)
         return
       }
-      const bytes = asBytes(value)
+      const bytes = partBytes(value)
       sent += bytes.length
       if (length >= 0 && sent > length) throw wrongLength(length)
       if (bytes.length > 0) c.sendRaw(chunked ? [chunkHead(bytes.length), bytes, CRLF] : bytes)
@@ -383,6 +383,15 @@ function wrongLength(length: number): RingloopError {
     ErrorCode.PACKET,
     `the stream does not have the ${length} bytes of its content-length`,
   )
+}
+
+/** Views and buffers are sent as their bytes; a part that is anything else is a fault of the source. */
+function partBytes(part: unknown): Uint8Array {
+  if (typeof part === 'string') return Buffer.from(part)
+  if (part instanceof Uint8Array) return part
+  if (ArrayBuffer.isView(part)) return Buffer.from(part.buffer, part.byteOffset, part.byteLength)
+  if (part instanceof ArrayBuffer || part instanceof SharedArrayBuffer) return Buffer.from(part)
+  throw new RingloopError(ErrorCode.PACKET, 'a part of a streamed body must be a string or bytes')
 }
 
 function asBytes(part: BodyPart): Uint8Array {

@@ -51,6 +51,8 @@ export class Receiver {
   readonly #sender: Sender
   /** Frames of the peer have to be masked: it is a client. */
   readonly #wantsMask: boolean
+  /** The longest payload that `#smallFrame` takes. */
+  readonly #smallUpTo: number
   readonly #packet: Packet<WebSocketContext> = { ctx: TEXT, data: NO_STORAGE }
   /** One that is in use by nobody. */
   #spare: Incoming | undefined = new Incoming()
@@ -62,6 +64,7 @@ export class Receiver {
     this.#settings = settings
     this.#sender = sender
     this.#wantsMask = settings.client === undefined
+    this.#smallUpTo = Math.min(LENGTH_16 - 1, settings.maxPayload)
   }
 
   /** The next message, or `undefined` when it is not yet whole. Control frames before it are answered. */
@@ -88,7 +91,7 @@ export class Receiver {
     const { storage, start } = buffer
     const first = storage[start]!
     const length = storage[start + 1]! - MASKED
-    if (length < 0 || length >= LENGTH_16 || available < SMALL_HEADER + length) return undefined
+    if (length < 0 || length > this.#smallUpTo || available < SMALL_HEADER + length) return undefined
     if (first !== WHOLE_TEXT && first !== WHOLE_BINARY) return undefined
     const data = this.#unmaskSmall(storage, start + SMALL_HEADER, length, first === WHOLE_TEXT)
     if (data === undefined) return undefined

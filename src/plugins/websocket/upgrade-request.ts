@@ -68,11 +68,14 @@ export class ParsedRequest implements UpgradeRequest {
   }
 }
 
+/** RFC 9110, section 5.6.3: spaces and tabs around an element, and nothing else that `trim` would take. */
+const OWS = /^[ \t]+|[ \t]+$/g
+
 /** The elements of a comma-separated header, empty ones left out. */
 export function listOf(value: string | undefined): string[] {
   if (value === undefined) return []
   return value
     .split(',')
-    .map((each) => each.trim())
+    .map((each) => each.replace(OWS, ''))
     .filter((each) => each !== '')
 }

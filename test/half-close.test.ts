@@ -384,3 +384,26 @@ describe('pipe, called late or waited for', () => {
     expect(left.socket.out).toHaveLength(200)
   })
 })
+
+describe('a reset while the handler has paused', () => {
+  it.each([false, true])('ends the connection, with bytes unsent %s', async (unsent) => {
+    const codes: string[] = []
+    const fake = await fakeLoop(
+      { onMessage: (c) => c.pause(), onClose: (_c, { code }) => void codes.push(code) },
+      { highWaterMark: 100 },
+    )
+    const { socket, c } = fake.accept()
+    socket.read('x')
+    expect(socket.reading).toBe(false)
+    if (unsent) {
+      socket.room = () => 0
+      expect(c.send(Buffer.alloc(1000))).toBe(false)
+    }
+    await settle()
+    socket.reset()
+    await settle()
+    expect(codes).toEqual(['network-error'])
+    expect(socket.closed).toBeDefined()
+    expect(fake.ringsOut()).toBe(0)
+  })
+})

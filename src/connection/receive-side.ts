@@ -212,8 +212,9 @@ export abstract class ReceiveSide<Out, Context> extends SendSide<Out, Context> {
     // Where the bytes go nobody asks for an answer.
     if ((waits & Wait.DIVERTED) !== 0) return this.#in === undefined || (waits & HOLDS_DIVERTED) === 0
     if ((waits & Wait.TURN) !== 0) return false
-    if (this.#hasWaiting && (waits & HOLDS_PACKETS) !== 0) return false
-    // On a broken socket no answer can be sent: nothing to wait for.
+    // On a broken socket no answer can be sent, and who has paused it may wait for ever: nothing to wait for.
+    const holds = this.isBroken ? HOLDS_PACKETS & ~Wait.PAUSED : HOLDS_PACKETS
+    if (this.#hasWaiting && (waits & holds) !== 0) return false
     return this.#pending === 0 || this.isBroken
   }
 
@@ -224,9 +225,13 @@ export abstract class ReceiveSide<Out, Context> extends SendSide<Out, Context> {
   /** Looks whether the connection is to end now. */
   protected abstract finishIfDone(): void
 
-  /** The end, where it has come, is told when the flush is over: a write may be in the middle of one. */
+  /**
+   * What is unread says how it ended; nobody reads it where the handler has paused. The end is told when the flush is
+   * over: a write may be in the middle of one.
+   */
   protected outputBroke(): void {
-    if (!this.hasEnded) this.updateReading()
+    if (this.paused) this.noteEnd()
+    else if (!this.hasEnded) this.updateReading()
   }
 
   /** The poller reads of its own accord: from the accept on, and until it has reported an end. */

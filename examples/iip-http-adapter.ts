@@ -1,9 +1,9 @@
-// HTTP in front of IIP: try curl -d hi localhost:9092/echo, or .../http_header_echo.   npm run example -- iip-http-adapter
+// HTTP in front of IIP: try curl -d hi localhost:9093/echo, or .../http_header_echo.   npm run example -- iip-http-adapter
 import { Server } from 'ringloop'
 import { httpHeaders, IipHttpAdapter, IipProtocol, IipRouter } from 'ringloop/iip'
 import { exampleFlags, orExit } from './flags.js'
 
-const { host, port, oneLoop } = exampleFlags({ port: 9092 })
+const { host, port, oneLoop } = exampleFlags({ port: 9093 })
 
 const router = new IipRouter()
   .handle('/echo', ({ data }) => data)

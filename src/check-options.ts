@@ -7,8 +7,9 @@ import { ErrorCode, RingloopError } from './errors.js'
 /** The names of all options of a type, so that the compiler says when one is missing here or is there no more. */
 export type OptionNames<T> = Readonly<Record<keyof T, true>>
 
-/** So many letters may be wrong in a name that is taken for a misspelt one. */
+/** So many letters may be wrong in a name that is taken for a misspelt one, and one more in a long one. */
 const MAX_WRONG = 2
+const LONG = 10
 
 /**
  * Throws `ERR_RINGLOOP_OPTION` unless `options` is an object that has no other names than `known` has. `whose` names the
@@ -49,7 +50,8 @@ function unknownOption(whose: string, name: string, known: readonly string[]): R
 /** The known name that differs least, where that is little; upper and lower case are one. */
 function nearest(name: string, known: readonly string[]): string | undefined {
   let best: string | undefined
-  let least = Math.min(MAX_WRONG, Math.floor(name.length / 2)) + 1
+  const most = name.length < LONG ? MAX_WRONG : MAX_WRONG + 1
+  let least = Math.min(most, Math.floor(name.length / 2)) + 1
   for (const each of known) {
     const wrong = distance(name.toLowerCase(), each.toLowerCase())
     if (wrong < least) {

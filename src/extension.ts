@@ -61,9 +61,13 @@ export class Extensions {
     return this.#all.some((extension) => extension.watchLoops === true)
   }
 
-  /** Rejects with what the first one rejects with that does not start; those before it are still to be stopped. */
-  async start(server: ExtendedServer): Promise<void> {
+  /**
+   * Rejects with what the first one rejects with that does not start; those before it are still to be stopped. None is
+   * started once the server is not `wanted`.
+   */
+  async start(server: ExtendedServer, wanted: () => boolean): Promise<void> {
     for (const extension of this.#all) {
+      if (!wanted()) return
       await extension.start(server)
       this.#started.push(extension)
     }

@@ -103,9 +103,9 @@ export interface ModuleServerOptions<Data = unknown> extends ServerOptions<Data>
   readonly loadBalance?: LoadBalance | undefined
   /**
    * Called in the server's thread when a loop's thread has ended unasked, and again for each try to replace it that
-   * failed. It is logged and replaced whatever this does.
+   * failed. It is logged and replaced whatever this does; what it throws or rejects with is logged.
    */
-  readonly onLoopDied?: ((loop: DeadLoop) => void) | undefined
+  readonly onLoopDied?: ((loop: DeadLoop) => unknown) | undefined
   /** Node's flags for the loops' threads, instead of those that the process was started with. */
   readonly execArgv?: readonly string[] | undefined
   /** Bounds of each thread's memory, as for a `Worker`. A loop that exceeds them dies and is replaced. */

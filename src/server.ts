@@ -147,14 +147,16 @@ export class Server<Ctx = undefined, Out = Uint8Array | string, State = unknown,
     stopped.catch(() => {})
     try {
       this.#address = new BoundAddress(await Promise.race([loops.start(), stopped]))
-      await this.#extensions.start(this)
+      await this.#extensions.start(this, () => this.#stopping === undefined)
       // Rejects where `stop` was called meanwhile.
       await Promise.race([stopped, undefined])
       logger.debug({ address: String(this.#address) }, 'listening')
     } catch (error) {
       this.#address = undefined
       await loops.stop(0)
-      await this.#extensions.stop(logger)
+      await resolvesWithin(this.#extensions.stop(logger), STOP_GRACE_MS)
+      this.#wheel?.close()
+      this.#stopping ??= Promise.resolve()
       throw error
     }
   }
@@ -228,8 +230,8 @@ export class Server<Ctx = undefined, Out = Uint8Array | string, State = unknown,
   /**
    * Stops accepting and ends every connection. Those with an answer pending or bytes unsent get `drain` milliseconds
    * (default 0) for them. Resolves when every loop has ended, 5 s after `drain` at the latest: then a thread that does not
-   * answer, or whose `onStart` or `onStop` is pending, is terminated. Never rejects; harmless before `start` and when
-   * called again. A `start` that is under way rejects with `ERR_RINGLOOP_CLOSED`.
+   * answer, or whose `onStart` or `onStop` is pending, is terminated. Extensions have 5 s more. Never rejects; harmless
+   * before `start` and when called again. A `start` that is under way rejects with `ERR_RINGLOOP_CLOSED`.
    */
   stop(options: StopOptions = {}): Promise<void> {
     const drain = drainTime(options)
@@ -240,15 +242,14 @@ export class Server<Ctx = undefined, Out = Uint8Array | string, State = unknown,
   async #stop(drain: number): Promise<void> {
     this.#rejectStart?.(new RingloopError(ErrorCode.CLOSED, 'the server was stopped before it had started'))
     await this.#loops?.stop(drain)
-    if (this.#starting !== undefined)
-      await resolvesWithin(
-        this.#starting.catch(() => {}),
-        STOP_GRACE_MS,
-      )
-    if (this.#logger !== undefined) {
-      await resolvesWithin(this.#extensions.stop(this.#logger), STOP_GRACE_MS)
-    }
+    await resolvesWithin(this.#stopExtensions(), STOP_GRACE_MS)
     this.#wheel?.close()
+  }
+
+  /** One whose `start` is still running is waited for: its `stop` comes after it. */
+  async #stopExtensions(): Promise<void> {
+    await this.#starting?.catch(() => {})
+    if (this.#logger !== undefined) await this.#extensions.stop(this.#logger)
   }
 
   /** Where it listens, with the port that the system chose. Throws `ERR_RINGLOOP_STATE` before it is started. */

@@ -128,6 +128,21 @@ describe('a stream of bytes', () => {
     expect(write(stream, 'more')).toBe(0)
   })
 
+  it('gives what waits before the error that it ends with', async () => {
+    const stream = new ByteStream()
+    write(stream, 'half')
+    stream.end(new Error('gone'))
+    expect(String((await stream.next()).value)).toBe('half')
+    await expect(stream.next()).rejects.toThrow('gone')
+    await expect(stream.next()).rejects.toThrow('gone')
+  })
+
+  it('does not end well where it fails without an error', async () => {
+    const stream = new ByteStream()
+    stream.fail(undefined)
+    await expect(stream.next()).rejects.toMatchObject({ code: 'ERR_RINGLOOP_CLOSED' })
+  })
+
   it('has no error after its end', async () => {
     const stream = new ByteStream()
     write(stream, 'all')

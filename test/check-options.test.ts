@@ -56,6 +56,7 @@ describe('an unknown option', () => {
       [{ adress: ':0' }, "unknown option 'adress': did you mean 'address'?"],
       [{ proctocol: 1 }, "unknown option 'proctocol': did you mean 'protocol'?"],
       [{ hightWaterMark: 1 }, "unknown option 'hightWaterMark': did you mean 'highWaterMark'?"],
+      [{ idleTimeout: 5 }, "unknown option 'idleTimeout': did you mean 'idleTime'?"],
       [{ maxConnexions: 5 }, "unknown option 'maxConnexions': did you mean 'maxConnections'?"],
     ]
     for (const [options, message] of meant) {

@@ -75,6 +75,29 @@ describe.each([
     expect(log).toHaveLength(2)
   })
 
+  it('are not started once the server is stopped', async () => {
+    const log: string[] = []
+    const server = make(source)
+    let stopped: Promise<void> | undefined
+    const stops: Extension = noting('stops', log, {
+      start() {
+        stopped = server.stop()
+      },
+    })
+    server.use(stops).use(noting('after', log))
+    await expect(server.start()).rejects.toMatchObject({ code: 'ERR_RINGLOOP_CLOSED' })
+    await stopped
+    expect(log).toEqual(['stops stops'])
+  })
+
+  it('do not keep a start from failing, even if one does not stop', async () => {
+    const log: string[] = []
+    const server = make(source)
+      .use(noting('stuck', log, { stop: () => new Promise(() => {}) }))
+      .use(noting('fails', log, { start: () => Promise.reject(new Error('not today')) }))
+    await expect(server.start()).rejects.toThrow('not today')
+  }, 30_000)
+
   it('are all stopped, even if one of them throws', async () => {
     const log: string[] = []
     const logger = memoryLogger()

@@ -386,7 +386,7 @@ describe('pipe, called late or waited for', () => {
 })
 
 describe('a reset while the handler has paused', () => {
-  it.each([false, true])('ends the connection, with bytes unsent %s', async (unsent) => {
+  it.each([false, true])('ends the connection in the end, with bytes unsent: %s', async (unsent) => {
     const codes: string[] = []
     const fake = await fakeLoop(
       { onMessage: (c) => c.pause(), onClose: (_c, { code }) => void codes.push(code) },
@@ -402,6 +402,14 @@ describe('a reset while the handler has paused', () => {
     await settle()
     socket.reset()
     await settle()
+    if (!unsent) {
+      // What came before it can still be read.
+      expect(codes).toEqual([])
+      c.resume()
+      await settle()
+      expect(socket.readError()).toBe(true)
+      await settle()
+    }
     expect(codes).toEqual(['network-error'])
     expect(socket.closed).toBeDefined()
     expect(fake.ringsOut()).toBe(0)

@@ -285,6 +285,17 @@ describe('life', () => {
     })
   }
 
+  it('a start that fails ends the timers of the server', async () => {
+    const first = new Server(echo, { address: '127.0.0.1:0', logger: false })
+    await first.start()
+    const second = new Server(echo, { address: String(first.address), logger: false })
+    const timer = second.runEvery(1, () => {})
+    await expect(second.start()).rejects.toMatchObject({ code: ErrorCode.ADDRESS_IN_USE })
+    expect(timer.active).toBe(false)
+    expect(second.runEvery(1, () => {}).active).toBe(false)
+    await Promise.all([first.stop(), second.stop()])
+  })
+
   it('use before start: address throws, broadcast sends to nobody, stats are zero, timers run', async () => {
     const server = makeServer(echo)
     expect(() => server.address).toThrow(expect.objectContaining({ code: ErrorCode.STATE }))

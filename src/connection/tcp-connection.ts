@@ -152,7 +152,7 @@ export class TcpConnection<Out = Uint8Array | string, Context = unknown>
     const { hasEnded } = this
     // A peer that has ended and is gone altogether owes us nothing, unless something was still to be sent.
     if (hasEnded && this.writeBufferLength === 0) this.extras().reason ??= PEER_CLOSED
-    if (hasEnded || this.paused || this.writeBufferLength > 0) this.breakWith(errno.EPIPE)
+    if (hasEnded || this.writeBufferLength > 0) this.breakWith(errno.EPIPE)
     if (this.hasEnded) return
     this.noteReading(false)
     this.updateReading()

@@ -16,9 +16,17 @@ import type { BroadcastPacker } from '../protocol/protocol.js'
 import { RingBufferPool } from '../ringbuffer/pool.js'
 import { RingBuffer } from '../ringbuffer/ring-buffer.js'
 import { systemError } from '../system-error.js'
+import type { Timer } from '../timers/index.js'
 import type { Admission } from './admission.js'
 import { OutSlab } from './out-slab.js'
-import { ACCEPT_RETRY_MS, COUNTED, LINGER_MS, type Poller, type PollerSink } from './poller/poller.js'
+import {
+  ACCEPT_RETRY_MS,
+  COUNTED,
+  LINGER_CHECK_MS,
+  LINGER_MS,
+  type Poller,
+  type PollerSink,
+} from './poller/poller.js'
 import { CELL, type LoopCounters } from './stats.js'
 
 /** The out ring of a slow peer may be large: keep few of them. */
@@ -64,7 +72,7 @@ export class ConnectionTable implements PollerSink, ConnectionHost {
   #admission: Admission | undefined
   readonly #listeners: number[] = []
   #reportedBacklog = 0
-  #isWatchingLingering = false
+  #lingerTimer: Timer | undefined = undefined
 
   constructor(loop: TableOwner, counters: LoopCounters, createPoller: (sink: PollerSink) => Poller) {
     this.#loop = loop
@@ -113,7 +121,7 @@ export class ConnectionTable implements PollerSink, ConnectionHost {
     this.#size--
     if (this.#size === 0) this.#updateRef()
     if (!c.isConnecting) this.#counters.closed(reason.code, c.isAccepted)
-    if (linger) this.#watchLingering()
+    if (linger || this.#lingerTimer !== undefined) this.#watchLingering()
   }
 
   // ---- slots ---------------------------------------------------------------------------------------------------------
@@ -314,14 +322,16 @@ export class ConnectionTable implements PollerSink, ConnectionHost {
 
   // ---- the end -------------------------------------------------------------------------------------------------------
 
+  /** A process that has nothing else to do waits for them, as their peers have not read everything yet. */
   #watchLingering(): void {
-    if (this.#isWatchingLingering) return
-    this.#isWatchingLingering = true
-    const timer = this.#loop.runAfter(LINGER_MS, () => {
-      this.#isWatchingLingering = false
+    const isAlone = this.#size === 0 && this.#listeners.length === 0
+    if (this.#lingerTimer !== undefined && !isAlone) return
+    this.#lingerTimer?.stop()
+    this.#lingerTimer = this.#loop.runAfter(isAlone ? LINGER_CHECK_MS : LINGER_MS, () => {
+      this.#lingerTimer = undefined
       if (this.poller.expireLingering()) this.#watchLingering()
     })
-    timer.unref()
+    if (!isAlone) this.#lingerTimer.unref()
   }
 
   destroy(): void {

@@ -31,7 +31,7 @@ import { ConnectionTable, type TableOwner } from './connection-table.js'
 import { Connector, type ConnectorOwner } from './connector.js'
 import { choosePoller } from './poller/choose-poller.js'
 import { NetPoller } from './poller/net-poller.js'
-import type { Poller, PollerSink } from './poller/poller.js'
+import { LINGER_CHECK_MS, type Poller, type PollerSink } from './poller/poller.js'
 import { CELL, LoopCounters, type LoopStats, SharedStats } from './stats.js'
 import { TaskQueue } from './task-queue.js'
 import { TurnQueue } from './turn-queue.js'
@@ -49,7 +49,6 @@ export const NOTHING_SENT: BroadcastResult = { sent: 0, dropped: 0, closed: 0 }
 
 const LOOP_STOPPED: CloseReason = { code: 'server-stopped', message: 'the server was stopped' }
 /** How often a stopping loop looks whether its last peers have gone. */
-const LINGER_CHECK_MS = 10
 /** A mailbox gives 64 connections a round: enough for as many as a backlog holds. */
 const MAX_ARRIVAL_ROUNDS = 1000
 /** An `onSent` that sends again makes turn after turn: after so many the sockets are polled first. */

@@ -38,10 +38,10 @@ export interface LoopStats {
   readonly batchRecords: number
   /** Time spent in the poller's batches, in ms. */
   readonly busyMs: number
-  /** Time that the thread ran and that it waited for events, in ms. Only with the option `metrics` or `console`. */
+  /** Time that the thread ran and that it waited for events, in ms. Only with an extension that has `watchLoops`. */
   readonly activeMs: number
   readonly idleMs: number
-  /** Times that the loop's thread died and was replaced. */
+  /** Threads that the loop has lost, tries to replace one that failed included. */
   readonly restarts: number
   /** Connections that ended without an `onClose`, because the thread died. */
   readonly lost: number
@@ -54,7 +54,7 @@ export interface LoopStats {
   readonly batchTime: Histogram
   /** Records per batch. */
   readonly batchSize: Histogram
-  /** Milliseconds by which a timer of the thread was late. Only with the option `metrics` or `console`. */
+  /** Milliseconds by which a timer of the thread was late. Only with an extension that has `watchLoops`. */
   readonly loopDelay: Histogram
 }
 

@@ -119,19 +119,19 @@ export class ByteStream implements ByteReader {
     this.#chunks.push(chunk)
   }
 
-  /** No byte follows; what waits can still be read. */
-  end(): void {
+  /** No byte follows; what waits can still be read, and then the reader gets `error`, if there is one. */
+  end(error?: unknown): void {
+    if (this.#ended) return
     this.#ended = true
+    this.#error = error
     this.#settle()
   }
 
   /** The rest never comes: what waits is dropped, and the reader gets the error. Does nothing after {@link end}. */
   fail(error: unknown): void {
     if (this.#ended) return
-    this.#ended = true
-    this.#error = error
     this.#drop()
-    this.#settle()
+    this.end(error ?? new RingloopError(ErrorCode.CLOSED, 'the bytes ended before they should'))
   }
 
   /** Nobody reads (on): what waits and what still comes is dropped. For the reader that is the end. */

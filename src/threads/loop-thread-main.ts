@@ -16,6 +16,7 @@ import { NetPoller } from '../loop/poller/net-poller.js'
 import type { Endpoint, Poller, PollerSink } from '../loop/poller/poller.js'
 import { SharedStats } from '../loop/stats.js'
 import { socketSettings } from '../options.js'
+import { resolvesWithin, STOP_GRACE_MS } from './deadline.js'
 import { DescriptorInbox } from './descriptor-inbox.js'
 import { importLoopModule } from './loop-module.js'
 import type { FromThread, LogMethod, ThreadData, ToThread } from './thread-messages.js'
@@ -54,7 +55,7 @@ function plainField(value: unknown): unknown {
 
 let poller: Poller
 let inbox: DescriptorInbox | undefined
-let loop: EventLoop | undefined
+let loop: ThreadLoop | undefined
 /** The server wants it to stop, with so many milliseconds to drain. */
 let asked: number | undefined
 
@@ -78,6 +79,11 @@ function mailbox(): number {
 /** Whoever stops it, the server hears of it: a handler may, and the thread has nothing to do from then on. */
 class ThreadLoop extends EventLoop {
   #heard = false
+
+  /** It never served: that the server hears of it by another way. */
+  end(): Promise<void> {
+    return super.stop().catch(() => {})
+  }
 
   override stop(options: { readonly drain?: number } = {}): Promise<void> {
     const stopping = super.stop(options)
@@ -157,9 +163,9 @@ function broadcast({ id, out, options }: Extract<ToThread, { type: 'broadcast' }
   }
 }
 
-/** The thread is terminated when the server hears of it: a loop that is being stopped ends first. */
+/** The thread is terminated when the server hears of it: the loop ends first, with `onStop` if it was started. */
 async function fail(error: unknown): Promise<void> {
-  if (loop?.stopping === true) await loop.stop().catch(() => {})
+  if (loop !== undefined) await resolvesWithin(loop.end(), STOP_GRACE_MS)
   const known = error instanceof RingloopError
   const { message } = toError(error)
   const cause = known ? error.cause : error

@@ -26,8 +26,8 @@ export interface LoopThreadsOptions {
   readonly choice: AcceptModeChoice
   readonly stats: SharedStats
   readonly logger: Logger
-  /** What it throws is logged. */
-  readonly onLoopDied: ((loop: DeadLoop) => void) | undefined
+  /** What it throws or rejects with is logged. */
+  readonly onLoopDied: ((loop: DeadLoop) => unknown) | undefined
 }
 
 export class LoopThreads implements ServerLoops {
@@ -70,19 +70,22 @@ export class LoopThreads implements ServerLoops {
 
   #addThread(id: number, endpoint: Endpoint): LoopThread {
     if (this.#stopping !== undefined) throw new RingloopError(ErrorCode.CLOSED, 'the loops are being stopped')
-    const { setup, worker, stats, logger, onLoopDied } = this.#options
+    const { setup, worker, stats, logger } = this.#options
     const thread = new LoopThread(setup(id, endpoint), worker, stats, logger, {
       onReady: () => this.#acceptor?.resume(),
-      onDied: (loop) => {
-        try {
-          onLoopDied?.(loop)
-        } catch (error) {
-          logger.error({ err: error }, 'the onLoopDied function failed')
-        }
-      },
+      onDied: (loop) => void this.#tellDied(loop),
     })
     this.#threads.push(thread)
     return thread
+  }
+
+  async #tellDied(loop: DeadLoop): Promise<void> {
+    const { onLoopDied, logger } = this.#options
+    try {
+      await onLoopDied?.(loop)
+    } catch (error) {
+      logger.error({ err: error }, 'the onLoopDied function failed')
+    }
   }
 
   async #startAll(first: number, endpoint: Endpoint): Promise<void> {

@@ -140,6 +140,36 @@ describe('onLoopDied', () => {
   })
 })
 
+describe('onLoopDied that is async', () => {
+  it('may reject', async () => {
+    const logger = memoryLogger()
+    const onLoopDied = async (): Promise<never> => {
+      throw new Error('an async bad listener')
+    }
+    const server = await start('commands.mjs', { numLoops: 1, logger, onLoopDied })
+    const client = await connect(server.address.port)
+    client.write('crash')
+    await until('it is logged', () => logger.find('error', 'an async bad listener').length === 1)
+    await until('the loop serves again', () => server.stats().total.restarts === 1)
+  })
+})
+
+describe('a loop in a thread that cannot listen', () => {
+  for (const poller of ['native', 'net'] as const) {
+    it(`has its onStop after its onStart: ${poller}`, async () => {
+      const first = await start('commands.mjs', { numLoops: 1 })
+      const logger = memoryLogger()
+      const address = String(first.address)
+      const options = { address, numLoops: 1, poller, reusePort: poller === 'native', logger }
+      await expect(start('tells-start-and-stop.mjs', options)).rejects.toMatchObject({
+        code: 'ERR_RINGLOOP_ADDRESS_IN_USE',
+      })
+      const told = logger.lines.map(({ message }) => message).filter((line) => line.startsWith('told'))
+      expect(told).toEqual(['told of the start', 'told of the stop'])
+    })
+  }
+})
+
 describe('options of the threads', () => {
   it('execArgv replaces what the process was started with', async () => {
     const execArgv = ['--conditions', 'development', '--no-warnings']

@@ -81,7 +81,7 @@ export interface Listening {
 export interface PollerOptions {
   /** Accepted sockets speak TLS: the options of `tls.createServer`. `net` poller only. */
   readonly tls?: TlsOptions | undefined
-  /** Milliseconds that the TLS handshake of an accepted socket may take; 0 is for ever. Default 10 s. */
+  /** Milliseconds that the TLS handshake of an accepted socket may take; 0 is for ever. Default 30 s. */
   readonly handshakeTimeout?: number | undefined
   /** Closed sockets that may linger at once; one more ends the oldest. Default {@link MAX_LINGERING}. */
   readonly maxLingering?: number | undefined
@@ -153,6 +153,9 @@ export const ACCEPT_RETRY_MS = 100
 
 /** How long a closed socket may linger. */
 export const LINGER_MS = 2000
+
+/** How often one who waits for them looks whether all lingering sockets have ended, in milliseconds. */
+export const LINGER_CHECK_MS = 10
 
 /** How many closed sockets may linger on one poller, unless it is told otherwise. */
 export const MAX_LINGERING = 1024

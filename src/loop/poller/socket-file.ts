@@ -43,7 +43,7 @@ export class SocketFile {
       return undefined
     } catch (error) {
       const failure = error as NodeJS.ErrnoException
-      return failure.code === 'ENOENT' ? undefined : failure
+      return isGone(failure) ? undefined : failure
     }
   }
 
@@ -57,7 +57,7 @@ export class SocketFile {
       found = this.#look()
     } catch (error) {
       close()
-      return error as NodeJS.ErrnoException
+      return isGone(error as NodeJS.ErrnoException) ? undefined : (error as NodeJS.ErrnoException)
     }
     if (found === 'another') {
       this.#closeBeside(close)
@@ -92,6 +92,11 @@ export class SocketFile {
     }
     return systemError(errno.EPERM, 'unlink', this.#path)
   }
+}
+
+/** It, or the folder that it was in. */
+function isGone({ code }: NodeJS.ErrnoException): boolean {
+  return code === 'ENOENT' || code === 'ENOTDIR'
 }
 
 function statsOf(file: string): BigIntStats | undefined {

@@ -178,7 +178,7 @@ export class HttpProtocol implements Protocol<HttpRequest, HttpOutput> {
   onClose(c: Client, reason: CloseReason): void {
     const s = c.session as HttpSession
     s.clock.leave()
-    s.reader?.stream?.fail(new RingloopError(ErrorCode.CLOSED, reason.message, reason.error))
+    s.reader?.stream?.end(new RingloopError(ErrorCode.CLOSED, reason.message, reason.error))
     s.reader = undefined
     endIterator(s.outgoing)
   }

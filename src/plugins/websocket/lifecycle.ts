@@ -27,6 +27,7 @@ const STATUS_OF: Readonly<Partial<Record<CloseReason['code'], number>>> = {
   closed: CloseStatus.NORMAL,
   'server-stopped': CloseStatus.GOING_AWAY,
   idle: CloseStatus.GOING_AWAY,
+  'handshake-timeout': CloseStatus.GOING_AWAY,
   'protocol-error': CloseStatus.PROTOCOL_ERROR,
   'handler-error': CloseStatus.INTERNAL_ERROR,
   'slow-consumer': CloseStatus.POLICY,

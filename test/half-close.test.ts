@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto'
 import { describe, expect, it } from 'vitest'
 import { pipe } from '../src/connection/pipe.js'
 import type { Connection } from '../src/connection.js'
+import { errno } from '../src/system-error.js'
 import type { FakeSocket } from './fake-poller.js'
 import { type FakeLoop, fakeLoop, settle } from './support/fake-loop.js'
 import { bodies, frames, LengthProtocol } from './support/length-protocol.js'
@@ -386,32 +387,82 @@ describe('pipe, called late or waited for', () => {
 })
 
 describe('a reset while the handler has paused', () => {
-  it.each([false, true])('ends the connection in the end, with bytes unsent: %s', async (unsent) => {
+  async function paused(config: object = {}) {
     const codes: string[] = []
+    const packets: string[] = []
     const fake = await fakeLoop(
-      { onMessage: (c) => c.pause(), onClose: (_c, { code }) => void codes.push(code) },
-      { highWaterMark: 100 },
+      {
+        onMessage(c, _ctx, data) {
+          packets.push(String(data))
+          c.pause()
+        },
+        onClose: (_c, { code }) => void codes.push(code),
+      },
+      { highWaterMark: 100, ...config },
     )
     const { socket, c } = fake.accept()
+    return { fake, socket, c, codes, packets }
+  }
+
+  it('leaves what came before it to be read', async () => {
+    const { fake, socket, c, codes } = await paused()
     socket.read('x')
     expect(socket.reading).toBe(false)
-    if (unsent) {
-      socket.room = () => 0
-      expect(c.send(Buffer.alloc(1000))).toBe(false)
-    }
+    socket.reset()
+    await settle()
+    expect(codes).toEqual([])
+    c.resume()
+    await settle()
+    expect(socket.readError()).toBe(true)
+    await settle()
+    expect(codes).toEqual(['network-error'])
+    expect(fake.ringsOut()).toBe(0)
+  })
+
+  it('leaves the packets that have come, although an answer could not be sent', async () => {
+    const { socket, c, codes, packets } = await paused({ protocol: new LengthProtocol() })
+    socket.room = () => errno.EPIPE
+    c.send('an answer')
+    socket.read(frames('a', 'b'))
     await settle()
     socket.reset()
     await settle()
-    if (!unsent) {
-      // What came before it can still be read.
-      expect(codes).toEqual([])
-      c.resume()
+    expect([packets, codes]).toEqual([['a'], []])
+    c.resume()
+    await settle()
+    expect(packets).toEqual(['a', 'b'])
+    c.resume()
+    await settle()
+    socket.readError()
+    await settle()
+    expect(codes).toEqual(['network-error'])
+  })
+
+  it.each(['before', 'after'])(
+    'ends the connection where onDrain is waited for, paused %s it',
+    async (when) => {
+      const { fake, socket, c, codes } = await paused()
+      if (when === 'before') socket.read('x')
+      socket.room = () => 0
+      expect(c.send(Buffer.alloc(1000))).toBe(false)
       await settle()
-      expect(socket.readError()).toBe(true)
+      socket.reset()
       await settle()
-    }
+      if (when === 'after') c.pause()
+      await settle()
+      expect(codes).toEqual(['network-error'])
+      expect(socket.closed).toBeDefined()
+      expect(fake.ringsOut()).toBe(0)
+    },
+  )
+
+  it('ends the connection where the send that found it broken said to wait', async () => {
+    const { socket, c, codes } = await paused()
+    socket.read('x')
+    socket.room = () => errno.EPIPE
+    expect(c.send(Buffer.alloc(1000))).toBe(false)
+    await settle()
     expect(codes).toEqual(['network-error'])
     expect(socket.closed).toBeDefined()
-    expect(fake.ringsOut()).toBe(0)
   })
 })

@@ -35,6 +35,8 @@ const Wait = {
   GREETING: 1 << 9,
   /** No reason of its own: `onConnect` was called from within `unPacket`, which may return a packet yet. */
   JUST_GREETED: 1 << 10,
+  /** No reason of its own: it broke, and its handler may be waiting for an `onDrain` that never comes. */
+  STRANDED: 1 << 11,
 } as const
 
 /** For these reading goes on, up to READ_AHEAD bytes. */
@@ -85,6 +87,7 @@ export abstract class ReceiveSide<Out, Context> extends SendSide<Out, Context> {
     if (!this.connected) return
     this.#waits |= Wait.PAUSED
     this.updateReading()
+    if ((this.#waits & Wait.STRANDED) !== 0) this.strand()
   }
 
   get paused(): boolean {
@@ -171,7 +174,8 @@ export abstract class ReceiveSide<Out, Context> extends SendSide<Out, Context> {
 
   unthrottle(): void {
     this.#waits &= ~Wait.THROTTLED
-    if (!this.isBroken && this.connected) this.callOnDrain()
+    if (this.isBroken) this.strand()
+    else if (this.connected) this.callOnDrain()
     this.#continue()
   }
 
@@ -212,9 +216,9 @@ export abstract class ReceiveSide<Out, Context> extends SendSide<Out, Context> {
     // Where the bytes go nobody asks for an answer.
     if ((waits & Wait.DIVERTED) !== 0) return this.#in === undefined || (waits & HOLDS_DIVERTED) === 0
     if ((waits & Wait.TURN) !== 0) return false
-    // On a broken socket no answer can be sent, and who has paused it may wait for ever: nothing to wait for.
-    const holds = this.isBroken ? HOLDS_PACKETS & ~Wait.PAUSED : HOLDS_PACKETS
+    const holds = (waits & Wait.STRANDED) === 0 ? HOLDS_PACKETS : HOLDS_PACKETS & ~Wait.PAUSED
     if (this.#hasWaiting && (waits & holds) !== 0) return false
+    // On a broken socket no answer can be sent: nothing to wait for.
     return this.#pending === 0 || this.isBroken
   }
 
@@ -225,13 +229,18 @@ export abstract class ReceiveSide<Out, Context> extends SendSide<Out, Context> {
   /** Looks whether the connection is to end now. */
   protected abstract finishIfDone(): void
 
-  /**
-   * What is unread says how it ended; nobody reads it where the handler has paused. The end is told when the flush is
-   * over: a write may be in the middle of one.
-   */
+  /** The end, where it has come, is told when the flush is over: a write may be in the middle of one. */
   protected outputBroke(): void {
-    if (this.paused) this.noteEnd()
-    else if (!this.hasEnded) this.updateReading()
+    if (!this.hasEnded) this.updateReading()
+  }
+
+  /** A handler that has paused it too might wait for ever, as one that joins two connections: it ends unread. */
+  protected strand(): void {
+    if (!this.connected) return
+    this.#waits |= Wait.STRANDED
+    if (!this.paused) return
+    this.noteEnd()
+    this.host.out.afterFlush(this.slot)
   }
 
   /** The poller reads of its own accord: from the accept on, and until it has reported an end. */

@@ -153,6 +153,7 @@ export abstract class SendSide<Out, Context> extends ConnectionBase<Out, Context
     if (this.isBroken) return this.#refuse(onSent)
     if (onSent !== undefined) this.#sendQueue().remember(onSent)
     this.#checkHighWater()
+    if (this.isBroken) this.strand()
     return !this.isThrottled && !this.isBroken
   }
 
@@ -170,6 +171,7 @@ export abstract class SendSide<Out, Context> extends ConnectionBase<Out, Context
   }
 
   #refuse(onSent: OnSent | undefined): boolean {
+    if (this.isBroken) this.strand()
     if (onSent !== undefined) process.nextTick(() => this.callOnSent(onSent, neverSent()))
     return false
   }
@@ -243,6 +245,9 @@ export abstract class SendSide<Out, Context> extends ConnectionBase<Out, Context
 
   /** No more bytes can go out: what that means for those that come in. */
   protected abstract outputBroke(): void
+
+  /** Nothing can be written any more, and the handler was told to wait for an `onDrain`. */
+  protected abstract strand(): void
 
   /** Nothing can be written any more. What the peer has sent can still be read: its end or error comes that way. */
   breakWith(errno: number): void {

@@ -48,7 +48,6 @@ export interface LoopSetup {
 export const NOTHING_SENT: BroadcastResult = { sent: 0, dropped: 0, closed: 0 }
 
 const LOOP_STOPPED: CloseReason = { code: 'server-stopped', message: 'the server was stopped' }
-/** How often a stopping loop looks whether its last peers have gone. */
 /** A mailbox gives 64 connections a round: enough for as many as a backlog holds. */
 const MAX_ARRIVAL_ROUNDS = 1000
 /** An `onSent` that sends again makes turn after turn: after so many the sockets are polled first. */

@@ -8,7 +8,8 @@
  *     receive-side      what comes in: reasons not to read, packets, holds
  *     tcp-connection    open, end, close; what the poller reports and the loop orders
  *
- * A layer calls those below it, and those above it through the abstract methods that it names. The loop's thread only.
+ * A layer calls those below it, and those above it through the abstract methods that it names. Methods are `private`, not
+ * `#`: for each class with `#` methods every object carries a word more. The loop's thread only.
  */
 import type { OnSent, ProtocolConnection } from '../connection.js'
 import type { CloseCode, CloseReason } from '../errors.js'

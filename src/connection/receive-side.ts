@@ -97,7 +97,7 @@ export abstract class ReceiveSide<Out, Context> extends SendSide<Out, Context> {
   resume(): void {
     if (!this.paused || !this.connected) return
     this.#waits &= ~Wait.PAUSED
-    this.loop.queueInLoop(() => this.#continue())
+    this.loop.queueInLoop(() => this.continue())
   }
 
   holdPackets(): void {
@@ -120,8 +120,8 @@ export abstract class ReceiveSide<Out, Context> extends SendSide<Out, Context> {
   releaseEnd(): void {
     if (this.#pending === 0) throw unheld('releaseEnd', 'holdEnd')
     this.#pending--
-    if ((this.bits & Bit.UNPACKING) !== 0) this.loop.queueInLoop(() => this.#askAgain())
-    else this.#askAgain()
+    if ((this.bits & Bit.UNPACKING) !== 0) this.loop.queueInLoop(() => this.askAgain())
+    else this.askAgain()
   }
 
   /** A promise of `onConnect` is pending: no packet before it, also none that was cut in the call that greeted. */
@@ -159,7 +159,7 @@ export abstract class ReceiveSide<Out, Context> extends SendSide<Out, Context> {
   /** The others have had their turn. */
   takeTurn(): void {
     this.#waits &= ~Wait.TURN
-    this.#askAgain()
+    this.askAgain()
   }
 
   get isThrottled(): boolean {
@@ -176,7 +176,7 @@ export abstract class ReceiveSide<Out, Context> extends SendSide<Out, Context> {
     this.#waits &= ~Wait.THROTTLED
     if (this.isBroken) this.strand()
     else if (this.connected) this.callOnDrain()
-    this.#continue()
+    this.continue()
   }
 
   protected abstract callOnDrain(): void
@@ -217,12 +217,12 @@ export abstract class ReceiveSide<Out, Context> extends SendSide<Out, Context> {
     if ((waits & Wait.DIVERTED) !== 0) return this.#in === undefined || (waits & HOLDS_DIVERTED) === 0
     if ((waits & Wait.TURN) !== 0) return false
     const holds = (waits & Wait.STRANDED) === 0 ? HOLDS_PACKETS : HOLDS_PACKETS & ~Wait.PAUSED
-    if (this.#hasWaiting && (waits & holds) !== 0) return false
+    if (this.hasWaiting && (waits & holds) !== 0) return false
     // On a broken socket no answer can be sent: nothing to wait for.
     return this.#pending === 0 || this.isBroken
   }
 
-  get #hasWaiting(): boolean {
+  private get hasWaiting(): boolean {
     return this.#in !== undefined || this.extra?.waitingPacket !== undefined
   }
 
@@ -251,10 +251,10 @@ export abstract class ReceiveSide<Out, Context> extends SendSide<Out, Context> {
   protected updateReading(): void {
     const waits = this.#waits
     const isAhead = (waits & READS_AHEAD) !== 0 && this.readBufferLength >= READ_AHEAD
-    this.#setReading(this.connected && (waits & STOPS_READING) === 0 && !isAhead)
+    this.setReading(this.connected && (waits & STOPS_READING) === 0 && !isAhead)
   }
 
-  #setReading(on: boolean): void {
+  private setReading(on: boolean): void {
     if (((this.bits & Bit.READING) !== 0) === on || this.slot < 0) return
     this.bits ^= Bit.READING
     const result = this.host.poller.setReading(this.slot, on)
@@ -266,7 +266,7 @@ export abstract class ReceiveSide<Out, Context> extends SendSide<Out, Context> {
   /** The connection closes: nothing is read any more, and what waits is thrown away, soon where it is being looked at. */
   protected stopReceiving(): void {
     if ((this.bits & Bit.UNPACKING) === 0) this.dropInput()
-    this.#setReading(false)
+    this.setReading(false)
   }
 
   protected dropInput(): void {
@@ -286,33 +286,33 @@ export abstract class ReceiveSide<Out, Context> extends SendSide<Out, Context> {
     if (this.state !== State.OPEN) return
     if (this.#in !== undefined) {
       this.#in.writeRange(storage, start, end)
-      this.#unpackRing()
+      this.unpackRing()
     } else if ((this.#waits & HOLDS_PACKETS) === 0) {
       const { view } = host
       view.attach(storage, start, end)
-      this.#unpack(view)
-      if (!view.isEmpty && this.connected) this.#keep(view.storage, view.start, view.start + view.length)
+      this.unpack(view)
+      if (!view.isEmpty && this.connected) this.keep(view.storage, view.start, view.start + view.length)
       view.detach()
     } else if ((this.#waits & (Wait.DIVERTED | HOLDS_DIVERTED)) === Wait.DIVERTED) {
-      this.#divert(storage.subarray(start, end))
+      this.divertBytes(storage.subarray(start, end))
     } else {
-      this.#keep(storage, start, end)
+      this.keep(storage, start, end)
     }
   }
 
-  #keep(storage: Buffer, start: number, end: number): void {
+  private keep(storage: Buffer, start: number, end: number): void {
     const ring = this.host.pool.take()
     ring.writeRange(storage, start, end)
     this.#in = ring
-    this.#checkReadBuffer()
+    this.checkReadBuffer()
   }
 
-  #unpack(ring: RingBuffer): void {
+  private unpack(ring: RingBuffer): void {
     const { protocol, handler } = this.config
     const { host } = this
     const { traffic, sampler, turns } = host
-    let freePackets = this.#takeFreePackets()
-    let waiting = this.#takeWaitingPacket()
+    let freePackets = this.takeFreePackets()
+    let waiting = this.takeWaitingPacket()
     let length = ring.length
     let untilLook = turns.packetsPerLook
     let spent = 0
@@ -325,7 +325,7 @@ export abstract class ReceiveSide<Out, Context> extends SendSide<Out, Context> {
         const packet = waiting ?? protocol.unPacket(this, ring)
         if (packet === undefined) break
         waiting = undefined
-        if ((this.#waits & GREETED_WITHIN) !== 0 && !this.#mayHandOver(packet)) break
+        if ((this.#waits & GREETED_WITHIN) !== 0 && !this.mayHandOver(packet)) break
         if (ring.length !== length) {
           length = ring.length
           freePackets = 0
@@ -343,11 +343,11 @@ export abstract class ReceiveSide<Out, Context> extends SendSide<Out, Context> {
         if (out === undefined) {
           if (ctx !== undefined) protocol.unanswered?.(this, ctx)
         } else if (out instanceof Uint8Array || typeof out === 'string') this.answer(out as Out, ctx)
-        else if (isThenable(out)) this.#await(out as PromiseLike<Out | void>, ctx)
+        else if (isThenable(out)) this.await(out as PromiseLike<Out | void>, ctx)
         else this.answer(out as Out, ctx)
         if (--untilLook <= 0 && (!ring.isEmpty || freePackets > 0)) {
           spent += turns.lap()
-          if (spent >= turns.slice) this.#endTurn(freePackets)
+          if (spent >= turns.slice) this.endTurn(freePackets)
           untilLook = turns.packetsPerLook
         }
       }
@@ -358,12 +358,12 @@ export abstract class ReceiveSide<Out, Context> extends SendSide<Out, Context> {
   }
 
   /** Its time is over; the count of packets that took no byte goes on in its next turn. */
-  #endTurn(freePackets: number): void {
+  private endTurn(freePackets: number): void {
     if (freePackets > 0) this.extras().freePackets = freePackets
     this.yield()
   }
 
-  #takeFreePackets(): number {
+  private takeFreePackets(): number {
     const { extra } = this
     if (extra === undefined || extra.freePackets === 0) return 0
     const { freePackets } = extra
@@ -372,20 +372,20 @@ export abstract class ReceiveSide<Out, Context> extends SendSide<Out, Context> {
   }
 
   /** It was cut by the call of `unPacket` that ended the handshake: whoever was greeted may want it later, or not at all. */
-  #mayHandOver(packet: Packet<unknown>): boolean {
+  private mayHandOver(packet: Packet<unknown>): boolean {
     this.#waits &= ~Wait.JUST_GREETED
     if (!this.connected) return false
     if ((this.#waits & HOLDS_PACKETS) === 0) return true
-    this.#keepPacket(packet)
+    this.keepPacket(packet)
     return false
   }
 
-  #keepPacket({ ctx, data }: Packet<unknown>): void {
+  private keepPacket({ ctx, data }: Packet<unknown>): void {
     const own = this.config.protocol.borrow === true ? Buffer.from(data) : data
     this.extras().waitingPacket = { ctx, data: own }
   }
 
-  #takeWaitingPacket(): Packet<unknown> | undefined {
+  private takeWaitingPacket(): Packet<unknown> | undefined {
     const { extra } = this
     if (extra === undefined) return undefined
     const { waitingPacket } = extra
@@ -394,22 +394,22 @@ export abstract class ReceiveSide<Out, Context> extends SendSide<Out, Context> {
   }
 
   /** Hands over what the own ring holds, as far as it goes. */
-  #unpackRing(): void {
+  private unpackRing(): void {
     const ring = this.#in
     if (ring === undefined || (this.bits & Bit.UNPACKING) !== 0) return
     if ((this.#waits & Wait.DIVERTED) !== 0) {
-      this.#divertRing(ring)
+      this.divertRing(ring)
       return
     }
     const isHeld = (this.#waits & HOLDS_PACKETS) !== 0
-    if (!isHeld) this.#unpack(ring)
+    if (!isHeld) this.unpack(ring)
     if (!this.connected) this.dropInput()
-    else if (!ring.isEmpty) this.#checkReadBuffer()
+    else if (!ring.isEmpty) this.checkReadBuffer()
     else if (!isHeld && (this.#waits & Wait.TURN) === 0) this.dropInput() // else unPacket is to be asked again
   }
 
   /** Bounds what waits: by closing when it is one packet, by not reading when packets only wait for their turn. */
-  #checkReadBuffer(): void {
+  private checkReadBuffer(): void {
     const length = this.readBufferLength
     const { maxReadBuffer } = this.config
     if ((this.#waits & HOLDS_PACKETS) !== 0) {
@@ -422,12 +422,12 @@ export abstract class ReceiveSide<Out, Context> extends SendSide<Out, Context> {
     }
   }
 
-  #await(promise: PromiseLike<Out | void>, ctx: unknown): void {
+  private await(promise: PromiseLike<Out | void>, ctx: unknown): void {
     this.#pending++
     if (this.config.protocol.multiplexed !== true) this.#waits |= Wait.REPLY
     // A thenable of the user's own might settle twice or throw; a promise does not.
     Promise.resolve(promise).then(
-      (out) => this.#settled(out, ctx),
+      (out) => this.settled(out, ctx),
       (error) => {
         this.#pending--
         this.#waits &= ~Wait.REPLY
@@ -436,7 +436,7 @@ export abstract class ReceiveSide<Out, Context> extends SendSide<Out, Context> {
     )
   }
 
-  #settled(out: Out | void, ctx: unknown): void {
+  private settled(out: Out | void, ctx: unknown): void {
     this.#pending--
     this.#waits &= ~Wait.REPLY
     if (!this.connected) return
@@ -449,23 +449,23 @@ export abstract class ReceiveSide<Out, Context> extends SendSide<Out, Context> {
     }
     // Promises that settle at once would keep the loop for as long as there are packets.
     if (this.#in !== undefined && this.host.turns.isTired) this.yield()
-    else this.#continue()
+    else this.continue()
   }
 
   /** Something that held packets back is over. */
-  #continue(): void {
+  private continue(): void {
     if (!this.connected) return
     if (this.extra?.waitingPacket !== undefined) this.#in ??= this.host.pool.take()
-    this.#unpackRing()
+    this.unpackRing()
     this.updateReading()
     this.finishIfDone()
   }
 
   /** The same, and `unPacket` is called even where no byte waits. */
-  #askAgain(): void {
+  private askAgain(): void {
     if (!this.connected) return
     this.#in ??= this.host.pool.take()
-    this.#continue()
+    this.continue()
   }
 
   // ---- bytes that go elsewhere ---------------------------------------------------------------------------------------
@@ -474,7 +474,7 @@ export abstract class ReceiveSide<Out, Context> extends SendSide<Out, Context> {
   protected startDiversion(diversion: Diversion): void {
     this.extras().diversion = diversion
     this.#waits |= Wait.DIVERTED
-    this.loop.queueInLoop(() => this.#askAgain())
+    this.loop.queueInLoop(() => this.askAgain())
   }
 
   get isDiverted(): boolean {
@@ -482,28 +482,28 @@ export abstract class ReceiveSide<Out, Context> extends SendSide<Out, Context> {
   }
 
   /** A packet that was cut before, and not handed over: its data. */
-  #divertWaitingPacket(): void {
-    const packet = this.#takeWaitingPacket()
-    if (packet !== undefined) this.#divert(packet.data)
+  private divertWaitingPacket(): void {
+    const packet = this.takeWaitingPacket()
+    if (packet !== undefined) this.divertBytes(packet.data)
   }
 
   /** There is room again where the bytes go. */
   diversionDrained(): void {
     this.#waits &= ~Wait.DIVERSION_FULL
-    this.#continue()
+    this.continue()
   }
 
-  #divert(bytes: Uint8Array): void {
+  private divertBytes(bytes: Uint8Array): void {
     if (this.extra!.diversion!.take(bytes)) return
     this.#waits |= Wait.DIVERSION_FULL
     this.updateReading()
   }
 
-  #divertRing(ring: RingBuffer): void {
-    this.#divertWaitingPacket()
+  private divertRing(ring: RingBuffer): void {
+    this.divertWaitingPacket()
     while (!ring.isEmpty && (this.#waits & HOLDS_DIVERTED) === 0 && this.connected) {
       const count = ring.contiguous
-      this.#divert(ring.storage.subarray(ring.start, ring.start + count))
+      this.divertBytes(ring.storage.subarray(ring.start, ring.start + count))
       ring.retrieve(count)
     }
     if (ring.isEmpty || !this.connected) this.dropInput()

@@ -44,15 +44,15 @@ export abstract class SendSide<Out, Context> extends ConnectionBase<Out, Context
   }
 
   send(out: Out, onSent?: OnSent): boolean {
-    if (!this.canSend) return this.#refuse(onSent)
-    this.#pack(out, undefined)
-    return this.#sent(onSent)
+    if (!this.canSend) return this.refuse(onSent)
+    this.pack(out, undefined)
+    return this.sent(onSent)
   }
 
   sendRaw(bytes: Packed, onSent?: OnSent): boolean {
-    if (!this.canSend) return this.#refuse(onSent)
-    this.#append(bytes)
-    return this.#sent(onSent)
+    if (!this.canSend) return this.refuse(onSent)
+    this.append(bytes)
+    return this.sent(onSent)
   }
 
   end(out?: Out, onSent?: OnSent): boolean {
@@ -69,18 +69,18 @@ export abstract class SendSide<Out, Context> extends ConnectionBase<Out, Context
 
   async drained(): Promise<boolean> {
     if (this.canSend && !this.isThrottled && this.host.turns.isOverdue) await this.loop.yield()
-    while (this.canSend && this.isThrottled) await this.#sendQueue().room()
+    while (this.canSend && this.isThrottled) await this.sendQueue().room()
     return this.canSend
   }
 
   /** The answer to a packet; `ctx` is the packet's. */
   protected answer(out: Out, ctx: unknown): void {
     if (!this.canSend) return
-    this.#pack(out, ctx)
-    this.#checkHighWater()
+    this.pack(out, ctx)
+    this.checkHighWater()
   }
 
-  #pack(out: Out, ctx: unknown): void {
+  private pack(out: Out, ctx: unknown): void {
     const { protocol } = this.config
     const slab = this.host.out
     if (out === null) throw notSendable(out, 'return nothing (undefined) where there is no answer')
@@ -96,27 +96,27 @@ export abstract class SendSide<Out, Context> extends ConnectionBase<Out, Context
         }
       }
     }
-    this.#append(protocol.packet(this, out, ctx))
+    this.append(protocol.packet(this, out, ctx))
   }
 
   /** Nothing of it is sent where one piece is not bytes. */
-  #append(packed: Packed): void {
+  private append(packed: Packed): void {
     if (packed instanceof Uint8Array) {
-      this.#appendBytes(packed)
+      this.appendBytes(packed)
       return
     }
     if (!Array.isArray(packed)) throw notSendable(packed, 'on the wire go Uint8Arrays, one or a list')
     for (let i = 0; i < packed.length; i++) {
       if (!(packed[i] instanceof Uint8Array)) throw notSendable(packed[i], 'each piece must be a Uint8Array')
     }
-    for (let i = 0; i < packed.length; i++) this.#appendBytes(packed[i]!)
+    for (let i = 0; i < packed.length; i++) this.appendBytes(packed[i]!)
   }
 
-  #appendBytes(bytes: Uint8Array): void {
+  private appendBytes(bytes: Uint8Array): void {
     const { length } = bytes
     if (length === 0 || this.state === State.CLOSED || this.isBroken) return
     if (length >= LARGE) {
-      this.#writeLarge(bytes)
+      this.writeLarge(bytes)
       return
     }
     const slab = this.host.out
@@ -125,12 +125,12 @@ export abstract class SendSide<Out, Context> extends ConnectionBase<Out, Context
       slab.bytes.set(bytes, at)
       slab.close(this, at, at + length)
     } else if (!this.isBroken) {
-      this.#sendQueue().push(bytes, 0, length)
+      this.sendQueue().push(bytes, 0, length)
     }
   }
 
   /** Writes at once, behind what was gathered before; only what the kernel refuses is copied. */
-  #writeLarge(bytes: Uint8Array): void {
+  private writeLarge(bytes: Uint8Array): void {
     const { out, poller } = this.host
     const { length } = bytes
     if (this.gathered > 0) out.write()
@@ -143,34 +143,34 @@ export abstract class SendSide<Out, Context> extends ConnectionBase<Out, Context
     this.host.readClock() // it may be long since the last turn
     if (taken > 0) this.tookBytes(taken)
     if (taken === length) return
-    const queue = this.#sendQueue()
+    const queue = this.sendQueue()
     if (!queue.hasBacklog) queue.block()
     queue.push(bytes, taken, length)
   }
 
   /** What a `send` still has to do: remember its callback, look at the marks. */
-  #sent(onSent: OnSent | undefined): boolean {
-    if (this.isBroken) return this.#refuse(onSent)
-    if (onSent !== undefined) this.#sendQueue().remember(onSent)
-    this.#checkHighWater()
+  private sent(onSent: OnSent | undefined): boolean {
+    if (this.isBroken) return this.refuse(onSent)
+    if (onSent !== undefined) this.sendQueue().remember(onSent)
+    this.checkHighWater()
     if (this.isBroken) this.strand()
     return !this.isThrottled && !this.isBroken
   }
 
-  #checkHighWater(): void {
+  private checkHighWater(): void {
     const queue = this.extra?.queue
     if (queue !== undefined) queue.checkHighWater()
-    else if (this.gathered > this.config.highWaterMark) this.#sendQueue().checkHighWater()
+    else if (this.gathered > this.config.highWaterMark) this.sendQueue().checkHighWater()
   }
 
   /** Made when something begins to wait. */
-  #sendQueue(): SendQueue {
+  private sendQueue(): SendQueue {
     const extra = this.extras()
     extra.queue ??= new SendQueue(this)
     return extra.queue
   }
 
-  #refuse(onSent: OnSent | undefined): boolean {
+  private refuse(onSent: OnSent | undefined): boolean {
     if (this.isBroken) this.strand()
     if (onSent !== undefined) process.nextTick(() => this.callOnSent(onSent, neverSent()))
     return false
@@ -217,14 +217,14 @@ export abstract class SendSide<Out, Context> extends ConnectionBase<Out, Context
       return
     }
     if (taken > 0) this.tookBytes(taken)
-    const queue = this.#sendQueue()
+    const queue = this.sendQueue()
     queue.block()
     queue.push(slab, start + taken, end)
   }
 
   /** Its segment is not the last in the slab: the bytes move to the backlog so that later ones can follow. */
   spillSegment(slab: Buffer, start: number, end: number): void {
-    this.#sendQueue().push(slab, start, end)
+    this.sendQueue().push(slab, start, end)
   }
 
   callOnSent(onSent: OnSent, error: Error | undefined): void {

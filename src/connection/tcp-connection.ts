@@ -53,8 +53,8 @@ export class TcpConnection<Out = Uint8Array | string, Context = unknown>
     this.noteReading(true)
     this.host.lastActive[this.slot] = this.host.now
     const isShaking = protocol.handshake === true
-    if (idleTime > 0) this.#armTimer(idleTime)
-    if (isShaking) this.#timeHandshake()
+    if (idleTime > 0) this.armTimer(idleTime)
+    if (isShaking) this.timeHandshake()
     try {
       protocol.onConnect?.(this)
     } catch (error) {
@@ -73,13 +73,13 @@ export class TcpConnection<Out = Uint8Array | string, Context = unknown>
     try {
       const greeting = this.config.handler.onConnect?.(this)
       if (isThenable(greeting)) {
-        this.#awaitGreeting(greeting)
+        this.awaitGreeting(greeting)
         return
       }
     } catch (error) {
       this.fail('onConnect', error)
     }
-    this.#ready()
+    this.ready()
   }
 
   /** The handler's `onConnect` has been called. */
@@ -88,34 +88,34 @@ export class TcpConnection<Out = Uint8Array | string, Context = unknown>
   }
 
   /** Packets wait for it, no longer than `handshakeTimeout`. */
-  #awaitGreeting(greeting: PromiseLike<unknown>): void {
+  private awaitGreeting(greeting: PromiseLike<unknown>): void {
     this.holdForGreeting()
-    if (this.extra?.timer?.isWatchingHandshake !== true) this.#timeHandshake()
+    if (this.extra?.timer?.isWatchingHandshake !== true) this.timeHandshake()
     // A thenable of the user's own might settle twice or throw; a promise does not.
     Promise.resolve(greeting)
       .catch((error) => this.fail('onConnect', error))
       .then(() => {
-        this.#ready()
+        this.ready()
         this.releaseGreeting()
         this.trim()
       })
   }
 
-  #ready(): void {
+  private ready(): void {
     const { extra } = this
     // One that its own onConnect has closed was never ready: the end of the close rejects.
     if (extra === undefined || !this.connected) return
-    this.#endHandshake()
+    this.endHandshake()
     extra.pendingConnect?.resolve()
     extra.pendingConnect = undefined
     this.trim()
   }
 
-  #endHandshake(): void {
+  private endHandshake(): void {
     const timer = this.extra?.timer
     if (timer?.isWatchingHandshake !== true) return
     timer.endHandshake()
-    this.#armTimer(this.idleTime)
+    this.armTimer(this.idleTime)
   }
 
   /** Waits for the handshake of a `connect`. */
@@ -136,14 +136,14 @@ export class TcpConnection<Out = Uint8Array | string, Context = unknown>
 
   /** The peer ended its side: what has come is still answered. */
   handleEnd(): void {
-    if (this.noteEnd()) this.#callProtocolOnEnd()
+    if (this.noteEnd()) this.callProtocolOnEnd()
     this.finishIfDone()
   }
 
   /** The socket broke, or never got through. */
   handleError(code: number): void {
     this.breakWith(code)
-    if (this.isConnecting) this.#finishClose()
+    if (this.isConnecting) this.finishClose()
     else this.handleEnd()
   }
 
@@ -161,23 +161,23 @@ export class TcpConnection<Out = Uint8Array | string, Context = unknown>
   /** No more bytes will come: once all is handed over and answered the handler hears it, and the connection closes. */
   protected finishIfDone(): void {
     if (!this.isDone || !this.connected) return
-    if (this.#mustTellEnd) {
+    if (this.mustTellEnd) {
       this.bits |= Bit.TOLD_END
-      this.#callOnEnd()
+      this.callOnEnd()
       if (!this.connected || !this.isDone) return
     }
-    const staysOpen = (this.bits & Bit.HALF_OPEN) !== 0 && !this.hasStoppedSending && !this.#isDrained
+    const staysOpen = (this.bits & Bit.HALF_OPEN) !== 0 && !this.hasStoppedSending && !this.isDrained
     if (!staysOpen) this.beginClose(PEER_CLOSED)
   }
 
   /** A handler hears of a peer that has ended, not of one that broke; a diversion also of a loop that stops. */
-  get #mustTellEnd(): boolean {
+  private get mustTellEnd(): boolean {
     if ((this.bits & Bit.TOLD_END) !== 0 || this.isBroken) return false
     return this.isDiverted || (this.hasEnded && this.isGreeted)
   }
 
   /** The loop stops, and nothing more is to come out of it. Of two that are piped each ends when the other has. */
-  get #isDrained(): boolean {
+  private get isDrained(): boolean {
     return this.isDraining && !this.isDiverted
   }
 
@@ -188,7 +188,7 @@ export class TcpConnection<Out = Uint8Array | string, Context = unknown>
   divert(diversion: Diversion): void {
     // An end that the handler has been told is told to the diversion too.
     this.bits = (this.bits | Bit.HALF_OPEN) & ~Bit.TOLD_END
-    this.#endHandshake()
+    this.endHandshake()
     this.startDiversion(diversion)
   }
 
@@ -197,8 +197,8 @@ export class TcpConnection<Out = Uint8Array | string, Context = unknown>
     if (this.state === State.CLOSED) return
     this.flushQueue()
     if (this.state === State.CLOSED) return
-    if (this.writeBufferLength > 0) this.#timeClose()
-    else if (this.isClosing) this.#finishClose()
+    if (this.writeBufferLength > 0) this.timeClose()
+    else if (this.isClosing) this.finishClose()
     else {
       this.finishShutdown()
       this.finishIfDone()
@@ -219,7 +219,7 @@ export class TcpConnection<Out = Uint8Array | string, Context = unknown>
     if (!this.connected) return
     const extra = this.extras()
     extra.reason ??= reason
-    if ((this.bits & Bit.TOLD_CLOSING) === 0) this.#callOnClosing(extra.reason)
+    if ((this.bits & Bit.TOLD_CLOSING) === 0) this.callOnClosing(extra.reason)
     if (!this.connected) return
     this.state = State.CLOSING
     this.stopReceiving()
@@ -231,7 +231,7 @@ export class TcpConnection<Out = Uint8Array | string, Context = unknown>
     if (this.state === State.CLOSED) return
     this.extras().reason ??= reason
     this.dropOutput()
-    if (this.isConnecting) this.#finishClose()
+    if (this.isConnecting) this.finishClose()
     else this.beginClose(reason)
   }
 
@@ -246,7 +246,7 @@ export class TcpConnection<Out = Uint8Array | string, Context = unknown>
     this.finishIfDone()
   }
 
-  #finishClose(): void {
+  private finishClose(): void {
     if (this.state === State.CLOSED) return
     const { host, slot } = this
     const extra = this.extras()
@@ -261,7 +261,7 @@ export class TcpConnection<Out = Uint8Array | string, Context = unknown>
     this.slot = -1
     this.settleSends()
     extra.diversion?.closed(reason)
-    if (wasOpen) this.#callOnClose(reason)
+    if (wasOpen) this.callOnClose(reason)
     const { pendingConnect } = extra
     extra.pendingConnect = undefined
     pendingConnect?.reject(neverReady(reason))
@@ -282,7 +282,7 @@ export class TcpConnection<Out = Uint8Array | string, Context = unknown>
     }
     const extra = this.extras()
     extra.idleTime = ms
-    if (this.connected && extra.timer?.isWatchingHandshake !== true) this.#armTimer(ms)
+    if (this.connected && extra.timer?.isWatchingHandshake !== true) this.armTimer(ms)
   }
 
   get idleFor(): number {
@@ -323,24 +323,24 @@ export class TcpConnection<Out = Uint8Array | string, Context = unknown>
 
   closeIsLate(): void {
     this.dropOutput()
-    this.#finishClose()
+    this.finishClose()
   }
 
-  #timeHandshake(): void {
+  private timeHandshake(): void {
     const { handshakeTimeout } = this.config
     if (handshakeTimeout === 0) return
-    this.#armTimer(handshakeTimeout)
+    this.armTimer(handshakeTimeout)
     this.extra!.timer!.startHandshake(handshakeTimeout)
   }
 
   /** Closing, but the peer does not take the rest: not for ever. */
-  #timeClose(): void {
+  private timeClose(): void {
     if (!this.isClosing || this.extra?.timer?.isWatchingClose === true) return
-    this.#armTimer(this.config.closeTimeout)
+    this.armTimer(this.config.closeTimeout)
     this.extra!.timer!.isWatchingClose = true
   }
 
-  #armTimer(ms: number): void {
+  private armTimer(ms: number): void {
     const extra = this.extras()
     if (ms === 0) {
       extra.timer?.stop()
@@ -362,7 +362,7 @@ export class TcpConnection<Out = Uint8Array | string, Context = unknown>
     }
   }
 
-  #callOnEnd(): void {
+  private callOnEnd(): void {
     const diversion = this.extra?.diversion
     if (diversion !== undefined) {
       diversion.end()
@@ -380,7 +380,7 @@ export class TcpConnection<Out = Uint8Array | string, Context = unknown>
     }
   }
 
-  #callProtocolOnEnd(): void {
+  private callProtocolOnEnd(): void {
     try {
       this.config.protocol.onEnd?.(this)
     } catch (error) {
@@ -388,7 +388,7 @@ export class TcpConnection<Out = Uint8Array | string, Context = unknown>
     }
   }
 
-  #callOnClosing(reason: CloseReason): void {
+  private callOnClosing(reason: CloseReason): void {
     this.bits |= Bit.TOLD_CLOSING
     try {
       this.config.protocol.onClosing?.(this, reason)
@@ -397,7 +397,7 @@ export class TcpConnection<Out = Uint8Array | string, Context = unknown>
     }
   }
 
-  #callOnClose(reason: CloseReason): void {
+  private callOnClose(reason: CloseReason): void {
     const { protocol, handler } = this.config
     try {
       protocol.onClose?.(this, reason)

@@ -22,3 +22,8 @@ export function checkInteger(
     `${name} must be an integer${range}, not ${inspect(value, { depth: 0 })}`,
   )
 }
+
+/** As {@link checkInteger}, and `Infinity` is no limit. */
+export function checkLimit(name: string, value: unknown, fallback: number, min = 0): number {
+  return checkInteger(name, value, fallback, min, Number.POSITIVE_INFINITY)
+}

@@ -10,7 +10,7 @@
  */
 
 export { BoundAddress } from './bound-address.js'
-export { checkInteger } from './check-integer.js'
+export { checkInteger, checkLimit } from './check-integer.js'
 export { checkOptions, type OptionNames } from './check-options.js'
 export { pipe } from './connection/pipe.js'
 export type { Connection, OnSent, ProtocolConnection } from './connection.js'

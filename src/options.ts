@@ -1,7 +1,7 @@
 /** The options of servers, loops and connections: their defaults, and the checks that turn mistakes into sentences. */
 import type { ConnectionOptions as TlsConnectOptions, TlsOptions } from 'node:tls'
 import type { ResourceLimits } from 'node:worker_threads'
-import { checkInteger } from './check-integer.js'
+import { checkInteger, checkLimit } from './check-integer.js'
 import { checkOptions, type OptionNames } from './check-options.js'
 import { ErrorCode, RingloopError } from './errors.js'
 import type { Handler } from './handler.js'
@@ -208,6 +208,18 @@ export function checkNoThreadOptions(options: Pick<ModuleServerOptions, keyof ty
   }
 }
 
+/** Refuses what cannot be called. */
+export function checkOnLoopDied(value: unknown): void {
+  if (value === undefined || typeof value === 'function') return
+  fail(`onLoopDied must be a function, not ${String(value)}`)
+}
+
+/** The part of `options` that each connection is held to: plain values that can be cloned. */
+export function connectionLimits(options: ConnectionLimits): ConnectionLimits {
+  const names = Object.keys(LIMITS) as (keyof ConnectionLimits)[]
+  return Object.fromEntries(names.filter((n) => options[n] !== undefined).map((n) => [n, options[n]]))
+}
+
 export function checkLoopOptions(options: object): void {
   checkOptions('a loop', options, LOOP)
 }
@@ -228,11 +240,6 @@ export function checkLocalBroadcastOptions(options: object): void {
 export function drainTime(options: StopOptions): number {
   checkOptions('stop', options, STOP)
   return checkInteger('drain', options.drain, 0)
-}
-
-/** As {@link checkInteger}, and `Infinity` is no limit. */
-export function checkLimit(name: string, value: unknown, fallback: number, min = 0): number {
-  return checkInteger(name, value, fallback, min, Number.POSITIVE_INFINITY)
 }
 
 export function checkBoolean(name: string, value: unknown, fallback: boolean): boolean {

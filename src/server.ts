@@ -20,12 +20,13 @@ import type { Endpoint, Poller, PollerSink } from './loop/poller/poller.js'
 import { type ServerStats, SharedStats } from './loop/stats.js'
 import type { BroadcastOptions, BroadcastResult } from './loop.js'
 import {
-  type ConnectionLimits,
   checkBroadcastOptions,
-  checkHandler,
   checkNoThreadOptions,
+  checkOnLoopDied,
   checkServerOptions,
+  connectionLimits,
   drainTime,
+  fail,
   type HandlerServerOptions,
   type ListenSettings,
   listenSettings,
@@ -41,7 +42,7 @@ import { assertNotOwnModule } from './threads/loop-module.js'
 import { LoopThreads } from './threads/loop-threads.js'
 import type { ServerLoops } from './threads/server-loops.js'
 import type { ThreadSetup } from './threads/thread-messages.js'
-import { workerOptions } from './threads/worker-options.js'
+import { type WorkerOptions, workerOptions } from './threads/worker-options.js'
 import type { Timer } from './timers/timer.js'
 import { TimingWheel } from './timers/timing-wheel.js'
 
@@ -134,11 +135,12 @@ export class Server<Ctx = undefined, Out = Uint8Array | string, State = unknown,
   async #start(): Promise<void> {
     const options = this.#options
     const settings = listenSettings(options)
-    checkFunction('onLoopDied', options.onLoopDied)
+    checkOnLoopDied(options.onLoopDied)
+    const worker = workerOptions(options)
     const { logger } = this
     const { watchLoops } = this.#extensions
     const loops = isModule(this.#source)
-      ? this.#loopThreads(moduleUrl(this.#source), settings, logger, watchLoops)
+      ? this.#loopThreads(moduleUrl(this.#source), settings, worker, logger, watchLoops)
       : this.#localLoop(this.#source, settings, logger, watchLoops)
     this.#loops = loops
     const stopped = new Promise<never>((_resolve, reject) => {
@@ -169,10 +171,9 @@ export class Server<Ctx = undefined, Out = Uint8Array | string, State = unknown,
         'a handler object cannot cross into threads: with numLoops above 1 pass the URL of a module that exports it',
       )
     }
-    workerOptions(options)
     checkNoThreadOptions(options)
     const protocol = options.protocol ?? new RawProtocol()
-    const config = connectionConfig(checkHandler(handler), protocol, options)
+    const config = connectionConfig(handler, protocol, options)
     const stats = new SharedStats(1)
     const createPoller = (sink: PollerSink): Poller =>
       choosePoller(settings.poller, sink, logger, settings.pollerOptions)
@@ -186,14 +187,17 @@ export class Server<Ctx = undefined, Out = Uint8Array | string, State = unknown,
     return new LocalLoop(loop, config, admission, settings, monitored)
   }
 
-  #loopThreads(url: string, settings: ListenSettings, logger: Logger, monitor: boolean): LoopThreads {
+  #loopThreads(
+    url: string,
+    settings: ListenSettings,
+    worker: WorkerOptions,
+    logger: Logger,
+    monitor: boolean,
+  ): LoopThreads {
     const options = this.#options
     assertNotOwnModule(url)
     if (options.protocol !== undefined) {
-      throw new RingloopError(
-        ErrorCode.OPTION,
-        'with a module the protocol is its export `protocol`, not an option',
-      )
+      fail('with a module the protocol is its export `protocol`, not an option')
     }
     checkCloneable('data', options.data)
     checkCloneable('tls', options.tls)
@@ -221,7 +225,6 @@ export class Server<Ctx = undefined, Out = Uint8Array | string, State = unknown,
       stats: stats.buffer,
       monitor,
     })
-    const worker = workerOptions(options)
     this.#stats = stats
     const { onLoopDied } = options
     return new LoopThreads({ setup, worker, settings, choice, stats, logger, onLoopDied })
@@ -318,11 +321,6 @@ function moduleUrl(source: URL | string): string {
   return source.startsWith('file:') ? source : pathToFileURL(path.resolve(source)).href
 }
 
-function checkFunction(name: string, value: unknown): void {
-  if (value === undefined || typeof value === 'function') return
-  throw new RingloopError(ErrorCode.OPTION, `${name} must be a function, not ${String(value)}`)
-}
-
 /** What a thread is started with is copied into it. */
 function checkCloneable(name: string, value: unknown): void {
   try {
@@ -334,15 +332,4 @@ function checkCloneable(name: string, value: unknown): void {
       error,
     )
   }
-}
-
-/** The part of the options that each connection is held to: plain values that can be cloned. */
-function connectionLimits(options: ConnectionLimits): ThreadSetup['limits'] {
-  const { highWaterMark, lowWaterMark, maxReadBuffer, idleTime, closeTimeout, noDelay, keepAlive } = options
-  const { handshakeTimeout, allowHalfOpen } = options
-  const given = {
-    ...{ highWaterMark, lowWaterMark, maxReadBuffer, idleTime, closeTimeout, noDelay, keepAlive },
-    ...{ handshakeTimeout, allowHalfOpen },
-  }
-  return Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined))
 }

@@ -34,13 +34,6 @@ async function connect(port: number): Promise<RawClient> {
   return client
 }
 
-async function ask(client: RawClient, question: string): Promise<string> {
-  const from = client.length
-  client.write(question)
-  await client.bytes(from + 1)
-  return client.received.subarray(from).toString()
-}
-
 /** Asks the script idle-server.mjs for a number: 'cpu' in ms, 'memory' in KiB. */
 async function measure(child: Child, what: 'cpu' | 'memory'): Promise<number> {
   child.stdout = ''
@@ -77,7 +70,7 @@ describe('a loop that dies', () => {
           let victim: RawClient | undefined
           await until(`a connection is on loop ${id}`, async () => {
             const client = await connect(port)
-            if ((await ask(client, 'loop')) !== id) return false
+            if ((await client.ask('loop')) !== id) return false
             victim = client
             return true
           })
@@ -88,7 +81,7 @@ describe('a loop that dies', () => {
           await until(`loop ${id} serves again on the port of server.address`, async () => {
             const client = await connect(port).catch(() => undefined)
             if (client === undefined) return false
-            const answer = await ask(client, 'loop').catch(() => '')
+            const answer = await client.ask('loop').catch(() => '')
             client.destroy()
             return answer === id
           })
@@ -103,7 +96,7 @@ describe('a loop that dies', () => {
   it('takes no other loop’s connections with it', async () => {
     const { server } = await startServer({ poller: 'native', numLoops: 2 })
     const [a, b] = [await connect(server.address.port), await connect(server.address.port)]
-    const [loopA, loopB] = [await ask(a, 'loop'), await ask(b, 'loop')]
+    const [loopA, loopB] = [await a.ask('loop'), await b.ask('loop')]
     expect(loopA).not.toBe(loopB)
     a.write('crash')
     await a.whenEnded()

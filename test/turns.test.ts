@@ -18,18 +18,23 @@ function flood(): Buffer {
   return frames(...Array.from({ length: MANY }, (_, i) => String(i)))
 }
 
+/** Half a millisecond for each packet. */
+function slowLoop(seen: string[]): ReturnType<typeof fakeLoop> {
+  return fakeLoop(
+    {
+      onMessage: (_c, _ctx, data) => {
+        seen.push(String(data))
+        spin(0.5)
+      },
+    },
+    { protocol: new LengthProtocol(), takesTurns: true },
+  )
+}
+
 describe('a connection with many packets', () => {
   it('hands over some of them in a turn, and the rest in later rounds, in order', async () => {
     const seen: string[] = []
-    const fake = await fakeLoop(
-      {
-        onMessage: (_c, _ctx, data) => {
-          seen.push(String(data))
-          spin(0.5)
-        },
-      },
-      { protocol: new LengthProtocol(), takesTurns: true },
-    )
+    const fake = await slowLoop(seen)
     const { socket } = fake.accept()
     socket.read(flood())
     const first = seen.length
@@ -43,15 +48,7 @@ describe('a connection with many packets', () => {
 
   it('does not keep another one waiting for them', async () => {
     const seen: string[] = []
-    const fake = await fakeLoop(
-      {
-        onMessage: (_c, _ctx, data) => {
-          seen.push(String(data))
-          spin(0.5)
-        },
-      },
-      { protocol: new LengthProtocol(), takesTurns: true },
-    )
+    const fake = await slowLoop(seen)
     fake.accept().socket.read(flood())
     fake.accept().socket.read(frames('polite'))
     expect(seen).toContain('polite')

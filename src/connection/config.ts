@@ -2,13 +2,12 @@
  * What connections are served with: their handler and protocol, and the limits that each is held to. Checked once, then
  * shared by all connections of one server or one `connect`.
  */
-import { checkInteger } from '../check-integer.js'
+import { checkInteger, checkLimit } from '../check-integer.js'
 import type { Handler } from '../handler.js'
 import {
   type ConnectionLimits,
   checkBoolean,
   checkHandler,
-  checkLimit,
   checkProtocol,
   fail,
   handshakeTimeout,

@@ -23,6 +23,8 @@ export interface TimedConnection {
 }
 
 export class ConnectionTimer extends Timer {
+  /** It watches for a peer that does not take the rest. */
+  isWatchingClose = false
   readonly #connection: TimedConnection
   /** When the handshake and a promise of `onConnect` must be over, by the loop's clock. */
   #deadline: number | undefined = undefined
@@ -39,9 +41,6 @@ export class ConnectionTimer extends Timer {
   startHandshake(ms: number): void {
     this.#deadline = (this.#connection.readClock() + ms) | 0
   }
-
-  /** It watches for a peer that does not take the rest. */
-  isWatchingClose = false
 
   /** The handshake is being watched. */
   get isWatchingHandshake(): boolean {

@@ -1,6 +1,6 @@
 /**
  * `EventLoop` as its users see it. The class that serves connections, `event-loop.ts`, has more that only the server, the
- * transports and the connections call; the types keep that out of sight. No code of its own.
+ * tables and the connections call; the types keep that out of sight. No code of its own.
  */
 import type { Loop } from '../loop.js'
 import type { LoopOptions } from '../options.js'

@@ -177,10 +177,8 @@ export class EventLoop<Data = unknown> implements Loop<Data>, TableOwner, Connec
 
   /** A poller has a batch for its connections. */
   beginTurn(): void {
-    this.#isInTurn = true
     this.#turnsInARow = 0
-    this.#turnStart = performance.now()
-    this.now = (this.#turnStart - this.#origin) | 0
+    this.#startTurn()
     this.turns.begin(this.#turnStart)
   }
 
@@ -204,9 +202,7 @@ export class EventLoop<Data = unknown> implements Loop<Data>, TableOwner, Connec
   #runTurn(): void {
     this.#isTurnScheduled = false
     this.#turnsInARow++
-    this.#isInTurn = true
-    this.readClock()
-    this.#turnStart = performance.now()
+    this.#startTurn()
     this.turns.look(this.#turnStart)
     this.#finishTurn()
   }
@@ -215,11 +211,15 @@ export class EventLoop<Data = unknown> implements Loop<Data>, TableOwner, Connec
   #runRound(): void {
     this.#isRoundScheduled = false
     this.#turnsInARow = 0
-    this.#isInTurn = true
-    this.#turnStart = performance.now()
-    this.readClock()
+    this.#startTurn()
     this.turns.run()
     this.#finishTurn()
+  }
+
+  #startTurn(): void {
+    this.#isInTurn = true
+    this.#turnStart = performance.now()
+    this.now = (this.#turnStart - this.#origin) | 0
   }
 
   #finishTurn(): void {

@@ -1,4 +1,5 @@
 /** The bound of a stop: nothing that a handler does or leaves undone keeps `server.stop()` from resolving. */
+import { MAX_NODE_DELAY } from '../timers/max-delay.js'
 
 /**
  * Milliseconds that a loop has, beyond `drain`, to end: 2 s of them are for lingering peers, the rest for `onStop`, or for
@@ -6,13 +7,11 @@
  */
 export const STOP_GRACE_MS = 5_000
 
-const MAX_TIMEOUT_MS = 2 ** 31 - 1
-
 /** Resolves to whether `promise`, which must not reject, was resolved within `ms`. */
 export async function resolvesWithin(promise: Promise<unknown>, ms: number): Promise<boolean> {
   let timer: NodeJS.Timeout | undefined
   const late = new Promise<boolean>((resolve) => {
-    timer = setTimeout(resolve, Math.min(ms, MAX_TIMEOUT_MS), false)
+    timer = setTimeout(resolve, Math.min(ms, MAX_NODE_DELAY), false)
   })
   try {
     return await Promise.race([promise.then(() => true), late])

@@ -1,6 +1,6 @@
 /** How Node starts the thread of a loop: the options `execArgv` and `resourceLimits`, and what a thread inherits. */
 import type { ResourceLimits } from 'node:worker_threads'
-import { ErrorCode, RingloopError } from '../errors.js'
+import { fail } from '../options.js'
 
 export interface WorkerOptions {
   /** `undefined`: what the server's process was started with. */
@@ -14,10 +14,6 @@ const LIMITS: readonly string[] = [
   'codeRangeSizeMb',
   'stackSizeMb',
 ] satisfies (keyof ResourceLimits)[]
-
-function fail(message: string): never {
-  throw new RingloopError(ErrorCode.OPTION, message)
-}
 
 /** Throws `ERR_RINGLOOP_OPTION`. Whether Node knows the flags of `execArgv` is seen when a thread starts. */
 export function workerOptions(options: {

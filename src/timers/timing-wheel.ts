@@ -12,13 +12,12 @@
  */
 import { checkOptions, type OptionNames } from '../check-options.js'
 import { ErrorCode, RingloopError } from '../errors.js'
+import { MAX_NODE_DELAY } from './max-delay.js'
 import { NO_SLOT, Timer } from './timer.js'
 
 const TICK_BITS = 32
 const EPOCH = 2 ** TICK_BITS
 const MAX_WHEEL_SIZE = 65_536
-/** Node turns a longer delay into 1 ms. */
-const MAX_NODE_DELAY = 2 ** 31 - 1
 
 export interface TimingWheelOptions {
   /** Resolution in ms, at least 1. Default 10. */

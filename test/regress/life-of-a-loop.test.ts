@@ -30,13 +30,6 @@ async function connect(port: number): Promise<RawClient> {
   return client
 }
 
-async function ask(client: RawClient, question: string): Promise<string> {
-  const from = client.length
-  client.write(question)
-  await client.bytes(from + 1)
-  return client.received.subarray(from).toString()
-}
-
 describe('a loop for which no thread is to be had', () => {
   it('is tried again until there is one, and each try is told to onLoopDied', async () => {
     child = startChild(fixture('no-thread-for-a-while.mjs'))
@@ -44,7 +37,7 @@ describe('a loop for which no thread is to be had', () => {
     const victim = await connect(port)
     victim.write('crash')
     await victim.whenEnded()
-    expect(await ask(await connect(port), 'loop')).toBe('0')
+    expect(await (await connect(port)).ask('loop')).toBe('0')
     expect(child.stdout.split('\n').filter((line) => line.startsWith('died'))).toEqual([
       'died 0 50 a crash on demand',
       'died 0 100 no thread to be had',
@@ -73,12 +66,12 @@ describe('a loop that its own handler stops', () => {
       })
       const { port } = server.address
       const victim = await connect(port)
-      const id = await ask(victim, 'loop')
+      const id = await victim.ask('loop')
       victim.write('stop-loop')
       await victim.whenEnded()
       await until('that loop serves again', async () => {
         const client = await connectRaw({ port }).catch(() => undefined)
-        const answer = client === undefined ? '' : await ask(client, 'loop').catch(() => '')
+        const answer = client === undefined ? '' : await client.ask('loop').catch(() => '')
         client?.destroy()
         return answer === id && server.stats().loops[Number(id)]!.restarts === 1
       })
@@ -95,10 +88,10 @@ describe('a module that posts by itself', () => {
     const server = await start('posts.mjs', { numLoops: 2, logger })
     for (let i = 0; i < 4; i++) {
       const client = await connect(server.address.port)
-      expect(await ask(client, 'post')).toBe('posted')
+      expect(await client.ask('post')).toBe('posted')
     }
     expect(await server.broadcast('x')).toMatchObject({ sent: 4 })
-    expect(await ask(await connect(server.address.port), 'heard')).toBe('0')
+    expect(await (await connect(server.address.port)).ask('heard')).toBe('0')
     expect(server.stats().total).toMatchObject({ restarts: 0, connections: 5 })
     expect(logger.lines.filter(({ level }) => level !== 'debug')).toEqual([])
   })
@@ -174,7 +167,7 @@ describe('options of the threads', () => {
   it('execArgv replaces what the process was started with', async () => {
     const execArgv = ['--conditions', 'development', '--no-warnings']
     const server = await start('commands.mjs', { numLoops: 1, execArgv })
-    expect(await ask(await connect(server.address.port), 'flags')).toBe(execArgv.join(' '))
+    expect(await (await connect(server.address.port)).ask('flags')).toBe(execArgv.join(' '))
   })
 
   it('execArgv that a thread cannot have is refused by start', async () => {
@@ -196,7 +189,7 @@ describe('options of the threads', () => {
     await client.whenEnded()
     await until('it is told', () => dead.length === 1)
     expect(dead[0]!.error).toMatchObject({ code: 'ERR_WORKER_OUT_OF_MEMORY' })
-    expect(await ask(await connect(server.address.port), 'loop')).toBe('0')
+    expect(await (await connect(server.address.port)).ask('loop')).toBe('0')
   })
 
   it('with a handler object they are refused', async () => {

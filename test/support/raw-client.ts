@@ -79,6 +79,14 @@ export class RawClient {
     return (await this.bytes(from + length)).subarray(from, from + length)
   }
 
+  /** Sends and gives what has come of the answer, at least a byte. */
+  async ask(question: string): Promise<string> {
+    const from = this.#length
+    this.write(question)
+    await this.bytes(from + 1)
+    return this.received.subarray(from).toString()
+  }
+
   /** Ends with a reset. A socket that is shutting down cannot be reset in Node (its handle would leak): it is destroyed. */
   reset(): void {
     if (this.socket.connecting || this.socket.writableEnded) this.socket.destroy()

@@ -9,6 +9,7 @@ import net from 'node:net'
 import tls from 'node:tls'
 import { ErrorCode, RingloopError } from '../../errors.js'
 import { errno, errnoOf, systemError } from '../../system-error.js'
+import { MAX_NODE_DELAY } from '../../timers/max-delay.js'
 import { hostPort, unixPathProblem } from './endpoint.js'
 import {
   COUNTED,
@@ -35,8 +36,6 @@ const WRITE_MAX = 256 * 1024
 const FULL_READ = 64 * 1024
 /** Full reads of one socket in a row, after which the others have theirs. */
 const MAX_FULL_READS = 2
-/** The longest that a timer of Node's can be set to. */
-const MAX_TIMER_MS = 2 ** 31 - 1
 
 /** One socket and what `write` still owes for it. */
 class NetSlot {
@@ -94,7 +93,7 @@ export class NetPoller implements Poller {
   /** Throws `ERR_RINGLOOP_OPTION` for a `tls` that cannot be used. */
   constructor(sink: PollerSink, options: PollerOptions = {}) {
     this.#sink = sink
-    this.#handshakeTimeout = Math.min(options.handshakeTimeout ?? HANDSHAKE_TIMEOUT, MAX_TIMER_MS)
+    this.#handshakeTimeout = Math.min(options.handshakeTimeout ?? HANDSHAKE_TIMEOUT, MAX_NODE_DELAY)
     this.#maxLingering = options.maxLingering ?? MAX_LINGERING
     if (options.tls !== undefined) this.#tls = this.#createTls(options.tls)
   }
@@ -422,7 +421,7 @@ function closeDescriptor(fd: number): void {
 /** Node's own limit of a handshake starts again with every byte: it is left to the poller's deadline. */
 function createTlsServer(options: tls.TlsOptions): tls.Server {
   try {
-    return tls.createServer({ handshakeTimeout: MAX_TIMER_MS, ...options })
+    return tls.createServer({ handshakeTimeout: MAX_NODE_DELAY, ...options })
   } catch (error) {
     const reason = (error as Error).message
     throw new RingloopError(ErrorCode.OPTION, `the options in tls cannot be used: ${reason}`, error)

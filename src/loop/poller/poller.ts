@@ -81,7 +81,7 @@ export interface Listening {
 export interface PollerOptions {
   /** Accepted sockets speak TLS: the options of `tls.createServer`. `net` poller only. */
   readonly tls?: TlsOptions | undefined
-  /** Milliseconds that the TLS handshake of an accepted socket may take; 0 is for ever. Default 30 s. */
+  /** Milliseconds that the TLS handshake of an accepted socket may take; 0 is for ever. Default {@link HANDSHAKE_TIMEOUT}. */
   readonly handshakeTimeout?: number | undefined
   /** Closed sockets that may linger at once; one more ends the oldest. Default {@link MAX_LINGERING}. */
   readonly maxLingering?: number | undefined

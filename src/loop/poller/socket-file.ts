@@ -43,7 +43,8 @@ export class SocketFile {
       return undefined
     } catch (error) {
       const failure = error as NodeJS.ErrnoException
-      return isGone(failure) ? undefined : failure
+      // Somebody else has removed it since we looked.
+      return failure.code === 'ENOENT' ? undefined : failure
     }
   }
 
@@ -57,7 +58,7 @@ export class SocketFile {
       found = this.#look()
     } catch (error) {
       close()
-      return isGone(error as NodeJS.ErrnoException) ? undefined : (error as NodeJS.ErrnoException)
+      return error as NodeJS.ErrnoException
     }
     if (found === 'another') {
       this.#closeBeside(close)
@@ -94,13 +95,15 @@ export class SocketFile {
   }
 }
 
-/** It, or the folder that it was in. */
-function isGone({ code }: NodeJS.ErrnoException): boolean {
-  return code === 'ENOENT' || code === 'ENOTDIR'
-}
-
+/** `undefined` where it, or the folder that it was in, is gone. */
 function statsOf(file: string): BigIntStats | undefined {
-  return lstatSync(file, { bigint: true, throwIfNoEntry: false })
+  try {
+    return lstatSync(file, { bigint: true })
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    if (code === 'ENOENT' || code === 'ENOTDIR') return undefined
+    throw error
+  }
 }
 
 function rename(from: string, to: string): boolean {

@@ -102,7 +102,7 @@ export class HttpProtocol implements Protocol<HttpRequest, HttpOutput> {
     if (plan.stream === undefined) {
       this.#answered(c, s, plan.close)
       const head = Buffer.from(plan.head, 'latin1')
-      return plan.body.length === 0 ? head : [head, asBytes(plan.body)]
+      return plan.body.length === 0 ? head : [head, partBytes(plan.body)]
     }
     s.outgoing = plan.stream[Symbol.asyncIterator]()
     if (this.multiplexed) c.holdEnd()
@@ -392,10 +392,6 @@ function partBytes(part: unknown): Uint8Array {
   if (ArrayBuffer.isView(part)) return Buffer.from(part.buffer, part.byteOffset, part.byteLength)
   if (part instanceof ArrayBuffer || part instanceof SharedArrayBuffer) return Buffer.from(part)
   throw new RingloopError(ErrorCode.PACKET, 'a part of a streamed body must be a string or bytes')
-}
-
-function asBytes(part: BodyPart): Uint8Array {
-  return typeof part === 'string' ? Buffer.from(part) : part
 }
 
 function chunkHead(length: number): Buffer {

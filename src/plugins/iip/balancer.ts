@@ -4,6 +4,7 @@
  */
 import {
   checkInteger,
+  checkLimit,
   checkOptions,
   ErrorCode,
   EventLoop,
@@ -184,9 +185,9 @@ export class IipBalancer {
     if (entries.length === 0) throw optionError(`no entry of servers can be used: ${badText(bad)}`)
     this.#options = options
     this.#strategy = strategy
-    this.#maxFailures = checkInteger('maxFailures', options.maxFailures, 5, 1, Number.POSITIVE_INFINITY)
-    this.#pause = checkInteger('pause', options.pause, 5000, 0, Number.POSITIVE_INFINITY)
-    this.#timeout = checkInteger('timeout', options.timeout, 30_000, 0, Number.POSITIVE_INFINITY)
+    this.#maxFailures = checkLimit('maxFailures', options.maxFailures, 5, 1)
+    this.#pause = checkLimit('pause', options.pause, 5000, 0)
+    this.#timeout = checkLimit('timeout', options.timeout, 30_000, 0)
     this.badEntries = bad
     this.#ownsLoop = options.loop === undefined
     this.#loop = options.loop ?? new EventLoop(loopOptions(options))
@@ -246,7 +247,7 @@ export class IipBalancer {
    */
   async request(path: string, data?: RequestData, options: BalancedOptions = NO_OPTIONS): Promise<Buffer> {
     checkBalanced(options)
-    const timeout = checkInteger('timeout', options.timeout, this.#timeout, 0, Number.POSITIVE_INFINITY)
+    const timeout = checkLimit('timeout', options.timeout, this.#timeout, 0)
     const deadline = timeout === 0 ? Number.POSITIVE_INFINITY : performance.now() + timeout
     const tried = new Set<Backend>()
     let failure: unknown

@@ -11,7 +11,7 @@ import {
   type CloseReason,
   type Connection,
   type ConnectOptions,
-  checkInteger,
+  checkLimit,
   checkOptions,
   ErrorCode,
   EventLoop,
@@ -226,13 +226,7 @@ export class IipClient {
   ): Call | undefined {
     try {
       checkRequestOptions(options)
-      const timeout = checkInteger(
-        'timeout',
-        options.timeout,
-        this.#settings.timeout,
-        0,
-        Number.POSITIVE_INFINITY,
-      )
+      const timeout = checkLimit('timeout', options.timeout, this.#settings.timeout, 0)
       const call = new Call(this.#pathBytes(path), bytesOf(data), body, resolve, reject)
       call.onSettled = this.#countSettled
       this.#pending++
@@ -531,7 +525,7 @@ function clientClosed(): IipError {
 
 function settingsOf(options: IipClientOptions): Settings {
   const number = (name: keyof IipClientOptions, fallback: number, min: number): number =>
-    checkInteger(name, options[name], fallback, min, Number.POSITIVE_INFINITY)
+    checkLimit(name, options[name], fallback, min)
   return {
     maxConnections: number('maxConnections', 4, 1),
     maxChannelsPerConn: number('maxChannelsPerConn', 10, 1),

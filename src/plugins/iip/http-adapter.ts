@@ -5,7 +5,7 @@
 import { once } from 'node:events'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { checkInteger, checkOptions, ErrorCode, type OptionNames, RingloopError } from '../../index.js'
+import { checkLimit, checkOptions, ErrorCode, type OptionNames, RingloopError } from '../../index.js'
 import { IipBalancer, type IipBalancerOptions } from './balancer.js'
 import { goJson, IipError, IipErrorCode, NO_HANDLER, NO_RESPONSE } from './errors.js'
 import { MAX_PATH } from './frame.js'
@@ -61,14 +61,8 @@ export class IipHttpAdapter {
   constructor(options: IipHttpAdapterOptions = {}) {
     checkOptions('IipHttpAdapter', options, OPTIONS)
     this.#options = options
-    this.#maxBodyBytes = checkInteger(
-      'maxBodyBytes',
-      options.maxBodyBytes,
-      10 * MIB,
-      0,
-      Number.POSITIVE_INFINITY,
-    )
-    this.#timeout = checkInteger('timeout', options.timeout, 10_000, 1, Number.POSITIVE_INFINITY)
+    this.#maxBodyBytes = checkLimit('maxBodyBytes', options.maxBodyBytes, 10 * MIB, 0)
+    this.#timeout = checkLimit('timeout', options.timeout, 10_000, 1)
   }
 
   /** Adds the servers that `alias` stands for, or replaces them. Throws `ERR_RINGLOOP_OPTION`. */

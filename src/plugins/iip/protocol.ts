@@ -5,6 +5,7 @@
 import {
   type CloseReason,
   checkInteger,
+  checkLimit,
   checkOptions,
   ErrorCode,
   MAX_UTF8_BYTES,
@@ -59,29 +60,11 @@ export class IipProtocol implements Protocol<IipRequest, IipOut> {
   /** Throws `ERR_RINGLOOP_OPTION`. */
   constructor(options: IipProtocolOptions = {}) {
     checkOptions('IipProtocol', options, OPTIONS)
-    const maxRequestBytes = checkInteger(
-      'maxRequestBytes',
-      options.maxRequestBytes,
-      64 * MIB,
-      1,
-      Number.POSITIVE_INFINITY,
-    )
+    const maxRequestBytes = checkLimit('maxRequestBytes', options.maxRequestBytes, 64 * MIB, 1)
     this.#limits = {
-      maxChannelsPerConn: checkInteger(
-        'maxChannelsPerConn',
-        options.maxChannelsPerConn,
-        1024,
-        0,
-        Number.POSITIVE_INFINITY,
-      ),
+      maxChannelsPerConn: checkLimit('maxChannelsPerConn', options.maxChannelsPerConn, 1024, 0),
       maxRequestBytes,
-      maxHeldBytes: checkInteger(
-        'maxHeldBytes',
-        options.maxHeldBytes,
-        2 * maxRequestBytes,
-        1,
-        Number.POSITIVE_INFINITY,
-      ),
+      maxHeldBytes: checkLimit('maxHeldBytes', options.maxHeldBytes, 2 * maxRequestBytes, 1),
       requestTimeout: checkInteger('requestTimeout', options.requestTimeout, 60_000, 0),
     }
   }

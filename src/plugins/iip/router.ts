@@ -6,7 +6,7 @@
  */
 import {
   type CloseReason,
-  checkInteger,
+  checkLimit,
   checkOptions,
   ErrorCode,
   type Handler,
@@ -118,13 +118,7 @@ export class IipRouter implements Handler<IipRequest, IipOut> {
   /** Like {@link handle}, with bodies that go chunk by chunk in both directions. */
   stream(path: string, handler: StreamHandler, options: StreamOptions = {}): this {
     checkOptions('a path', options, STREAM)
-    const limit = checkInteger(
-      'maxBytes',
-      options.maxBytes,
-      Number.POSITIVE_INFINITY,
-      1,
-      Number.POSITIVE_INFINITY,
-    )
+    const limit = checkLimit('maxBytes', options.maxBytes, Number.POSITIVE_INFINITY, 1)
     const run: PathHandler = (request) => stream(handler, request as Parameters<StreamHandler>[0])
     return this.#add(path, run, limit, options)
   }

@@ -2,7 +2,7 @@
  * Runs a suite and prints its tables; README.md says how to read them.
  *
  *   npm run bench -- [SUITE] [--rounds N] [--seconds S] [--warmup S] [--only A,B] [--case TEXT]
- *       [--against REF] [--smoke] [--json FILE]
+ *       [--peer NAME=COMMAND …] [--against REF] [--smoke] [--json FILE]
  */
 import { writeFileSync } from 'node:fs'
 import { cpus, release } from 'node:os'
@@ -11,7 +11,7 @@ import { withEarlier } from './harness/earlier.js'
 import { chooseClient } from './harness/load-client.js'
 import { caseReport } from './harness/report.js'
 import { type Entrant, type Row, runCase } from './harness/round.js'
-import type { Case, Suite } from './harness/suite.js'
+import type { Case, Contender, Suite } from './harness/suite.js'
 import { echo } from './suites/echo.js'
 import { http } from './suites/http.js'
 import { iip } from './suites/iip.js'
@@ -33,6 +33,7 @@ const OPTIONS = {
   smoke: { type: 'boolean', default: false },
   json: { type: 'string' },
   against: { type: 'string' },
+  peer: { type: 'string', multiple: true },
 } as const
 
 function parse(): ReturnType<typeof parseArgs<{ allowPositionals: true; options: typeof OPTIONS }>> {
@@ -62,18 +63,25 @@ function chooseCases(suite: Suite): readonly Case[] {
 }
 
 function chooseReferences(suite: Suite, entrants: readonly Entrant[]): readonly string[] {
-  if (values.against === undefined) return suite.references
+  if (values.against === undefined) return [...peers.map((peer) => peer.name), ...suite.references]
   return entrants.map((e) => e.name).filter((name) => name.endsWith(`@${values.against}`))
 }
 
-function enter(suite: Suite): Entrant[] {
+function parsePeer(text: string): Contender {
+  const at = text.indexOf('=')
+  const [file, ...args] = text.slice(at + 1).split(' ')
+  if (at < 1 || !file) return fail(`--peer must be NAME=COMMAND, not ${text}`)
+  return { name: text.slice(0, at), prepare: () => ({ file, args }) }
+}
+
+function enter(contenders: readonly Contender[]): Entrant[] {
   const only = values.only?.split(',')
-  const unknown = only?.find((name) => !suite.contenders.some((c) => c.name === name))
+  const unknown = only?.find((name) => !contenders.some((c) => c.name === name))
   if (unknown !== undefined) {
-    fail(`no contender ${unknown}; there are: ${suite.contenders.map((c) => c.name).join(', ')}`)
+    fail(`no contender ${unknown}; there are: ${contenders.map((c) => c.name).join(', ')}`)
   }
   const entrants: Entrant[] = []
-  for (const contender of suite.contenders) {
+  for (const contender of contenders) {
     if (only && !only.includes(contender.name)) continue
     const command = contender.prepare()
     if ('skip' in command) console.log(`${contender.name}: skipped: ${command.skip}`)
@@ -101,7 +109,8 @@ console.log(`${suite.name}: ${machine}, Node ${process.version}, ${date}`)
 console.log(`client: ${client.about}; medians of ${rounds} x ${time.seconds} s\n`)
 if (cores.length < 2) console.log('only one core: the client takes its time from the server\n')
 
-const entrants = enter(suite)
+const peers = (values.peer ?? []).map(parsePeer)
+const entrants = enter([...peers, ...suite.contenders])
 const references = chooseReferences(suite, entrants)
 const results: { case: string; rows: Row[] }[] = []
 for (const what of chooseCases(suite)) {

@@ -64,6 +64,7 @@ export const websocket: Suite = {
   cases: [
     echo('64 B, 100 connections', 64, 100),
     echo('64 B x 16 pipelined, 100 connections', 64, 100, 16),
+    echo('4 KiB, 100 connections', 4096, 100),
     echo('64 KiB, 20 connections', 65_536, 20),
     { ...echo('idle memory, 12,000 connections', 64, 12_000), idle: true },
   ],

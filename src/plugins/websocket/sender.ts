@@ -3,7 +3,6 @@
  * slab where it can be; large messages that are to be compressed wait in the session's outbox, and all behind them.
  */
 import { MAX_UTF8_BYTES, type Packed } from '../../index.js'
-import { dataSlab } from './data-slab.js'
 import { compress } from './deflate.js'
 import { closePayload, FIN, headerLength, MASK_LENGTH, MASKED, Opcode, RSV1, writeHeader } from './frame.js'
 import { copyMasked, maskInPlace, randomKey } from './mask.js'
@@ -11,8 +10,6 @@ import { TEXT, type WebSocketContext, type WebSocketMessage, type WebSocketOut }
 import type { WebSocketSettings } from './options.js'
 import { type DeflateState, type Outgoing, type Session, State, type WebSocketConnection } from './session.js'
 
-/** Payloads up to this length are copied by a loop; a native call costs more. */
-const LOOP_COPY_UP_TO = 96
 /** A broadcast up to this length is compressed, at once: some 3 milliseconds. */
 const BROADCAST_DEFLATE_UP_TO = 256 * 1024
 /** When more waits to be compressed on one connection, all of it goes out plain, so that back-pressure is felt. */
@@ -21,8 +18,6 @@ const MAX_OUTBOX = 1024 * 1024
 const TEXT_FRAME = FIN | Opcode.TEXT
 const BINARY_FRAME = FIN | Opcode.BINARY
 const NOTHING: Packed = []
-const NO_TARGET: Buffer = Buffer.alloc(0)
-const NO_WINDOW: DataView = new DataView(NO_TARGET.buffer)
 
 export class Sender {
   readonly #settings: WebSocketSettings
@@ -31,9 +26,6 @@ export class Sender {
   /** A header and a payload, reused: the loop is done with them before the next frame is made. */
   readonly #headers: readonly Buffer[]
   readonly #pair: Uint8Array[]
-  /** For writes by the word; the target is the loop's out slab. */
-  #window = NO_WINDOW
-  #windowed = NO_TARGET
 
   constructor(settings: WebSocketSettings) {
     this.#settings = settings
@@ -76,28 +68,9 @@ export class Sender {
     if (length + headerLength(length) + MASK_LENGTH > target.length - offset) return -1
     let at = writeHeader(target, offset, first, length, this.#maskBit)
     if (this.#masks) at += MASK_LENGTH
-    if (length > LOOP_COPY_UP_TO) target.set(bytes, at)
-    else if (bytes.buffer === dataSlab.memory) this.#copyWords(bytes, target, at)
-    else for (let i = 0; i < length; i++) target[at + i] = bytes[i]!
+    target.set(bytes, at)
     if (this.#masks) maskBehindKey(target, at, at + length)
     return at + length - offset
-  }
-
-  /** For what the receiver has cut from its slab not long ago: an echo. */
-  #copyWords(bytes: Uint8Array, target: Buffer, at: number): void {
-    if (this.#windowed !== target) {
-      this.#windowed = target
-      this.#window = new DataView(target.buffer, target.byteOffset, target.length)
-    }
-    const from = dataSlab.window
-    const to = this.#window
-    const start = bytes.byteOffset
-    const end = start + bytes.length
-    const words = end - 3
-    let i = start
-    let j = at
-    for (; i < words; i += 4, j += 4) to.setInt32(j, from.getInt32(i, true), true)
-    for (; i < end; i++, j++) to.setUint8(j, from.getUint8(i))
   }
 
   /** The length of the header is guessed from that of the string; where that was wrong, the payload moves. */

@@ -16,7 +16,7 @@
 #include "poller.h"
 
 /* Raised whenever a call's arguments or answers change. native-addon.ts refuses an addon with another number. */
-enum { INTERFACE = 2 };
+enum { INTERFACE = 3 };
 
 enum { BUFFERS = 4, TEXT_MAX = 256, CACHE_LINE = 64 };
 
@@ -501,29 +501,62 @@ static napi_value addon_flush(napi_env env, napi_callback_info info)
     return int_value(env, p == NULL || count < 0 ? 0 : poller_flush(p, (uint32_t)count));
 }
 
+/* Bytes of a typed array, and the range that the two numbers after it say. */
+static bool get_range(napi_env env, const napi_value args[3], const uint8_t **bytes, size_t *length)
+{
+    int64_t start, end;
+    void *memory = NULL;
+    size_t size = 0;
+    if (napi_get_typedarray_info(env, args[0], NULL, &size, &memory, NULL, NULL) != napi_ok ||
+        napi_get_value_int64(env, args[1], &start) != napi_ok || napi_get_value_int64(env, args[2], &end) != napi_ok ||
+        start < 0 || end < start || (uint64_t)end > size) {
+        throw_type(env, "expected bytes and a range in them");
+        return false;
+    }
+    *bytes = (const uint8_t *)memory + start;
+    *length = (size_t)(end - start);
+    return true;
+}
+
 /* write(poller, slot, bytes, start, end) -> bytes taken or -errno */
 static napi_value addon_write(napi_env env, napi_callback_info info)
 {
     napi_value args[5];
     int32_t index, slot;
-    int64_t start, end;
-    void *bytes = NULL;
-    size_t length = 0;
-    if (!get_args(env, info, args, 5) || !get_int(env, args[0], &index) || !get_int(env, args[1], &slot)) return NULL;
-    if (napi_get_typedarray_info(env, args[2], NULL, &length, &bytes, NULL, NULL) != napi_ok ||
-        napi_get_value_int64(env, args[3], &start) != napi_ok || napi_get_value_int64(env, args[4], &end) != napi_ok ||
-        start < 0 || end < start || (uint64_t)end > length) {
-        throw_type(env, "expected bytes and a range in them");
+    const uint8_t *bytes;
+    size_t length;
+    if (!get_args(env, info, args, 5) || !get_int(env, args[0], &index) || !get_int(env, args[1], &slot) ||
+        !get_range(env, args + 2, &bytes, &length)) {
         return NULL;
     }
     poller *p = get_poller(env, index);
-    if (p == NULL) return int_value(env, -ESHUTDOWN);
-    return int_value(env, poller_write(p, slot, (const uint8_t *)bytes + start, (size_t)(end - start)));
+    return int_value(env, p == NULL ? -ESHUTDOWN : poller_write(p, slot, bytes, length));
+}
+
+/* writeBehind(poller, slot, offset, head, bytes, start, end) -> bytes taken of both or -errno */
+static napi_value addon_write_behind(napi_env env, napi_callback_info info)
+{
+    napi_value args[7];
+    int32_t index, slot, offset, head;
+    const uint8_t *bytes;
+    size_t length;
+    if (!get_args(env, info, args, 7) || !get_int(env, args[0], &index) || !get_int(env, args[1], &slot) ||
+        !get_int(env, args[2], &offset) || !get_int(env, args[3], &head) ||
+        !get_range(env, args + 4, &bytes, &length)) {
+        return NULL;
+    }
+    poller *p = get_poller(env, index);
+    return int_value(env, p == NULL ? -ESHUTDOWN : poller_write_behind(p, slot, offset, head, bytes, length));
 }
 
 static napi_value addon_set_reading(napi_env env, napi_callback_info info)
 {
     return call_flag(env, info, poller_set_reading);
+}
+
+static napi_value addon_unmask(napi_env env, napi_callback_info info)
+{
+    return call_number(env, info, poller_unmask);
 }
 
 static napi_value addon_shutdown_write(napi_env env, napi_callback_info info)
@@ -646,7 +679,9 @@ NAPI_MODULE_INIT()
         METHOD("takeDescriptor", addon_take_descriptor),
         METHOD("flush", addon_flush),
         METHOD("write", addon_write),
+        METHOD("writeBehind", addon_write_behind),
         METHOD("setReading", addon_set_reading),
+        METHOD("unmask", addon_unmask),
         METHOD("shutdownWrite", addon_shutdown_write),
         METHOD("close", addon_close),
         METHOD("expireLingering", addon_expire_lingering),

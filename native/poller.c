@@ -10,10 +10,12 @@
 #include <unistd.h>
 
 #include "mailbox.h"
+#include "unmask.h"
 
 enum { SLOT_FREE, SLOT_OPEN, SLOT_CONNECTING, SLOT_PARKED, SLOT_LINGERING, SLOT_CLOSED };
 enum { TAG_SLOT, TAG_LISTENER, TAG_MAILBOX };
 enum { NO_SLOT = -1 }; /* the end of a list of slots */
+enum { WRITE_MAX = 1 << 30 }; /* of one write */
 
 typedef struct {
     int fd;
@@ -22,7 +24,10 @@ typedef struct {
     bool want_write;   /* a write was short: report when there is room */
     bool want_read;
     int next, prev;    /* of the free list, or of the lingering queue */
-    int64_t deadline;  /* of a lingering slot */
+    union {
+        int64_t deadline;  /* of a lingering slot */
+        unmask_state mask; /* of an open one */
+    };
     socket_addr peer;
 } slot_t;
 
@@ -175,6 +180,7 @@ static void read_slot(poller *p, int slot)
     do n = recv(p->slots[slot].fd, p->memory.in_slab + at, READ_MAX, MSG_DONTWAIT);
     while (n < 0 && errno == EINTR);
     if (n > 0) {
+        unmask(&p->slots[slot].mask, p->memory.in_slab + at, (size_t)n);
         p->used = at + (uint32_t)n;
         add_record(p, slot, (int32_t)at, (int32_t)n, RECORD_READ);
         return;
@@ -525,15 +531,36 @@ static int send_bytes(int fd, const uint8_t *bytes, size_t length)
     return errno == EAGAIN || errno == EWOULDBLOCK ? 0 : -errno;
 }
 
-static int write_slot(poller *p, int slot, const uint8_t *bytes, size_t length)
+/* The same of two pieces. */
+static int send_pieces(int fd, struct iovec pieces[2])
 {
-    slot_t *s = slot_in(p, slot, SLOT_OPEN);
-    if (s == NULL) return -EBADF;
-    int n = send_bytes(s->fd, bytes, length);
+    struct msghdr message = {.msg_iov = pieces, .msg_iovlen = 2};
+    ssize_t n;
+    do n = sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    while (n < 0 && errno == EINTR);
+    if (n >= 0) return (int)n;
+    return errno == EAGAIN || errno == EWOULDBLOCK ? 0 : -errno;
+}
+
+/* `n` of `length` bytes were taken, or there was an error. */
+static int note_written(poller *p, int slot, int n, size_t length)
+{
+    slot_t *s = &p->slots[slot];
     if (n < 0 || (size_t)n == length || s->want_write) return n;
     s->want_write = true;
     int rc = update_interest(p, slot);
     return rc < 0 ? rc : n;
+}
+
+static int write_slot(poller *p, int slot, const uint8_t *bytes, size_t length)
+{
+    slot_t *s = slot_in(p, slot, SLOT_OPEN);
+    return s == NULL ? -EBADF : note_written(p, slot, send_bytes(s->fd, bytes, length), length);
+}
+
+static bool in_out_slab(int32_t offset, int32_t length)
+{
+    return offset >= 0 && length >= 0 && offset <= OUT_SLAB && length <= OUT_SLAB - offset;
 }
 
 int poller_flush(poller *p, uint32_t count)
@@ -543,8 +570,7 @@ int poller_flush(poller *p, uint32_t count)
     for (uint32_t i = 0; i < count; i++) {
         out_record *r = &p->memory.out_records[i];
         int32_t offset = r->offset, length = r->length;
-        bool inside = offset >= 0 && length >= 0 && offset <= OUT_SLAB && length <= OUT_SLAB - offset;
-        r->length = inside ? write_slot(p, r->slot, p->memory.out_slab + offset, (size_t)length) : -EFAULT;
+        r->length = in_out_slab(offset, length) ? write_slot(p, r->slot, p->memory.out_slab + offset, (size_t)length) : -EFAULT;
         if (r->length != length) incomplete++;
     }
     return incomplete;
@@ -552,8 +578,19 @@ int poller_flush(poller *p, uint32_t count)
 
 int poller_write(poller *p, int slot, const uint8_t *bytes, size_t length)
 {
-    if (length > 1 << 30) length = 1 << 30;
+    if (length > WRITE_MAX) length = WRITE_MAX;
     return write_slot(p, slot, bytes, length);
+}
+
+int poller_write_behind(poller *p, int slot, int32_t offset, int32_t head, const uint8_t *bytes, size_t length)
+{
+    slot_t *s = slot_in(p, slot, SLOT_OPEN);
+    if (s == NULL) return -EBADF;
+    if (!in_out_slab(offset, head)) return -EFAULT;
+    if (length > WRITE_MAX) length = WRITE_MAX;
+    struct iovec pieces[2] = {{.iov_base = p->memory.out_slab + offset, .iov_len = (size_t)head},
+                              {.iov_base = (void *)(uintptr_t)bytes, .iov_len = length}};
+    return note_written(p, slot, send_pieces(s->fd, pieces), (size_t)head + length);
 }
 
 int poller_set_reading(poller *p, int slot, bool on)
@@ -568,6 +605,14 @@ int poller_set_reading(poller *p, int slot, bool on)
     s->detached = rc < 0;
     s->want_read = rc == 0;
     return rc;
+}
+
+int poller_unmask(poller *p, int slot)
+{
+    slot_t *s = slot_in(p, slot, SLOT_OPEN);
+    if (s == NULL) return -EBADF;
+    unmask_start(&s->mask);
+    return 0;
 }
 
 int poller_shutdown_write(poller *p, int slot)

@@ -96,7 +96,11 @@ int poller_take_descriptor(poller *p, int slot);
 int poller_flush(poller *p, uint32_t count);
 /* Bytes taken or -errno; when fewer than length, RECORD_WRITABLE follows. */
 int poller_write(poller *p, int slot, const uint8_t *bytes, size_t length);
+/* The same of out_slab[offset, offset + head) and `bytes` behind it, in one write. */
+int poller_write_behind(poller *p, int slot, int32_t offset, int32_t head, const uint8_t *bytes, size_t length);
 int poller_set_reading(poller *p, int slot, bool on);
+/* What is read from now on begins with a WebSocket frame, whose mask is taken off: see unmask.h. */
+int poller_unmask(poller *p, int slot);
 int poller_shutdown_write(poller *p, int slot);
 int poller_close(poller *p, int slot, bool linger);
 /* Ends lingering sockets whose time is over; how many are left. */

@@ -123,6 +123,13 @@ export interface ProtocolConnection<Out = Uint8Array | string, Session = unknown
   releaseEnd(): void
 
   /**
+   * What comes in from now on begins with a WebSocket frame (RFC 6455, section 5): where it can, the poller takes the masks
+   * off while it reads, so that payloads are plain and keys zero. To be called when every byte that has come was taken. It
+   * only saves time, and ends at a frame whose header comes in pieces.
+   */
+  unmaskFrames(): void
+
+  /**
    * `unPacket` is not called again in this turn of the loop: for a protocol that has done something costly and has
    * more to do. The other connections have their turn, then it is called again even where no byte waits.
    */

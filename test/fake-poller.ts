@@ -183,6 +183,15 @@ export class FakePoller implements Poller {
     return this.#write(slot, bytes, start, end, 'write')
   }
 
+  writeBehind(slot: number, at: number, head: number, bytes: Uint8Array): number {
+    const taken = this.#write(slot, this.outSlab, at, at + head, 'writeBehind')
+    if (taken < head) return taken
+    const behind = this.#write(slot, bytes, 0, bytes.length, 'writeBehind')
+    return behind < 0 ? behind : head + behind
+  }
+
+  unmask(): void {}
+
   #write(slot: number, bytes: Uint8Array, start: number, end: number, call: string): number {
     const socket = this.#live(slot, call)
     if (socket === undefined) return errno.EBADF

@@ -23,6 +23,7 @@ import { openSockets } from './support/descriptors.js'
 import { connectRaw, RawClient } from './support/raw-client.js'
 import { Recorder } from './support/recorder.js'
 import { rounds, until } from './support/wait.js'
+import { frame, unmasked } from './support/websocket.js'
 
 const LISTEN: ListenOptions = { noDelay: true, keepAlive: 0, backlog: 128, reusePort: false, park: false }
 const CONNECT = { noDelay: true, keepAlive: 0 }
@@ -303,6 +304,72 @@ export function testPoller(
       await rounds(10)
       expect(peer.text).toBe('b')
       expect(sink.has('writable')).toBe(false)
+    })
+
+    it('writes bytes behind those of the out slab, in one piece where the kernel has room', async () => {
+      const { poller, peer, slot } = await pair()
+      poller.outSlab.write('##head##', 1)
+      expect(poller.writeBehind(slot, 3, 4, Buffer.from(' and body'))).toBe(13)
+      await peer.bytes(13)
+      expect(peer.text).toBe('head and body')
+      expect(poller.writeBehind(12345, 0, 1, Buffer.from('x'))).toBe(errno.EBADF)
+    })
+
+    it('says of both together how much was taken when that was not all', async () => {
+      const { poller, sink, peer, slot } = await pair(true)
+      const head = Buffer.alloc(1000, 'h')
+      const body = Buffer.alloc(1_000_000, 'b')
+      poller.outSlab.set(head)
+      const sent: Buffer[] = []
+      let taken = head.length + body.length
+      while (taken === head.length + body.length) {
+        taken = poller.writeBehind(slot, 0, head.length, body)
+        expect(taken).toBeGreaterThanOrEqual(0)
+        sent.push(head, body)
+      }
+      const rest = Buffer.concat([head, body]).subarray(taken)
+      peer.socket.resume()
+      await until('there is room again', () => sink.has(`writable ${slot}`))
+      await writeAll(poller, sink, slot, rest)
+      const all = Buffer.concat(sent)
+      await peer.bytes(all.length)
+      expect(peer.received.equals(all)).toBe(true)
+    })
+
+    it('takes masks off, if at all, so that the same frames are left, whatever pieces they come in', async () => {
+      const anyFrame = fc.record({
+        opcode: fc.constantFrom(0, 1, 2, 8, 9, 10),
+        payload: fc.oneof(
+          { weight: 4, arbitrary: fc.uint8Array({ maxLength: 200 }) },
+          {
+            weight: 1,
+            arbitrary: fc.integer({ min: 0, max: 200_000 }).map((n) => new Uint8Array(n).fill(n)),
+          },
+        ),
+        mask: fc.constantFrom(true, true, true, true, true, false),
+      })
+      await fc.assert(
+        fc.asyncProperty(
+          fc.array(anyFrame, { minLength: 1, maxLength: 12 }),
+          fc.array(fc.nat(), { maxLength: 8 }),
+          async (frames, cuts) => {
+            const { poller, sink, peer, slot } = await pair()
+            poller.unmask(slot)
+            const sent = frames.map(({ opcode, payload, mask }) => frame(opcode, payload, { mask }))
+            const bytes = Buffer.concat(sent)
+            const ends = [...cuts.map((cut) => cut % (bytes.length + 1)), bytes.length].sort((a, b) => a - b)
+            let from = 0
+            for (const to of ends) {
+              peer.write(bytes.subarray(from, to))
+              from = to
+              await until('the piece has been read', () => sink.bytes(slot).length === to)
+            }
+            expect(unmasked(sink.bytes(slot)).equals(unmasked(bytes))).toBe(true)
+            poller.destroy()
+          },
+        ),
+        { numRuns: 40 },
+      )
     })
 
     it('flush writes records of several slots and puts what was taken in their place', async () => {

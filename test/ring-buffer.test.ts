@@ -426,6 +426,47 @@ describe('a view', () => {
     expect([ring.isView, ring.toString()]).toEqual([true, 'abcdefgh'])
   })
 
+  it('gives views of a copy that nobody else uses, however small, and copies of more than 16 KiB', () => {
+    for (const length of [0, 1, 96, 5000, 16_384, 16_385, 60_000]) {
+      const memory = Buffer.alloc(length + 4, 'a')
+      memory.fill('#', 0, 2)
+      const ring = new RingBuffer()
+      ring.attachCopy(memory, 2, length + 2)
+      expect([ring.isView, ring.length]).toEqual([true, length])
+      const half = ring.take(length >> 1)
+      const rest = ring.take(length - (length >> 1))
+      memory.fill('x')
+      ring.attachCopy(memory, 0, 4)
+      half.fill('h')
+      expect([...new Set(rest.toString())].join('')).toBe(length === 0 ? '' : 'a')
+      expect([...new Set(half.toString())].join('')).toBe(length < 2 ? '' : 'h')
+      expect([half.length + rest.length, ring.toString()]).toEqual([length, 'xxxx'])
+      if (length === 0 || length > 16_384) continue
+      expect([rest.buffer === half.buffer, rest.byteOffset]).toEqual([true, half.byteOffset + half.length])
+    }
+  })
+
+  it('gives no views any more once it has written, or was attached to other memory', () => {
+    const changes: ((ring: RingBuffer) => void)[] = [
+      (ring) => ring.writeByte(0x7a),
+      (ring) => ring.attach(Buffer.from('abcz'), 0, 4),
+      (ring) => {
+        ring.detach()
+        ring.writeString('abcz')
+      },
+      (ring) => ring.withData(Buffer.from('abcz')),
+    ]
+    for (const change of changes) {
+      const ring = new RingBuffer(16)
+      ring.attachCopy(Buffer.from('abc'), 0, 3)
+      change(ring)
+      const taken = ring.take(4)
+      expect(taken.toString()).toBe('abcz')
+      ring.storage.fill('!')
+      expect(taken.toString()).toBe('abcz')
+    }
+  })
+
   it('leaves nothing behind when it is attached again or detached', () => {
     const ring = new RingBuffer(8)
     ring.attach(Buffer.from('abcdef'), 0, 6)

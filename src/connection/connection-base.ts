@@ -174,6 +174,7 @@ export abstract class ConnectionBase<Out, Context> implements ProtocolConnection
   abstract releasePackets(): void
   abstract holdEnd(): void
   abstract releaseEnd(): void
+  abstract unmaskFrames(): void
   abstract yield(): void
   abstract established(): void
   abstract close(reason?: CloseReason | CloseCode | Error): void

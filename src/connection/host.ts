@@ -25,6 +25,9 @@ export interface SegmentOwner {
   readonly isBroken: boolean
   /** Its segment cannot stay: the bytes move behind its backlog. */
   spillSegment(slab: Buffer, start: number, end: number): void
+  tookBytes(count: number): void
+  /** Of its segment the kernel took only the first `taken` bytes, or there was an error. */
+  handleShortSegment(slab: Buffer, start: number, end: number, taken: number): void
 }
 
 /** Who waits for a turn. */
@@ -36,6 +39,8 @@ export interface TurnTaker {
 export interface OutSegments {
   /** The slab itself; written only between {@link open} and {@link close}. */
   readonly bytes: Buffer
+  /** How many those are. */
+  readonly capacity: number
   /**
    * Where `c` may put `length` bytes, right behind what it has gathered; -1 where it may not: its bytes have to go
    * behind its backlog.
@@ -43,6 +48,8 @@ export interface OutSegments {
   open(c: SegmentOwner, length: number): number
   /** `c` has put its bytes at `at`, up to `end`; they go out with the next flush. */
   close(c: SegmentOwner, at: number, end: number): void
+  /** Writes at once what `c` has gathered and `bytes` behind it: how many of `bytes` were taken, or a negative errno. */
+  writeBehind(c: SegmentOwner, bytes: Uint8Array): number
   /** Bytes of `slot` that are gathered and not yet offered to the kernel. */
   gathered(slot: number): number
   /** Forgets what is gathered for `slot`. */

@@ -150,6 +150,10 @@ export abstract class ReceiveSide<Out, Context> extends SendSide<Out, Context> {
     this.finishIfDone()
   }
 
+  unmaskFrames(): void {
+    if (this.connected) this.host.poller.unmask(this.slot)
+  }
+
   yield(): void {
     if (!this.connected || (this.#waits & Wait.TURN) !== 0) return
     this.#waits |= Wait.TURN
@@ -289,7 +293,8 @@ export abstract class ReceiveSide<Out, Context> extends SendSide<Out, Context> {
       this.unpackRing()
     } else if ((this.#waits & HOLDS_PACKETS) === 0) {
       const { view } = host
-      view.attach(storage, start, end)
+      if (this.config.protocol.takesAll === true) view.attachCopy(storage, start, end)
+      else view.attach(storage, start, end)
       this.unpack(view)
       if (!view.isEmpty && this.connected) this.keep(view.storage, view.start, view.start + view.length)
       view.detach()

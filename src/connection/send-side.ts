@@ -129,13 +129,11 @@ export abstract class SendSide<Out, Context> extends ConnectionBase<Out, Context
     }
   }
 
-  /** Writes at once, behind what was gathered before; only what the kernel refuses is copied. */
+  /** Writes at once, together with what was gathered before; only what the kernel refuses is copied. */
   private writeLarge(bytes: Uint8Array): void {
-    const { out, poller } = this.host
     const { length } = bytes
-    if (this.gathered > 0) out.write()
+    const taken = this.hasBacklog ? 0 : this.writeNow(bytes)
     if (this.isBroken) return
-    const taken = this.hasBacklog ? 0 : poller.write(this.slot, bytes, 0, length)
     if (taken < 0) {
       this.breakWith(taken)
       return
@@ -146,6 +144,12 @@ export abstract class SendSide<Out, Context> extends ConnectionBase<Out, Context
     const queue = this.sendQueue()
     if (!queue.hasBacklog) queue.block()
     queue.push(bytes, taken, length)
+  }
+
+  private writeNow(bytes: Uint8Array): number {
+    const { out, poller } = this.host
+    if (this.gathered > 0) return out.writeBehind(this, bytes)
+    return poller.write(this.slot, bytes, 0, bytes.length)
   }
 
   /** What a `send` still has to do: remember its callback, look at the marks. */
@@ -159,8 +163,12 @@ export abstract class SendSide<Out, Context> extends ConnectionBase<Out, Context
 
   private checkHighWater(): void {
     const queue = this.extra?.queue
+    const { highWaterMark } = this.config
     if (queue !== undefined) queue.checkHighWater()
-    else if (this.gathered > this.config.highWaterMark) this.sendQueue().checkHighWater()
+    // Where nothing waits, all that is unsent lies in the slab.
+    else if (highWaterMark < this.host.out.capacity && this.gathered > highWaterMark) {
+      this.sendQueue().checkHighWater()
+    }
   }
 
   /** Made when something begins to wait. */

@@ -15,6 +15,7 @@ const FIRST_SLOTS = 64
 
 export class OutSlab implements OutSegments {
   readonly bytes: Buffer
+  readonly capacity: number
   readonly #poller: Poller
   /** The connections by slot; the table's. */
   readonly #connections: readonly (AnyConnection | undefined)[]
@@ -32,6 +33,7 @@ export class OutSlab implements OutSegments {
   /** `onDirty` is called whenever there is something to flush that was not there before. */
   constructor(poller: Poller, connections: readonly (AnyConnection | undefined)[], onDirty: () => void) {
     this.bytes = poller.outSlab
+    this.capacity = poller.outSlab.length
     this.#poller = poller
     this.#connections = connections
     this.#onDirty = onDirty
@@ -77,10 +79,24 @@ export class OutSlab implements OutSegments {
   }
 
   close(c: SegmentOwner, at: number, end: number): void {
-    assert(at === this.#end, 'a protocol must not send from within packetInto')
+    if (at !== this.#end) assert.fail('a protocol must not send from within packetInto')
     this.#end = end
     this.#ends[c.slot] = end
     this.#mark(c.slot, GATHERED)
+  }
+
+  writeBehind(c: SegmentOwner, bytes: Uint8Array): number {
+    const { slot } = c
+    const start = this.#starts[slot]!
+    const end = this.#ends[slot]!
+    const taken = this.#poller.writeBehind(slot, start, end - start, bytes)
+    this.drop(slot)
+    if (taken < end - start) {
+      c.handleShortSegment(this.bytes, start, end, taken)
+      return 0
+    }
+    c.tookBytes(end - start)
+    return taken - (end - start)
   }
 
   gathered(slot: number): number {

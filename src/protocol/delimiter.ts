@@ -33,6 +33,7 @@ const DEFAULT_MAX_PACKET = 1024 * 1024
  *     await server.start()
  */
 export class DelimiterProtocol implements Protocol {
+  readonly takesAll = true
   protected readonly maxPacket: number
   /** The one packet that is handed over each time. */
   protected readonly cut: Packet = { ctx: undefined, data: Buffer.alloc(0) }

@@ -22,6 +22,7 @@ const OPTIONS = { length: true } as const satisfies OptionNames<FixedLengthOptio
  *     await server.start()
  */
 export class FixedLengthProtocol implements Protocol {
+  readonly takesAll = true
   readonly #length: number
   readonly #packet: Packet = { ctx: undefined, data: Buffer.alloc(0) }
 

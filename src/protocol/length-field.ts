@@ -51,6 +51,7 @@ const DEFAULT_MAX_PACKET = 1024 * 1024
  *     await server.start()
  */
 export class LengthFieldProtocol implements Protocol {
+  readonly takesAll = true
   readonly #offset: number
   readonly #size: number
   readonly #adjustment: number

@@ -90,4 +90,9 @@ export interface Protocol<Ctx = undefined, Out = Uint8Array | string, Session = 
 
   /** `true`: `data` is a view of the loop's memory, valid until `onMessage` returns. Default `false`: a copy to keep. */
   readonly borrow?: boolean
+  /**
+   * It hands over nearly all bytes by `buffer.take`, in packets that may be small: what comes in is copied once for all of
+   * them, and `take` gives views of that copy instead of a copy each. See `RingBuffer.attachCopy`.
+   */
+  readonly takesAll?: boolean
 }

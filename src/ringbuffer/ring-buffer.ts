@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert'
 import { Buffer } from 'node:buffer'
-import { allocateBuffer, smallSlab } from './slab.js'
+import { allocateBuffer, bufferOn, LARGE_UP_TO, largeSlab, smallSlab } from './slab.js'
 
 /*
  *   in one piece                              across the wrap
@@ -60,9 +60,13 @@ export class RingBuffer {
   #length = 0
   #virtual = 0
   #isView = false
+  /** The memory that what is taken is a view of; `undefined`: it is a copy. */
+  #given: ArrayBufferLike | undefined = undefined
   /** For copies by the word; made when first needed on a storage, and kept while that is the same. */
   #window = NO_WINDOW
   #windowed = NO_STORAGE
+  #known = NO_STORAGE
+  #memory: ArrayBufferLike = NO_STORAGE.buffer
 
   /**
    * @param capacity bytes of the first storage, which is made by the first write
@@ -167,13 +171,16 @@ export class RingBuffer {
   }
 
   /**
-   * Moves the first `length` bytes into a buffer of the caller's own, cut from a shared slab where it is small.
+   * Moves the first `length` bytes into a buffer of the caller's own, cut from a shared slab where it is small; after
+   * {@link attachCopy} it is a view of that copy.
    * Throws `ERR_RINGLOOP_BUFFER_UNDERFLOW` where there are fewer.
    */
   take(length: number): Buffer {
     this.#need(0, length)
     let taken: Buffer
-    if (length > WORD_COPY_UP_TO || length > this.#size - this.#start) {
+    if (this.#given !== undefined) {
+      taken = bufferOn(this.#given, this.#start, length)
+    } else if (length > WORD_COPY_UP_TO || length > this.#size - this.#start) {
       taken = allocateBuffer(length)
       this.#copyOut(taken, 0, 0, length)
     } else {
@@ -396,6 +403,24 @@ export class RingBuffer {
     this.#length = end - start
     this.#virtual = 0
     this.#isView = true
+    this.#given = undefined
+  }
+
+  /**
+   * As {@link attach}, on a copy that belongs to whoever takes of it: each `take` is a view and copies nothing more. For
+   * many small packets that is one copy instead of many. A range above 16 KiB is attached as it is.
+   */
+  attachCopy(storage: Buffer, start: number, end: number): void {
+    const length = end - start
+    if (length > LARGE_UP_TO) {
+      this.attach(storage, start, end)
+      return
+    }
+    const at = largeSlab.reserve(length)
+    const { bytes } = largeSlab
+    bytes.set(new Uint8Array(this.#memoryOf(storage), storage.byteOffset + start, length), at)
+    this.attach(bytes, at, at + length)
+    this.#given = largeSlab.memory
   }
 
   /** Lets go of attached memory and its bytes; a ring that owns its bytes is emptied. */
@@ -403,6 +428,7 @@ export class RingBuffer {
     this.#storage = this.#own
     this.#size = this.#own.length
     this.#isView = false
+    this.#given = undefined
     this.retrieveAll()
   }
 
@@ -411,6 +437,8 @@ export class RingBuffer {
     this.detach()
     this.#window = NO_WINDOW
     this.#windowed = NO_STORAGE
+    this.#known = NO_STORAGE
+    this.#memory = NO_STORAGE.buffer
   }
 
   /** Moves the bytes, if they wrap, so that all of them lie in one piece. */
@@ -429,6 +457,15 @@ export class RingBuffer {
       storage.set(kept, 0)
     }
     this.#start = 0
+  }
+
+  /** Of what is attached again and again: to ask a buffer for its memory costs more than the copy of a small packet. */
+  #memoryOf(storage: Buffer): ArrayBufferLike {
+    if (this.#known !== storage) {
+      this.#known = storage
+      this.#memory = storage.buffer
+    }
+    return this.#memory
   }
 
   #windowOnStorage(): DataView {
@@ -523,6 +560,7 @@ export class RingBuffer {
     this.#length = length
     this.#virtual = 0
     this.#isView = false
+    this.#given = undefined
   }
 }
 

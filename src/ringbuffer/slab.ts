@@ -10,13 +10,18 @@ const SMALL_SLAB_SIZE = 8192
 const SMALL_UP_TO = 256
 const LARGE_SLAB_SIZE = 65536
 /** Longer buffers get memory of their own. */
-const LARGE_UP_TO = 16384
+export const LARGE_UP_TO: number = 16384
 
 const NO_MEMORY: ArrayBufferLike = new ArrayBuffer(0)
 
 /** What `Buffer.from(arrayBuffer, offset, length)` ends in after its checks: half the time of a small copy. */
 const BufferOn: new (memory: ArrayBufferLike, offset: number, length: number) => Buffer =
   Buffer[Symbol.species as never]
+
+/** A buffer on `length` bytes of `memory` from `at` on, which must be there: nothing is checked. */
+export function bufferOn(memory: ArrayBufferLike, at: number, length: number): Buffer {
+  return new BufferOn(memory, at, length)
+}
 
 /**
  * Cuts one buffer after another from one piece of memory, and takes a new piece when that is used up. For who writes a
@@ -33,6 +38,7 @@ export class BufferSlab {
   readonly #size: number
   #used: number
   #memory: ArrayBufferLike = NO_MEMORY
+  #bytes: Buffer = Buffer.from(NO_MEMORY)
   #window: DataView = new DataView(NO_MEMORY as ArrayBuffer)
 
   /** `size` is the most that can be reserved at a time. */
@@ -46,7 +52,12 @@ export class BufferSlab {
     return this.#memory
   }
 
-  /** All of {@link memory}. */
+  /** All of {@link memory}, byte by byte. */
+  get bytes(): Buffer {
+    return this.#bytes
+  }
+
+  /** All of {@link memory}, by the word. */
   get window(): DataView {
     return this.#window
   }
@@ -62,7 +73,8 @@ export class BufferSlab {
   #renew(length: number): void {
     if (length > this.#size)
       throw new RangeError(`${length} bytes cannot be cut from a slab of ${this.#size}`)
-    this.#memory = Buffer.allocUnsafeSlow(this.#size).buffer
+    this.#bytes = Buffer.allocUnsafeSlow(this.#size)
+    this.#memory = this.#bytes.buffer
     markAsUntransferable(this.#memory)
     this.#window = new DataView(this.#memory)
     this.#used = 0
@@ -70,13 +82,13 @@ export class BufferSlab {
 
   /** The buffer on what {@link reserve} has given last. */
   cut(at: number, length: number): Buffer {
-    return new BufferOn(this.#memory, at, length)
+    return bufferOn(this.#memory, at, length)
   }
 }
 
 /** For copies of up to 256 bytes, of this thread. */
 export const smallSlab: BufferSlab = new BufferSlab(SMALL_SLAB_SIZE)
-const largeSlab: BufferSlab = new BufferSlab(LARGE_SLAB_SIZE)
+export const largeSlab: BufferSlab = new BufferSlab(LARGE_SLAB_SIZE)
 
 /**
  * A buffer of `length` bytes with whatever they hold, the caller's own, cut from a slab of this thread up to 16 KiB. It

@@ -58,6 +58,24 @@ export function frame(opcode: number, payload: Uint8Array | string = '', shape: 
   return Buffer.concat([header, key, bytes.map((byte, i) => byte ^ key[i & 3]!)])
 }
 
+/** The frames of a client with their masks taken off and their keys zero. */
+export function unmasked(frames: Buffer): Buffer {
+  const bytes = Buffer.from(frames)
+  for (let at = 0; at < bytes.length; ) {
+    const second = bytes[at + 1]!
+    const wide = (second & 0x7f) === 127 ? 8 : (second & 0x7f) === 126 ? 2 : 0
+    const from = at + 2 + wide + ((second & 0x80) === 0 ? 0 : 4)
+    let length = second & 0x7f
+    if (wide === 2) length = bytes.readUInt16BE(at + 2)
+    if (wide === 8) length = Number(bytes.readBigUInt64BE(at + 2))
+    at = from + length
+    if ((second & 0x80) === 0) continue
+    for (let i = from; i < at; i++) bytes[i]! ^= bytes[from - 4 + ((i - from) & 3)]!
+    bytes.fill(0, from - 4, from)
+  }
+  return bytes
+}
+
 export function closeFrame(code: number, reason: string | Uint8Array = ''): Buffer {
   const payload = Buffer.concat([Buffer.from([code >> 8, code & 0xff]), Buffer.from(reason as string)])
   return frame(8, payload)

@@ -46,7 +46,17 @@ export interface NativeAddon {
   takeDescriptor(poller: number, slot: number): number
   flush(poller: number, count: number): number
   write(poller: number, slot: number, bytes: Uint8Array, start: number, end: number): number
+  writeBehind(
+    poller: number,
+    slot: number,
+    offset: number,
+    head: number,
+    bytes: Uint8Array,
+    start: number,
+    end: number,
+  ): number
   setReading(poller: number, slot: number, on: boolean): number
+  unmask(poller: number, slot: number): number
   shutdownWrite(poller: number, slot: number): number
   close(poller: number, slot: number, linger: boolean): number
   expireLingering(poller: number): number
@@ -76,7 +86,7 @@ export const RecordKind = {
  */
 const CONSTANTS: Readonly<Record<string, number>> = {
   /** Raised whenever the arguments or answers of a call change. */
-  INTERFACE: 2,
+  INTERFACE: 3,
   IN_SLAB: 192 * 1024,
   OUT_SLAB: 256 * 1024,
   RECORDS_MAX: 1024,

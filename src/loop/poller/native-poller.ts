@@ -208,6 +208,14 @@ export class NativePoller implements Poller {
     return this.#addon.write(this.#poller, slot, bytes, start, end)
   }
 
+  writeBehind(slot: number, at: number, head: number, bytes: Uint8Array): number {
+    return this.#addon.writeBehind(this.#poller, slot, at, head, bytes, 0, bytes.length)
+  }
+
+  unmask(slot: number): void {
+    this.#addon.unmask(this.#poller, slot)
+  }
+
   setReading(slot: number, on: boolean): number {
     return this.#addon.setReading(this.#poller, slot, on)
   }

@@ -314,6 +314,16 @@ export class NetPoller implements Poller {
     return taken
   }
 
+  writeBehind(slot: number, at: number, head: number, bytes: Uint8Array): number {
+    const taken = this.write(slot, this.outSlab, at, at + head)
+    if (taken < head) return taken
+    const behind = this.write(slot, bytes, 0, bytes.length)
+    return behind < 0 ? behind : head + behind
+  }
+
+  /** The bytes are Node's. */
+  unmask(): void {}
+
   #landed(slot: number, s: NetSlot): void {
     s.landed = s.inFlight
     s.inFlight = 0

@@ -125,6 +125,12 @@ export interface Poller {
   /** Bytes taken, or a negative errno. After a short write (0 included) `handleWritable` follows; offer the same bytes then. */
   write(slot: number, bytes: Uint8Array, start: number, end: number): number
 
+  /** The same of `head` bytes of `outSlab` from `at` on and all of `bytes` behind them, in one write where it can. */
+  writeBehind(slot: number, at: number, head: number, bytes: Uint8Array): number
+
+  /** What is read from now on begins with a WebSocket frame: where it can, the poller takes the masks off; see `unmaskFrames`. */
+  unmask(slot: number): void
+
   /** 0 or a negative errno: then nothing is reported of it any more. */
   setReading(slot: number, on: boolean): number
   /** 0 or a negative errno. Everything taken before is sent first. */

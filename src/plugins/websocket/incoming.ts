@@ -77,6 +77,11 @@ export class Incoming {
     if (this.isText && !this.compressed) this.#utf8 = checkUtf8(this.#utf8, this.#bytes, length, this.length)
   }
 
+  /** The frame came with a mask that was still on it. */
+  get isMasked(): boolean {
+    return this.#key !== 0
+  }
+
   /** No character is cut off. */
   get endsWhole(): boolean {
     return this.#utf8 === ACCEPT

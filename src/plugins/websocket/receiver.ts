@@ -4,7 +4,6 @@
  */
 import { isUtf8 } from 'node:buffer'
 import { type Packet, ProtocolError, type RingBuffer } from '../../index.js'
-import { dataSlab } from './data-slab.js'
 import { TooLong } from './deflate.js'
 import {
   CloseStatus,
@@ -69,11 +68,11 @@ export class Receiver {
 
   /** The next message, or `undefined` when it is not yet whole. Control frames before it are answered. */
   next(c: WebSocketConnection, session: Session, buffer: RingBuffer): Packet<WebSocketContext> | undefined {
-    if (session.incoming === undefined && session.state === State.OPEN && this.#wantsMask) {
-      const packet = this.#smallFrame(buffer)
-      if (packet !== undefined) return packet
-    }
     try {
+      if (session.incoming === undefined && session.state === State.OPEN && this.#wantsMask) {
+        const packet = this.#smallFrame(c, buffer)
+        if (packet !== undefined) return packet
+      }
       return this.#frames(c, session, buffer)
     } catch (error) {
       if (error instanceof Violation) this.#tell(session, error)
@@ -85,7 +84,7 @@ export class Receiver {
    * A whole unfragmented message of at most 125 bytes that lies in one piece: nearly every frame there is. Anything else,
    * right or wrong, is left to {@link #frames}.
    */
-  #smallFrame(buffer: RingBuffer): Packet<WebSocketContext> | undefined {
+  #smallFrame(c: WebSocketConnection, buffer: RingBuffer): Packet<WebSocketContext> | undefined {
     const available = buffer.contiguous
     if (available < SMALL_HEADER) return undefined
     const { storage, start } = buffer
@@ -93,36 +92,36 @@ export class Receiver {
     const length = storage[start + 1]! - MASKED
     if (length < 0 || length > this.#smallUpTo || available < SMALL_HEADER + length) return undefined
     if (first !== WHOLE_TEXT && first !== WHOLE_BINARY) return undefined
-    const data = this.#unmaskSmall(storage, start + SMALL_HEADER, length, first === WHOLE_TEXT)
-    if (data === undefined) return undefined
-    buffer.retrieve(SMALL_HEADER + length)
-    this.#packet.ctx = first === WHOLE_TEXT ? TEXT : BINARY
-    this.#packet.data = data
+    const isText = first === WHOLE_TEXT
+    const key = this.#windowOn(storage).getInt32(start + 2, true)
+    if (key !== 0) this.#unmask(start + SMALL_HEADER, length, key)
+    if (isText && !this.#isText(storage, start + SMALL_HEADER, length)) throw notUtf8()
+    buffer.retrieve(SMALL_HEADER)
+    this.#packet.ctx = isText ? TEXT : BINARY
+    this.#packet.data = buffer.take(length)
+    if (key !== 0 && buffer.isEmpty) c.unmaskFrames()
     return this.#packet
   }
 
-  /** The payload at `from`, with its key before it; `undefined` if it is to be text and is not. */
-  #unmaskSmall(storage: Buffer, from: number, length: number, isText: boolean): Buffer | undefined {
-    const source = this.#windowOn(storage)
-    const at = dataSlab.reserve(length)
-    const target = dataSlab.window
-    const key = source.getInt32(from - MASK_LENGTH, true)
-    const words = length & ~3
+  /** The payload in the window, from `from` on. */
+  #unmask(from: number, length: number, key: number): void {
+    const bytes = this.#window
+    const end = from + length
+    const lastWord = end - 4
+    let i = from
+    for (; i <= lastWord; i += 4) bytes.setInt32(i, bytes.getInt32(i, true) ^ key, true)
+    for (let turning = key; i < end; i++, turning >>= 8) bytes.setUint8(i, bytes.getUint8(i) ^ turning)
+  }
+
+  #isText(storage: Buffer, from: number, length: number): boolean {
+    const bytes = this.#window
+    const end = from + length
+    const lastWord = end - 4
     let bits = 0
-    let i = 0
-    for (; i < words; i += 4) {
-      const word = source.getInt32(from + i, true) ^ key
-      bits |= word
-      target.setInt32(at + i, word, true)
-    }
-    for (let turning = key; i < length; i++, turning >>= 8) {
-      const byte = (source.getUint8(from + i) ^ turning) & 0xff
-      bits |= byte
-      target.setUint8(at + i, byte)
-    }
-    const data = dataSlab.cut(at, length)
-    if (isText && (bits & NOT_ASCII) !== 0 && checkUtf8(ACCEPT, data, 0, length) !== ACCEPT) return undefined
-    return data
+    let i = from
+    for (; i <= lastWord; i += 4) bits |= bytes.getInt32(i, true)
+    for (; i < end; i++) bits |= bytes.getUint8(i)
+    return (bits & NOT_ASCII) === 0 || checkUtf8(ACCEPT, storage, from, end) === ACCEPT
   }
 
   #windowOn(storage: Buffer): DataView {
@@ -156,6 +155,7 @@ export class Receiver {
       }
       if (!incoming.take(buffer)) throw notUtf8()
       if (incoming.left > 0) return undefined
+      if (incoming.isMasked && buffer.isEmpty) c.unmaskFrames()
       if (!incoming.final) {
         incoming.inFrame = false
       } else if (incoming.discarded) {

@@ -10,6 +10,8 @@ import { TEXT, type WebSocketContext, type WebSocketMessage, type WebSocketOut }
 import type { WebSocketSettings } from './options.js'
 import { type DeflateState, type Outgoing, type Session, State, type WebSocketConnection } from './session.js'
 
+/** From here on the loop writes a payload from where it lies. */
+const COPY_UP_TO = 32 * 1024 - 1
 /** A broadcast up to this length is compressed, at once: some 3 milliseconds. */
 const BROADCAST_DEFLATE_UP_TO = 256 * 1024
 /** When more waits to be compressed on one connection, all of it goes out plain, so that back-pressure is felt. */
@@ -65,7 +67,7 @@ export class Sender {
 
   #bytesInto(bytes: Uint8Array, first: number, target: Buffer, offset: number): number {
     const { length } = bytes
-    if (length + headerLength(length) + MASK_LENGTH > target.length - offset) return -1
+    if (length > COPY_UP_TO || length + headerLength(length) + MASK_LENGTH > target.length - offset) return -1
     let at = writeHeader(target, offset, first, length, this.#maskBit)
     if (this.#masks) at += MASK_LENGTH
     target.set(bytes, at)

@@ -12,6 +12,7 @@ import { Liveness, type Session, State, type WebSocketConnection, type WebSocket
 
 export class WebSocketProtocol implements Protocol<WebSocketContext, WebSocketOut, WebSocketSession> {
   readonly handshake = true
+  readonly takesAll = true
   readonly #lifecycle: Lifecycle
   readonly #sender: Sender
   readonly #receiver: Receiver

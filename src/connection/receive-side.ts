@@ -43,6 +43,8 @@ const Wait = {
 const READS_AHEAD = Wait.REPLY | Wait.HELD | Wait.TURN | Wait.GREETING
 const HOLDS_PACKETS = READS_AHEAD | Wait.PAUSED | Wait.THROTTLED | Wait.DIVERTED | Wait.DIVERSION_FULL
 const HOLDS_DIVERTED = Wait.PAUSED | Wait.THROTTLED | Wait.DIVERSION_FULL
+/** For these what waits is shown to a protocol that wants to know: it may be long. */
+const LOOKS_AHEAD = Wait.REPLY | Wait.HELD
 /** After a call of `unPacket`: its packet may come too early. */
 const GREETED_WITHIN = Wait.GREETING | Wait.JUST_GREETED
 const STOPS_READING = Wait.PAUSED | Wait.THROTTLED | Wait.DIVERSION_FULL | Wait.ENDED | Wait.DRAINING
@@ -303,6 +305,18 @@ export abstract class ReceiveSide<Out, Context> extends SendSide<Out, Context> {
     } else {
       this.keep(storage, start, end)
     }
+    if ((this.#waits & LOOKS_AHEAD) !== 0) this.lookAhead()
+  }
+
+  private lookAhead(): void {
+    const ring = this.#in
+    const { protocol } = this.config
+    if (protocol.lookAhead === undefined || ring === undefined || this.state !== State.OPEN) return
+    try {
+      protocol.lookAhead(this, ring)
+    } catch (error) {
+      this.fail('lookAhead', error)
+    }
   }
 
   private keep(storage: Buffer, start: number, end: number): void {
@@ -462,6 +476,7 @@ export abstract class ReceiveSide<Out, Context> extends SendSide<Out, Context> {
     if (!this.connected) return
     if (this.extra?.waitingPacket !== undefined) this.#in ??= this.host.pool.take()
     this.unpackRing()
+    if ((this.#waits & LOOKS_AHEAD) !== 0) this.lookAhead()
     this.updateReading()
     this.finishIfDone()
   }

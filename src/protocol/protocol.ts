@@ -64,6 +64,13 @@ export interface Protocol<Ctx = undefined, Out = Uint8Array | string, Session = 
    */
   broadcast?(out: Out): BroadcastPacker<Out, Session>
 
+  /**
+   * Optional: bytes wait in `buffer` because a promise of `onMessage` is pending, or {@link ProtocolConnection.holdPackets}
+   * was called, and more of them have come. They may be looked at, not taken: {@link unPacket} gets them in their turn. For
+   * what cannot wait so long, as a ping. Not called while bytes are not read: after `pause`, and above 64 KiB.
+   */
+  lookAhead?(c: ProtocolConnection<Out, Session>, buffer: RingBuffer): void
+
   /** A connection was accepted or connected: make its `c.session` here. */
   onConnect?(c: ProtocolConnection<Out, Session>): void
 

@@ -16,7 +16,7 @@ export const MAX_CONTROL_PAYLOAD = 125
 /** The longest header: two bytes, a 64-bit length, a mask. */
 export const MAX_HEADER_LENGTH = 14
 
-const LENGTH_16 = 126
+export const LENGTH_16 = 126
 const LENGTH_64 = 127
 const MAX_LENGTH_16 = 0xffff
 const TWO_TO_32 = 0x1_0000_0000
@@ -46,6 +46,12 @@ export function isValidCloseCode(code: number): boolean {
 export function headerLength(payloadLength: number): number {
   if (payloadLength < LENGTH_16) return 2
   return payloadLength <= MAX_LENGTH_16 ? 4 : 10
+}
+
+/** The same by the seven bits of a header that say the length, or how many bytes say it. */
+export function headerLengthOf(lengthBits: number): number {
+  if (lengthBits < LENGTH_16) return 2
+  return lengthBits === LENGTH_16 ? 4 : 10
 }
 
 /** Writes the header up to where a mask would follow; returns the index behind it. `maskBit` is 0 or {@link MASKED}. */

@@ -9,7 +9,9 @@ import {
   CloseStatus,
   FIN,
   FIRST_CONTROL,
+  headerLengthOf,
   isValidCloseCode,
+  LENGTH_16,
   MASK_LENGTH,
   MASKED,
   MAX_CONTROL_PAYLOAD,
@@ -29,8 +31,8 @@ import { ACCEPT, checkUtf8 } from './utf8.js'
 
 const WHOLE_TEXT = FIN | Opcode.TEXT
 const WHOLE_BINARY = FIN | Opcode.BINARY
+const WHOLE_PING = FIN | Opcode.PING
 const NOT_ASCII = 0x80808080
-const LENGTH_16 = 126
 const SMALL_HEADER = 2 + MASK_LENGTH
 
 const NO_STORAGE: Buffer = Buffer.alloc(0)
@@ -53,6 +55,8 @@ export class Receiver {
   /** The longest payload that `#smallFrame` takes. */
   readonly #smallUpTo: number
   readonly #packet: Packet<WebSocketContext> = { ctx: TEXT, data: NO_STORAGE }
+  /** In the call of `next` that is under way: pings are new where the buffer is no longer than this. */
+  #newFrom: number = Number.POSITIVE_INFINITY
   /** One that is in use by nobody. */
   #spare: Incoming | undefined = new Incoming()
   /** For reads by the word; the storage is the loop's slab nearly always. */
@@ -68,6 +72,11 @@ export class Receiver {
 
   /** The next message, or `undefined` when it is not yet whole. Control frames before it are answered. */
   next(c: WebSocketConnection, session: Session, buffer: RingBuffer): Packet<WebSocketContext> | undefined {
+    if (session.lookedAt > 0) return this.#nextLookedAt(c, session, buffer)
+    return this.#next(c, session, buffer)
+  }
+
+  #next(c: WebSocketConnection, session: Session, buffer: RingBuffer): Packet<WebSocketContext> | undefined {
     try {
       if (session.incoming === undefined && session.state === State.OPEN && this.#wantsMask) {
         const packet = this.#smallFrame(c, buffer)
@@ -78,6 +87,51 @@ export class Receiver {
       if (error instanceof Violation) this.#tell(session, error)
       throw error
     }
+  }
+
+  /** Begins with bytes that were looked at while they waited. */
+  #nextLookedAt(
+    c: WebSocketConnection,
+    session: Session,
+    buffer: RingBuffer,
+  ): Packet<WebSocketContext> | undefined {
+    this.#newFrom = buffer.length - session.lookedAt
+    try {
+      return this.#next(c, session, buffer)
+    } finally {
+      session.lookedAt = Math.max(0, buffer.length - this.#newFrom)
+      this.#newFrom = Number.POSITIVE_INFINITY
+    }
+  }
+
+  /** What waits begins with a frame. Whatever is wrong with one is found when it is its turn. */
+  lookAhead(session: Session, buffer: RingBuffer): void {
+    while (session.state === State.OPEN) {
+      const { lookedAt } = session
+      const header = this.#headerAt(buffer, lookedAt)
+      if (header === 0) return
+      const length = payloadLengthAt(buffer, lookedAt)
+      if (buffer.length < lookedAt + header + length) return
+      session.lookedAt = lookedAt + header + length
+      if (buffer.byteAt(lookedAt) !== WHOLE_PING) continue
+      const frame = Buffer.allocUnsafe(header + length)
+      buffer.copyTo(frame, 0, lookedAt)
+      if (this.#wantsMask) maskInPlace(frame, header, frame.length, frame.readInt32LE(header - MASK_LENGTH))
+      this.#sender.control(session.connection, Opcode.PONG, frame.subarray(header))
+    }
+  }
+
+  /** The length of the header of the frame at `at`; 0 where it has not come, or begins as none may. */
+  #headerAt(buffer: RingBuffer, at: number): number {
+    if (buffer.length < at + 2) return 0
+    const first = buffer.byteAt(at)
+    const second = buffer.byteAt(at + 1)
+    const opcode = first & OPCODE_BITS
+    const isControl = opcode >= FIRST_CONTROL
+    if ((first & RSV2_AND_3) !== 0 || ((second & MASKED) !== 0) !== this.#wantsMask) return 0
+    if (isControl ? !isControlStart(first, second) : opcode > Opcode.BINARY) return 0
+    const header = headerLengthOf(second & ~MASKED) + (this.#wantsMask ? MASK_LENGTH : 0)
+    return buffer.length < at + header ? 0 : header
   }
 
   /**
@@ -185,9 +239,7 @@ export class Receiver {
     this.#checkStart(session, first, second)
     const lengthBits = second & ~MASKED
     const isMasked = this.#wantsMask
-    let header = 2 + (isMasked ? MASK_LENGTH : 0)
-    if (lengthBits === LENGTH_16) header += 2
-    else if (lengthBits > LENGTH_16) header += 8
+    const header = headerLengthOf(lengthBits) + (isMasked ? MASK_LENGTH : 0)
     if (available < header) {
       if (lengthBits > LENGTH_16 && available > 2) checkSign(storage[start + 2]!)
       return false
@@ -196,7 +248,8 @@ export class Receiver {
     const key = isMasked ? storage.readInt32LE(start + header - MASK_LENGTH) : 0
     if (opcode >= FIRST_CONTROL) {
       if (available < header + payloadLength) return false
-      this.#control(session, opcode, takePayload(buffer, header, payloadLength, key))
+      const isNew = available <= this.#newFrom
+      this.#control(session, opcode, takePayload(buffer, header, payloadLength, key), isNew)
       return true
     }
     this.#checkLength(session, first, payloadLength)
@@ -299,9 +352,9 @@ export class Receiver {
 
   // ---- control frames ----------------------------------------------------------------------------------------------
 
-  #control(session: Session, opcode: number, payload: Buffer): void {
+  #control(session: Session, opcode: number, payload: Buffer, isNew: boolean): void {
     if (opcode === Opcode.CLOSE) this.#close(session, payload)
-    else if (opcode === Opcode.PING && session.state === State.OPEN) {
+    else if (opcode === Opcode.PING && isNew && session.state === State.OPEN) {
       this.#sender.control(session.connection, Opcode.PONG, payload)
     }
   }
@@ -325,6 +378,20 @@ export class Receiver {
     }
     session.state = State.CLOSED
   }
+}
+
+/** Whether these can be the first bytes of a control frame (section 5.5). */
+function isControlStart(first: number, second: number): boolean {
+  const isKnown = (first & OPCODE_BITS) <= Opcode.PONG
+  return isKnown && (first & FIN) !== 0 && (second & ~MASKED) <= MAX_CONTROL_PAYLOAD
+}
+
+/** What the header at `at`, which is whole, says. */
+function payloadLengthAt(buffer: RingBuffer, at: number): number {
+  const lengthBits = buffer.byteAt(at + 1) & ~MASKED
+  if (lengthBits < LENGTH_16) return lengthBits
+  if (lengthBits === LENGTH_16) return buffer.peekUint16(at + 2)
+  return buffer.peekUint32(at + 2) * 0x1_0000_0000 + buffer.peekUint32(at + 6)
 }
 
 /** What cannot be compressed grows a little: stored blocks have headers, and a client may flush often. */

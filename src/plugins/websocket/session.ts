@@ -125,6 +125,8 @@ export class Session implements WebSocketSession {
   /** The message that is not yet whole. */
   incoming: Incoming | undefined = undefined
   deflate: DeflateState | undefined = undefined
+  /** So many of the bytes that wait have been looked at: pings among them are answered. */
+  lookedAt = 0
   timer: SessionTimer | undefined = undefined
   ending: Ending = NOT_CLOSED
 

@@ -40,6 +40,12 @@ export class WebSocketProtocol implements Protocol<WebSocketContext, WebSocketOu
     return undefined
   }
 
+  lookAhead(c: WebSocketConnection, buffer: RingBuffer): void {
+    const session = c.session as Session
+    session.liveness = Liveness.HEARD
+    this.#receiver.lookAhead(session, buffer)
+  }
+
   packet(c: WebSocketConnection, out: WebSocketOut, ctx?: WebSocketContext): Packed {
     return this.#sender.pack(c, c.session as Session, out, ctx)
   }

@@ -14,7 +14,7 @@
 #include "socket.h"
 
 enum {
-    READ_MAX = 64 * 1024,             /* one read of one socket */
+    READ_MAX = 68 * 1024,             /* one read of one socket: a message of 64 KiB and what is around it */
     READ_BUDGET = 128 * 1024,         /* dispatch when so much of the slab is used: a larger one falls out of the cache */
     IN_SLAB = READ_BUDGET + READ_MAX, /* so that a read always finds room */
     OUT_SLAB = 256 * 1024,

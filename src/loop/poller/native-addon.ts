@@ -87,7 +87,7 @@ export const RecordKind = {
 const CONSTANTS: Readonly<Record<string, number>> = {
   /** Raised whenever the arguments or answers of a call change. */
   INTERFACE: 3,
-  IN_SLAB: 192 * 1024,
+  IN_SLAB: 196 * 1024,
   OUT_SLAB: 256 * 1024,
   RECORDS_MAX: 1024,
   OUT_RECORDS_MAX: 4096,

@@ -34,6 +34,8 @@ const WHOLE_BINARY = FIN | Opcode.BINARY
 const WHOLE_PING = FIN | Opcode.PING
 const NOT_ASCII = 0x80808080
 const SMALL_HEADER = 2 + MASK_LENGTH
+/** Above, a native call is faster than a loop by the word. */
+const WORDS_UP_TO = 125
 
 const NO_STORAGE: Buffer = Buffer.alloc(0)
 
@@ -52,8 +54,6 @@ export class Receiver {
   readonly #sender: Sender
   /** Frames of the peer have to be masked: it is a client. */
   readonly #wantsMask: boolean
-  /** The longest payload that `#smallFrame` takes. */
-  readonly #smallUpTo: number
   readonly #packet: Packet<WebSocketContext> = { ctx: TEXT, data: NO_STORAGE }
   /** In the call of `next` that is under way: pings are new where the buffer is no longer than this. */
   #newFrom: number = Number.POSITIVE_INFINITY
@@ -67,7 +67,6 @@ export class Receiver {
     this.#settings = settings
     this.#sender = sender
     this.#wantsMask = settings.client === undefined
-    this.#smallUpTo = Math.min(LENGTH_16 - 1, settings.maxPayload)
   }
 
   /** The next message, or `undefined` when it is not yet whole. Control frames before it are answered. */
@@ -79,7 +78,7 @@ export class Receiver {
   #next(c: WebSocketConnection, session: Session, buffer: RingBuffer): Packet<WebSocketContext> | undefined {
     try {
       if (session.incoming === undefined && session.state === State.OPEN && this.#wantsMask) {
-        const packet = this.#smallFrame(c, buffer)
+        const packet = this.#wholeFrame(c, buffer)
         if (packet !== undefined) return packet
       }
       return this.#frames(c, session, buffer)
@@ -135,32 +134,43 @@ export class Receiver {
   }
 
   /**
-   * A whole unfragmented message of at most 125 bytes that lies in one piece: nearly every frame there is. Anything else,
-   * right or wrong, is left to {@link #frames}.
+   * A whole unfragmented message below 64 KiB that lies in one piece: nearly every frame there is. Anything else, right or
+   * wrong, is left to {@link #frames}.
    */
-  #smallFrame(c: WebSocketConnection, buffer: RingBuffer): Packet<WebSocketContext> | undefined {
+  #wholeFrame(c: WebSocketConnection, buffer: RingBuffer): Packet<WebSocketContext> | undefined {
     const available = buffer.contiguous
     if (available < SMALL_HEADER) return undefined
     const { storage, start } = buffer
     const first = storage[start]!
-    const length = storage[start + 1]! - MASKED
-    if (length < 0 || length > this.#smallUpTo || available < SMALL_HEADER + length) return undefined
     if (first !== WHOLE_TEXT && first !== WHOLE_BINARY) return undefined
+    let length = storage[start + 1]! - MASKED
+    let payload = start + SMALL_HEADER
+    if (length >= LENGTH_16) {
+      if (length > LENGTH_16 || available < SMALL_HEADER + 2) return undefined
+      length = (storage[start + 2]! << 8) | storage[start + 3]!
+      if (length < LENGTH_16) return undefined
+      payload += 2
+    }
+    const header = payload - start
+    if (length < 0 || length > this.#settings.maxPayload || available < header + length) return undefined
     const isText = first === WHOLE_TEXT
-    const key = this.#windowOn(storage).getInt32(start + 2, true)
-    if (key !== 0) this.#unmask(start + SMALL_HEADER, length, key)
-    if (isText && !this.#isText(storage, start + SMALL_HEADER, length)) throw notUtf8()
-    buffer.retrieve(SMALL_HEADER)
+    const key = this.#windowOn(storage).getInt32(payload - MASK_LENGTH, true)
+    if (key !== 0) this.#unmask(storage, payload, length, key)
+    if (isText && !this.#isText(storage, payload, length)) throw notUtf8()
+    buffer.retrieve(header)
     this.#packet.ctx = isText ? TEXT : BINARY
     this.#packet.data = buffer.take(length)
     if (key !== 0 && buffer.isEmpty) c.unmaskFrames()
     return this.#packet
   }
 
-  /** The payload in the window, from `from` on. */
-  #unmask(from: number, length: number, key: number): void {
-    const bytes = this.#window
+  #unmask(storage: Buffer, from: number, length: number, key: number): void {
     const end = from + length
+    if (length > WORDS_UP_TO) {
+      maskInPlace(storage, from, end, key)
+      return
+    }
+    const bytes = this.#window
     const lastWord = end - 4
     let i = from
     for (; i <= lastWord; i += 4) bytes.setInt32(i, bytes.getInt32(i, true) ^ key, true)
@@ -168,14 +178,20 @@ export class Receiver {
   }
 
   #isText(storage: Buffer, from: number, length: number): boolean {
-    const bytes = this.#window
     const end = from + length
+    return (
+      (length <= WORDS_UP_TO && this.#isAscii(from, end)) || checkUtf8(ACCEPT, storage, from, end) === ACCEPT
+    )
+  }
+
+  #isAscii(from: number, end: number): boolean {
+    const bytes = this.#window
     const lastWord = end - 4
     let bits = 0
     let i = from
     for (; i <= lastWord; i += 4) bits |= bytes.getInt32(i, true)
     for (; i < end; i++) bits |= bytes.getUint8(i)
-    return (bits & NOT_ASCII) === 0 || checkUtf8(ACCEPT, storage, from, end) === ACCEPT
+    return (bits & NOT_ASCII) === 0
   }
 
   #windowOn(storage: Buffer): DataView {

@@ -638,14 +638,6 @@ describe.each(POLLERS)('HTTP on the %s poller', (poller) => {
       client.reset()
       await until('the stream is ended', () => ended)
     })
-
-    it('finishes a stream for a client that has ended its side', async () => {
-      const { connect } = await start(poller, () => parts('a', 'b', 'c'))
-      const client = await connect()
-      client.socket.end(GET)
-      await client.whenEnded()
-      expect(client.text).toContain('0\r\n\r\n')
-    })
   })
 
   describe('streamed requests', () => {

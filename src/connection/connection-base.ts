@@ -177,6 +177,7 @@ export abstract class ConnectionBase<Out, Context> implements ProtocolConnection
   abstract unmaskFrames(): void
   abstract yield(): void
   abstract established(): void
+  abstract abort(reason: CloseReason): void
   abstract close(reason?: CloseReason | CloseCode | Error): void
 
   // ---- faults --------------------------------------------------------------------------------------------------------
@@ -189,7 +190,7 @@ export abstract class ConnectionBase<Out, Context> implements ProtocolConnection
     const { host } = this
     const { logger } = host.loop
     const error = toError(thrown)
-    if (this.state === State.CLOSED) {
+    if (this.state === State.CLOSED || (this.state === State.CLOSING && isConsequence(error))) {
       const level = isConsequence(error) ? 'debug' : 'error'
       logger[level](this.logged({ err: error }), `${where} failed after the connection was closed`)
     } else if (error instanceof ProtocolError) {
@@ -215,8 +216,11 @@ export abstract class ConnectionBase<Out, Context> implements ProtocolConnection
 }
 
 /** A handler was told that its connection has ended, and passed that on: nobody's fault. */
-function isConsequence(error: Error): boolean {
-  return error instanceof RingloopError && error.code === ErrorCode.CLOSED
+function isConsequence(error: unknown): boolean {
+  if (!(error instanceof Error)) return false
+  if (error instanceof RingloopError) return error.code === ErrorCode.CLOSED
+  // Of what Node does under an AbortSignal the signal's reason is the cause.
+  return error.name === 'AbortError' && isConsequence(error.cause)
 }
 
 export function isThenable(value: unknown): value is PromiseLike<unknown> {

@@ -55,6 +55,8 @@ const Bit = {
   READING: 1 << 4,
   /** Its packets are being handed over right now. */
   UNPACKING: 1 << 5,
+  /** A promise of `onMessage` has settled since the last {@link takeSettled}. */
+  SETTLED: 1 << 6,
 } as const
 
 /** Reading goes on while packets wait for their turn, up to this many bytes. */
@@ -226,6 +228,17 @@ export abstract class ReceiveSide<Out, Context> extends SendSide<Out, Context> {
     if (this.hasWaiting && (waits & holds) !== 0) return false
     // On a broken socket no answer can be sent: nothing to wait for.
     return this.#pending === 0 || this.isBroken
+  }
+
+  /** What has come is handed over, and only answers that come later keep it open. */
+  protected get isAnswering(): boolean {
+    return this.#pending > 0 && (this.#waits & HOLDS_PACKETS & ~Wait.REPLY) === 0
+  }
+
+  protected takeSettled(): boolean {
+    const hasSettled = (this.bits & Bit.SETTLED) !== 0
+    this.bits &= ~Bit.SETTLED
+    return hasSettled
   }
 
   private get hasWaiting(): boolean {
@@ -457,6 +470,7 @@ export abstract class ReceiveSide<Out, Context> extends SendSide<Out, Context> {
 
   private settled(out: Out | void, ctx: unknown): void {
     this.#pending--
+    this.bits |= Bit.SETTLED
     this.#waits &= ~Wait.REPLY
     if (!this.connected) return
     try {

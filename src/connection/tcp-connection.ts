@@ -27,6 +27,8 @@ const Bit = {
   TOLD_END: 1 << 11,
   /** It stays open when the peer has ended its side. */
   HALF_OPEN: 1 << 12,
+  /** The peer has left, and it waits for its next turn to see what has settled. */
+  LEAVING: 1 << 13,
 } as const
 
 export class TcpConnection<Out = Uint8Array | string, Context = unknown>
@@ -160,7 +162,11 @@ export class TcpConnection<Out = Uint8Array | string, Context = unknown>
 
   /** No more bytes will come: once all is handed over and answered the handler hears it, and the connection closes. */
   protected finishIfDone(): void {
-    if (!this.isDone || !this.connected) return
+    if (!this.connected) return
+    if (!this.isDone) {
+      if (this.isLeft) this.awaitSettled()
+      return
+    }
     if (this.mustTellEnd) {
       this.bits |= Bit.TOLD_END
       this.callOnEnd()
@@ -168,6 +174,31 @@ export class TcpConnection<Out = Uint8Array | string, Context = unknown>
     }
     const staysOpen = (this.bits & Bit.HALF_OPEN) !== 0 && !this.hasStoppedSending && !this.isDrained
     if (!staysOpen) this.beginClose(PEER_CLOSED)
+  }
+
+  /** The peer has ended its side, which in this protocol says that it wants no answer any more. */
+  private get isLeft(): boolean {
+    if (!this.hasEnded || (this.bits & Bit.HALF_OPEN) !== 0) return false
+    return this.config.protocol.endsWithPeer === true && this.isAnswering
+  }
+
+  /** Promises that settle at once still answer: they have until the next round. */
+  private awaitSettled(): void {
+    if ((this.bits & Bit.LEAVING) !== 0) return
+    this.bits |= Bit.LEAVING
+    this.takeSettled()
+    this.host.turns.push(this)
+  }
+
+  override takeTurn(): void {
+    if ((this.bits & Bit.LEAVING) === 0) {
+      super.takeTurn()
+      return
+    }
+    this.bits &= ~Bit.LEAVING
+    if (!this.connected || !this.isLeft) return
+    if (this.takeSettled()) this.awaitSettled()
+    else this.beginClose(PEER_CLOSED)
   }
 
   /** A handler hears of a peer that has ended, not of one that broke; a diversion also of a loop that stops. */

@@ -95,6 +95,13 @@ export interface Protocol<Ctx = undefined, Out = Uint8Array | string, Session = 
   /** `true`: packets go on being handed over while earlier answers are pending. Default `false`. */
   readonly multiplexed?: boolean
 
+  /**
+   * `true`: a peer that has ended its side has left. What came before is handed over, and what is answered at once is
+   * sent, but promises of `onMessage` and {@link ProtocolConnection.holdEnd} are not waited for: the connection ends with
+   * `peer-closed`. Not where the option `allowHalfOpen` is set. Default `false`.
+   */
+  readonly endsWithPeer?: boolean
+
   /** `true`: `data` is a view of the loop's memory, valid until `onMessage` returns. Default `false`: a copy to keep. */
   readonly borrow?: boolean
   /**

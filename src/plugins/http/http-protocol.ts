@@ -19,21 +19,21 @@ import {
   RingloopError,
 } from '../../index.js'
 import { BodyReader } from './body-reader.js'
+import { BodyWriter } from './body-writer.js'
 import { HttpClock } from './clock.js'
 import { type HttpOptions, type HttpSettings, httpSettings } from './options.js'
 import { type Framing, framingOf, type HttpRequest, IncomingRequest } from './request.js'
-import { type BodyPart, endIterator, type HttpOutput, type Plan, planResponse } from './response.js'
+import { type HttpOutput, planResponse } from './response.js'
 import { HttpSession } from './session.js'
 
 /** The stream of a request without a body. */
 const NO_STREAM: AsyncIterable<Buffer> = { async *[Symbol.asyncIterator]() {} }
-const CRLF = Buffer.from('\r\n')
-const LAST_CHUNK = Buffer.from('0\r\n\r\n')
 /** Requests that wait for their turn may take so many bytes until the client is held back. */
 const READ_AHEAD = 64 * 1024
 /** Strings up to here are written by a loop: that is faster than the native call. */
 const SHORT_TEXT = 48
 const FIRST_NON_ASCII = 0x80
+const PEER_ENDED: CloseReason = { code: 'peer-closed', message: 'the client ended, and has its answers' }
 /** More than the fields take that ringloop adds to a head. */
 const OWN_FIELDS = 256
 
@@ -52,6 +52,8 @@ type Client = ProtocolConnection<HttpOutput>
 export class HttpProtocol implements Protocol<HttpRequest, HttpOutput> {
   /** With `streamBody` a body goes on coming in while its request is being answered. */
   readonly multiplexed: boolean
+  /** A client that ends its side in the middle of an answer has left, as far as HTTP goes. */
+  readonly endsWithPeer = true
   readonly #settings: HttpSettings
   readonly #clocks: WeakMap<Loop, HttpClock> = new WeakMap()
   readonly #memo: HeadMemo = new HeadMemo()
@@ -81,7 +83,7 @@ export class HttpProtocol implements Protocol<HttpRequest, HttpOutput> {
       const whole = this.#endBody(s)
       if (whole !== undefined) return whole
     }
-    if (s.request !== undefined || s.outgoing !== undefined) {
+    if (s.request !== undefined || s.writer !== undefined) {
       if (buffer.length >= READ_AHEAD) this.#holdBack(c, s)
       return undefined
     }
@@ -102,28 +104,25 @@ export class HttpProtocol implements Protocol<HttpRequest, HttpOutput> {
     if (plan.stream === undefined) {
       this.#answered(c, s, plan.close)
       const head = Buffer.from(plan.head, 'latin1')
-      return plan.body.length === 0 ? head : [head, partBytes(plan.body)]
+      return plan.body.length === 0
+        ? head
+        : [head, typeof plan.body === 'string' ? Buffer.from(plan.body) : plan.body]
     }
-    s.outgoing = plan.stream[Symbol.asyncIterator]()
-    if (this.multiplexed) c.holdEnd()
-    else c.holdPackets()
-    this.#sendStream(c, s, s.outgoing, plan).then(
-      () => this.#streamSent(c),
+    s.writer = new BodyWriter(plan.stream, plan)
+    c.holdEnd()
+    this.#sendBody(c, s, s.writer, plan.close).then(
+      () => c.releaseEnd(),
       (error) => {
-        c.loop.logger.error(
+        // Of a client that has left the body may well fail.
+        c.loop.logger[c.connected ? 'error' : 'debug'](
           { err: error, peer: c.peerAddr },
           'the body of an answer failed; its connection is closed',
         )
         c.close({ code: 'handler-error', message: `the body of an answer failed: ${error}`, error })
-        this.#streamSent(c)
+        c.releaseEnd()
       },
     )
     return Buffer.from(plan.head, 'latin1')
-  }
-
-  #streamSent(c: Client): void {
-    if (this.multiplexed) c.releaseEnd()
-    else c.releasePackets()
   }
 
   packetInto(
@@ -147,7 +146,7 @@ export class HttpProtocol implements Protocol<HttpRequest, HttpOutput> {
 
   unanswered(c: Client): void {
     const s = c.session as HttpSession
-    if (s.request !== undefined && s.outgoing === undefined) c.send({ status: 204 })
+    if (s.request !== undefined && s.writer === undefined) c.send({ status: 204 })
   }
 
   /** Nobody: an answer needs a question. */
@@ -156,16 +155,14 @@ export class HttpProtocol implements Protocol<HttpRequest, HttpOutput> {
   }
 
   /** An error that ends the connection is the answer to the request under way, unless that has begun. */
-  onClosing(c: Client, { code, error }: CloseReason): void {
+  onClosing(c: Client, reason: CloseReason): void {
     const s = c.session as HttpSession
-    const isAnswered = s.outgoing !== undefined || (s.reader !== undefined && s.request === undefined)
-    if (isAnswered) return
-    const withoutBody = s.request?.method === 'HEAD'
-    if (error instanceof HttpError) {
-      c.sendRaw(errorResponse(error.status, withoutBody ? '' : error.message))
-    } else if (code === 'handler-error' && s.request !== undefined) {
-      c.sendRaw(errorResponse(500, withoutBody ? '' : 'the request could not be answered'))
-    }
+    const { request } = s
+    const isAnswered = s.writer !== undefined || (s.reader !== undefined && request === undefined)
+    if (!isAnswered) sayWhy(c, request, reason)
+    // What is told now that the client has left can no longer answer.
+    s.request = undefined
+    request?.leave(new RingloopError(ErrorCode.CLOSED, reason.message, reason.error))
   }
 
   /** Half a body never becomes whole. What waits because the handler does not read is still given to it. */
@@ -180,14 +177,15 @@ export class HttpProtocol implements Protocol<HttpRequest, HttpOutput> {
     s.clock.leave()
     s.reader?.stream?.end(new RingloopError(ErrorCode.CLOSED, reason.message, reason.error))
     s.reader = undefined
-    endIterator(s.outgoing)
+    s.writer?.end()
   }
 
   #clockOf(loop: Loop): HttpClock {
     let clock = this.#clocks.get(loop)
     if (clock === undefined) {
-      const { headersTimeout, bodyTimeout, keepAliveTimeout } = this.#settings
-      clock = new HttpClock(loop, [headersTimeout, bodyTimeout, keepAliveTimeout], (c, now) => {
+      const { headersTimeout, bodyTimeout, keepAliveTimeout, responseTimeout } = this.#settings
+      const timeouts = [headersTimeout, bodyTimeout, keepAliveTimeout, responseTimeout]
+      clock = new HttpClock(loop, timeouts, (c, now) => {
         if (c.session instanceof HttpSession && c.session.clock === clock) this.#checkTime(c, c.session, now)
       })
       this.#clocks.set(loop, clock)
@@ -207,6 +205,7 @@ export class HttpProtocol implements Protocol<HttpRequest, HttpOutput> {
     const framing = this.#framingOf(head)
     const { length } = framing
     const { maxBodyBytes, streamBody } = this.#settings
+    s.since = s.clock.now
     if (length === 0 || (!streamBody && length > 0 && length <= buffer.length)) {
       s.request = new IncomingRequest(head, framing, streamBody ? NO_STREAM : undefined)
       if (length > 0) s.request.body = buffer.take(length)
@@ -215,7 +214,6 @@ export class HttpProtocol implements Protocol<HttpRequest, HttpOutput> {
     const stream = streamBody ? s.openStream(c) : undefined
     s.request = new IncomingRequest(head, framing, stream)
     s.reader = new BodyReader(length, maxBodyBytes, s.parser, stream)
-    s.since = s.clock.now
     s.owesContinue = framing.expectsContinue && buffer.isEmpty
     if (streamBody) return this.#handOver(s.request)
     s.sendContinue(c)
@@ -289,25 +287,10 @@ export class HttpProtocol implements Protocol<HttpRequest, HttpOutput> {
     }
   }
 
-  /** Not faster than the client takes it. */
-  async #sendStream(c: Client, s: HttpSession, parts: AsyncIterator<BodyPart>, plan: Plan): Promise<void> {
-    const { chunked, length } = plan
-    let sent = 0
-    while (await c.drained()) {
-      const { done, value } = await parts.next()
-      if (done) {
-        if (length >= 0 && sent !== length) throw wrongLength(length)
-        if (chunked) c.sendRaw(LAST_CHUNK)
-        s.outgoing = undefined
-        this.#answered(c, s, plan.close)
-        return
-      }
-      const bytes = partBytes(value)
-      sent += bytes.length
-      if (length >= 0 && sent > length) throw wrongLength(length)
-      if (bytes.length > 0) c.sendRaw(chunked ? [chunkHead(bytes.length), bytes, CRLF] : bytes)
-    }
-    endIterator(parts)
+  async #sendBody(c: Client, s: HttpSession, writer: BodyWriter, close: boolean): Promise<void> {
+    if (!(await writer.sendTo(c))) return
+    s.writer = undefined
+    this.#answered(c, s, close)
   }
 
   // ---- time --------------------------------------------------------------------------------------------------------
@@ -315,22 +298,34 @@ export class HttpProtocol implements Protocol<HttpRequest, HttpOutput> {
   #checkTime(c: Client, s: HttpSession, now: number): void {
     const { headersTimeout, bodyTimeout, keepAliveTimeout } = this.#settings
     const waited = now - s.since - s.clock.period
-    if (s.reader !== undefined) {
-      if (s.reader.stream?.isFull === true) s.since = now
-      else if (isOver(waited, bodyTimeout)) timeOut(c, 'bodyTimeout', bodyTimeout)
-    } else if (s.outgoing !== undefined) {
-      if (isTaken(c, s)) s.since = now
-      else if (isOver(waited, bodyTimeout)) c.close(notTaken(bodyTimeout))
-    } else if (s.request !== undefined) {
-      return
+    if (s.reader !== undefined && s.reader.stream?.isFull !== true) {
+      if (isOver(waited, bodyTimeout)) timeOut(c, 'bodyTimeout', bodyTimeout)
+    } else if (s.writer !== undefined || s.request !== undefined) {
+      this.#checkAnswer(c, s, now, waited)
+    } else if (s.isEnded && c.readBufferLength === 0) {
+      c.close(PEER_ENDED)
     } else if (s.inHead) {
       if (isOver(waited, headersTimeout)) timeOut(c, 'headersTimeout', headersTimeout)
     } else if (s.isFresh) {
       if (isOver(waited, headersTimeout)) c.close({ code: 'idle', message: 'no request came' })
-    } else if (c.writeBufferLength > 0 && isTaken(c, s)) {
+    } else if (c.writeBufferLength > 0 && hasTaken(c, s)) {
       s.since = now
     } else if (isOver(waited, keepAliveTimeout)) {
-      c.close({ code: 'idle', message: `no further request within ${keepAliveTimeout} ms` })
+      end(c, { code: 'idle', message: `no further request within ${keepAliveTimeout} ms` })
+    }
+  }
+
+  /** It is the handler that keeps the client waiting, or the client that does not take the body. */
+  #checkAnswer(c: Client, s: HttpSession, now: number, waited: number): void {
+    const { bodyTimeout, responseTimeout } = this.#settings
+    if (s.writer === undefined) {
+      if (isOver(waited, responseTimeout)) end(c, noAnswer(responseTimeout))
+    } else if (hasTaken(c, s)) {
+      s.since = now
+    } else if (c.writeBufferLength > 0) {
+      if (isOver(waited, bodyTimeout)) end(c, notTaken(bodyTimeout))
+    } else if (isOver(waited, responseTimeout)) {
+      c.close(noAnswer(responseTimeout))
     }
   }
 }
@@ -352,14 +347,20 @@ function isOver(waited: number, limit: number): boolean {
 
 function timeOut(c: Client, name: string, ms: number): void {
   const error = new HttpError(408, `the request did not arrive within ${name} (${ms} ms)`)
-  c.close({ code: 'idle', message: error.message, error })
+  end(c, { code: 'idle', message: error.message, error })
 }
 
-/** Whether nothing waits for the client, or it has taken some of it since the last look. */
-function isTaken(c: Client, s: HttpSession): boolean {
-  const before = s.unsent
-  s.unsent = c.writeBufferLength
-  return s.unsent === 0 || s.unsent !== before
+/** A client that has not even taken what was sent before has had its time. */
+function end(c: Client, reason: CloseReason): void {
+  if (c.writeBufferLength > 0) c.abort(reason)
+  else c.close(reason)
+}
+
+/** Whether the client has taken something since the last look, or was given something at once. */
+function hasTaken(c: Client, s: HttpSession): boolean {
+  const before = s.untaken
+  s.untaken = c.writeBufferLength - (s.writer?.given ?? 0)
+  return s.untaken !== before
 }
 
 function notTaken(ms: number): CloseReason {
@@ -369,33 +370,28 @@ function notTaken(ms: number): CloseReason {
   }
 }
 
+function noAnswer(ms: number): CloseReason {
+  const error = new HttpError(503, `no answer within responseTimeout (${ms} ms)`)
+  return { code: 'handler-error', message: error.message, error }
+}
+
+/** The answer to a request that an error has ended. */
+function sayWhy(c: Client, request: HttpRequest | undefined, { code, error }: CloseReason): void {
+  const withoutBody = request?.method === 'HEAD'
+  if (error instanceof HttpError) {
+    c.sendRaw(errorResponse(error.status, withoutBody ? '' : error.message))
+  } else if (code === 'handler-error' && request !== undefined) {
+    c.sendRaw(errorResponse(500, withoutBody ? '' : 'the request could not be answered'))
+  }
+}
+
 function breakOff(c: Client): void {
   c.close({ code: 'peer-closed', message: 'the client ended in the middle of a body' })
 }
 
 function pending(s: HttpSession): IncomingRequest {
-  if (s.request !== undefined && s.outgoing === undefined) return s.request
+  if (s.request !== undefined && s.writer === undefined) return s.request
   throw new RingloopError(ErrorCode.PACKET, 'there is no request that this could answer')
-}
-
-function wrongLength(length: number): RingloopError {
-  return new RingloopError(
-    ErrorCode.PACKET,
-    `the stream does not have the ${length} bytes of its content-length`,
-  )
-}
-
-/** Views and buffers are sent as their bytes; a part that is anything else is a fault of the source. */
-function partBytes(part: unknown): Uint8Array {
-  if (typeof part === 'string') return Buffer.from(part)
-  if (part instanceof Uint8Array) return part
-  if (ArrayBuffer.isView(part)) return Buffer.from(part.buffer, part.byteOffset, part.byteLength)
-  if (part instanceof ArrayBuffer || part instanceof SharedArrayBuffer) return Buffer.from(part)
-  throw new RingloopError(ErrorCode.PACKET, 'a part of a streamed body must be a string or bytes')
-}
-
-function chunkHead(length: number): Buffer {
-  return Buffer.from(`${length.toString(16)}\r\n`)
 }
 
 /** The most bytes that the body of `out` takes; more than any room for a stream. */

@@ -20,6 +20,11 @@ export interface HttpOptions {
    * answer does not wait. 0 is never. Default 5 s.
    */
   readonly keepAliveTimeout?: number
+  /**
+   * Milliseconds that a handler may take for its answer, or for the next part of a streamed one. Beyond: 503, or the
+   * answer is broken off. 0 is never. Default 5 min.
+   */
+  readonly responseTimeout?: number
   /** Answer POST, PUT and PATCH that say nothing about their body with 411; else they have none. Default `true`. */
   readonly requireLength?: boolean
   /** Hand requests over before their body has come, which is then read from `request.stream`. Default `false`. */
@@ -35,6 +40,7 @@ const OPTIONS = {
   headersTimeout: true,
   bodyTimeout: true,
   keepAliveTimeout: true,
+  responseTimeout: true,
   requireLength: true,
   streamBody: true,
 } as const satisfies OptionNames<HttpOptions>
@@ -51,6 +57,7 @@ export function httpSettings(options: HttpOptions): HttpSettings {
     headersTimeout: checkInteger('headersTimeout', options.headersTimeout, 30_000, 0),
     bodyTimeout: checkInteger('bodyTimeout', options.bodyTimeout, 60_000, 0),
     keepAliveTimeout: checkInteger('keepAliveTimeout', options.keepAliveTimeout, 5_000, 0),
+    responseTimeout: checkInteger('responseTimeout', options.responseTimeout, 300_000, 0),
     requireLength: options.requireLength ?? true,
     streamBody: options.streamBody ?? false,
   }

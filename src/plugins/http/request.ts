@@ -34,6 +34,11 @@ export interface HttpRequest {
   readonly query: string
   readonly version: '1.1' | '1.0'
   readonly headers: HeaderMap
+  /**
+   * Aborted when the client leaves before it has its whole answer, and whenever else the connection ends before; its
+   * `reason` is an `ERR_RINGLOOP_CLOSED`. Made when it is first asked for.
+   */
+  readonly signal: AbortSignal
   /** The body as UTF-8. */
   text(): string
   /** The body as JSON. Throws an `HttpError` 400 where it is none. */
@@ -46,6 +51,8 @@ export class IncomingRequest implements HttpRequest {
   body: Buffer = NO_BODY
   readonly stream: AsyncIterable<Buffer> | undefined
   readonly framing: Framing
+  /** The reason alone where the client has left and nobody has asked for the signal. */
+  #left: AbortController | Error | undefined = undefined
 
   constructor(head: RequestHead, framing: Framing, stream?: AsyncIterable<Buffer>) {
     this.head = head
@@ -75,6 +82,21 @@ export class IncomingRequest implements HttpRequest {
 
   get headers(): HeaderMap {
     return this.head.headers
+  }
+
+  get signal(): AbortSignal {
+    const left = this.#left
+    if (left instanceof AbortController) return left.signal
+    const controller = new AbortController()
+    if (left !== undefined) controller.abort(left)
+    this.#left = controller
+    return controller.signal
+  }
+
+  /** The answer is wanted no longer. */
+  leave(reason: Error): void {
+    if (this.#left instanceof AbortController) this.#left.abort(reason)
+    else this.#left ??= reason
   }
 
   text(): string {

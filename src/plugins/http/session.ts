@@ -2,9 +2,10 @@
 import type { HeadParser } from '../../http1/index.js'
 import { ByteStream, type ProtocolConnection } from '../../index.js'
 import type { BodyReader } from './body-reader.js'
+import type { BodyWriter } from './body-writer.js'
 import type { HttpClock } from './clock.js'
 import type { IncomingRequest } from './request.js'
-import type { BodyPart, HttpOutput } from './response.js'
+import type { HttpOutput } from './response.js'
 
 const CONTINUE = Buffer.from('HTTP/1.1 100 Continue\r\n\r\n')
 
@@ -24,11 +25,11 @@ export class HttpSession {
   /** The client still waits for 100 Continue. */
   owesContinue = false
   /** A body that is still going out. */
-  outgoing: AsyncIterator<BodyPart> | undefined = undefined
+  writer: BodyWriter | undefined = undefined
   /** The client has ended its side. */
   isEnded = false
-  /** Bytes of the write buffer at the last look: while they change the client takes its answer. */
-  unsent = 0
+  /** Bytes of the write buffer at the last look, less those of the body: while they change the client takes its answer. */
+  untaken = 0
   /** Paused, because more requests came than can wait. */
   isPaused = false
 
@@ -48,8 +49,14 @@ export class HttpSession {
   openStream(c: ProtocolConnection<HttpOutput>): ByteStream {
     return new ByteStream({
       begin: () => this.sendContinue(c),
-      pause: () => c.pause(),
-      resume: () => c.resume(),
+      pause: () => {
+        this.since = this.clock.now
+        c.pause()
+      },
+      resume: () => {
+        this.since = this.clock.now
+        c.resume()
+      },
     })
   }
 }

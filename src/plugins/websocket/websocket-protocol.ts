@@ -13,6 +13,8 @@ import { Liveness, type Session, State, type WebSocketConnection, type WebSocket
 export class WebSocketProtocol implements Protocol<WebSocketContext, WebSocketOut, WebSocketSession> {
   readonly handshake = true
   readonly takesAll = true
+  /** There is no half of a WebSocket. */
+  readonly endsWithPeer = true
   readonly #lifecycle: Lifecycle
   readonly #sender: Sender
   readonly #receiver: Receiver

@@ -1,0 +1,104 @@
+/** Clients of HTTP and WebSocket that end their side in the middle of an answer: they leave nothing behind. */
+import { expect, it } from 'vitest'
+import { type HostedServer, SHAPES } from '../support/hosted-server.js'
+import type { RawClient } from '../support/raw-client.js'
+import { hostedScene } from '../support/scene.js'
+import { until } from '../support/wait.js'
+import { frame, request, told } from '../support/websocket.js'
+
+const CLIENTS = 20
+const MANY = 5000
+
+const { serve, client } = hostedScene()
+
+const get = (target: string): string => `GET ${target} HTTP/1.1\r\nHost: x\r\n\r\n`
+
+/** All of them have sent `bytes`, and the handler has heard of it; then they end their sides. */
+async function leave(server: HostedServer, bytes: string | Buffer): Promise<void> {
+  const before = server.events('asked').length
+  const all: RawClient[] = []
+  for (let i = 0; i < CLIENTS; i++) {
+    const one = await client(server)
+    one.write(bytes)
+    all.push(one)
+  }
+  await server.told('asked', before + CLIENTS)
+  for (const one of all) one.socket.end()
+  for (const one of all) await one.whenEnded()
+}
+
+async function expectNobody(server: HostedServer, sockets: number): Promise<void> {
+  await until('nobody is left', async () => (await server.total()).connections === 0)
+  await until('their descriptors are closed', () => server.sockets() <= sockets)
+}
+
+/** What comes back when all is said at once, with the end. */
+async function say(server: HostedServer, bytes: string | Buffer): Promise<RawClient> {
+  const one = await client(server)
+  one.socket.end(bytes)
+  await one.whenEnded()
+  return one
+}
+
+const bodies = (text: string): string[] =>
+  text
+    .split('HTTP/1.1 200 OK')
+    .slice(1)
+    .map((each) => each.slice(each.indexOf('\r\n\r\n') + 4))
+
+for (const shape of SHAPES) {
+  it.each(['/deaf', '/wait', '/quiet'])(`${shape.name}: HTTP clients that leave within %s`, async (path) => {
+    const server = await serve('http.mjs', shape)
+    const sockets = server.sockets()
+    await leave(server, get(path))
+    const reasons = await server.told('closed', CLIENTS)
+    expect(reasons[0]).toMatchObject({ code: 'peer-closed' })
+    await expectNobody(server, sockets)
+    if (path === '/deaf') return
+    const aborted = await server.told('aborted', CLIENTS)
+    expect(aborted[0]).toMatchObject({ code: 'ERR_RINGLOOP_CLOSED' })
+  })
+
+  it(`${shape.name}: HTTP clients that end their side at once get what is answered at once`, async () => {
+    const server = await serve('http.mjs', shape)
+    const one = await say(server, get('/now') + get('/async') + get('/now') + get('/deaf') + get('/now'))
+    expect(bodies(one.text)).toEqual(['now', 'async', 'now'])
+    const many = await say(server, get('/async').repeat(MANY))
+    expect(bodies(many.text)).toHaveLength(MANY)
+    await expectNobody(server, server.sockets())
+  })
+
+  it(`${shape.name}: HTTP clients may end their side where the server says allowHalfOpen`, async () => {
+    const server = await serve('http.mjs', { ...shape, options: { allowHalfOpen: true } })
+    const one = await say(server, get('/later?100') + get('/parts?20') + get('/now'))
+    expect(bodies(one.text)).toEqual(['later', '1\r\na\r\n1\r\nb\r\n1\r\nc\r\n0\r\n\r\n', 'now'])
+    await server.told('closed')
+    expect(await server.total()).toMatchObject({ connections: 0 })
+  })
+
+  it(`${shape.name}: WebSocket clients that leave while an answer is pending`, async () => {
+    const server = await serve('websocket-waits.mjs', shape)
+    const sockets = server.sockets()
+    await leave(server, Buffer.concat([Buffer.from(request()), frame(1, 'never')]))
+    const reasons = await server.told('closed', CLIENTS)
+    expect(reasons[0]).toMatchObject({ code: 'peer-closed', status: 1006 })
+    await expectNobody(server, sockets)
+  })
+
+  it(`${shape.name}: WebSocket clients that end without a close frame get what is answered at once`, async () => {
+    const server = await serve('websocket-waits.mjs', shape)
+    const frames = Array.from({ length: MANY }, (_, i) => frame(1, `now ${i}`))
+    const one = await say(server, Buffer.concat([Buffer.from(request()), ...frames, frame(1, 'never')]))
+    const head = one.received.indexOf('\r\n\r\n') + 4
+    expect(told(one.received.subarray(head))).toEqual(frames.map((_, i) => `text now ${i}`))
+    expect(await server.told('closed')).toMatchObject([{ code: 'peer-closed', status: 1006 }])
+    await expectNobody(server, server.sockets())
+  })
+
+  it(`${shape.name}: WebSocket clients may end their side where the server says allowHalfOpen`, async () => {
+    const server = await serve('websocket-waits.mjs', { ...shape, options: { allowHalfOpen: true } })
+    const one = await client(server)
+    one.socket.end(Buffer.concat([Buffer.from(request()), frame(1, 'later 100')]))
+    await until('the answer has come', () => one.text.endsWith('later 100'))
+  })
+}

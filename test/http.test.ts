@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type CloseReason, type Handler, Server } from 'ringloop'
 import {
+  type HeaderValue,
   HttpError,
   type HttpOptions,
   type HttpOutput,
@@ -69,6 +70,10 @@ async function start(poller: 'native' | 'net', answer: Answer, options: HttpOpti
 }
 
 const withoutDate = (text: string): string => text.replaceAll(/Date: [^\r]*\r\n/g, '')
+async function* stream(...all: (string | Buffer)[]): AsyncGenerator<string | Buffer> {
+  yield* all
+}
+
 const bodyOf = (text: string): string => text.slice(text.indexOf('\r\n\r\n') + 4)
 const statuses = (text: string): string[] =>
   [...text.matchAll(/HTTP\/1\.1 (\d{3}) /g)].map((match) => match[1]!)
@@ -211,13 +216,21 @@ describe.each(POLLERS)('HTTP on the %s poller', (poller) => {
       expect(statuses(await talk(GET + GET))).toEqual(['200'])
     })
 
-    it.each([
+    it.each<[string, unknown]>([
       ['a line end in a value', { headers: { a: 'b\r\nEvil: 1' } }],
       ['a line end in a name', { headers: { 'a\r\nEvil': '1' } }],
       ['a character above Latin-1', { headers: { a: '€' } }],
       ['a transfer-encoding', { headers: { 'transfer-encoding': 'chunked' } }],
       ['a content-length that is not the body’s', { headers: { 'content-length': 3 }, body: 'ab' }],
-      ['an impossible status', { status: 99 }],
+      ['a line end by way of Latin-1', { headers: { Location: '/login?next=\u010d\u010aEvil: 1' } }],
+      ['a line end in a pair', { headers: new Map([['a', 'b\r\nEvil: 1']]) }],
+      ['a value that is null', { headers: { a: null } }],
+      ['a value that is an object', { headers: { a: {} } }],
+      ['a status with a header', { status: '200 OK\r\nEvil: 1' }],
+      ...[99, 100, 101, 199, 600, 700, 999, 200.5].map((status): [string, unknown] => [
+        `the status ${status}`,
+        { status },
+      ]),
       ['a number', 7],
       ['an object for JSON', { ok: true }],
       ['a body for JSON', { body: { ok: true } }],
@@ -248,18 +261,178 @@ describe.each(POLLERS)('HTTP on the %s poller', (poller) => {
         if (request.path === '/') throw new HttpError(403, 'not you')
         return String(request.json())
       })
-      expect(await talk(GET)).toMatch(/^HTTP\/1\.1 403 Forbidden\r\nConnection: close[\s\S]*not you$/)
+      expect(await talk(GET)).toMatch(/^HTTP\/1\.1 403 Forbidden\r\n[\s\S]*Connection: close\r\n\r\nnot you$/)
       expect(statuses(await talk(post('Content-Length: 1\r\n', '{')))).toEqual(['400'])
     })
 
-    it('finishes the answer under way when the server stops', async () => {
-      const { server, connect } = await start(poller, () => sleep(60).then(() => 'late'))
-      const client = await connect()
-      client.write(GET)
-      await until('the request is there', () => server.stats().total.messagesIn > 0)
-      await server.stop({ drain: 5000 })
-      await client.whenEnded()
-      expect(bodyOf(client.text)).toBe('late')
+    it.each([
+      ['', 200],
+      ['a:', 200],
+      ['a:80', 200],
+      ['127.0.0.1:80', 200],
+      ['[::1]:80', 200],
+      ['[v1.a:b]', 200],
+      ['%41_b', 200],
+    ])('takes the Host %j', async (host, status) => {
+      const { talk } = await start(poller, () => 'x')
+      expect(statuses(await talk(LAST_GET.replace('Host: x', `Host: ${host}`)))).toEqual([`${status}`])
+    })
+
+    it.each([
+      [
+        'Headers',
+        new Headers([
+          ['A', '1'],
+          ['set-cookie', 'a=1'],
+          ['set-cookie', 'b=2'],
+        ]),
+      ],
+      [
+        'a Map',
+        new Map<string, HeaderValue>([
+          ['a', 1],
+          ['set-cookie', ['a=1', 'b=2']],
+          ['none', undefined],
+        ]),
+      ],
+      [
+        'pairs',
+        [
+          ['a', '1'],
+          ['set-cookie', 'a=1'],
+          ['set-cookie', 'b=2'],
+        ] as const,
+      ],
+      ['an object', { a: 1, 'set-cookie': ['a=1', 'b=2'], none: undefined }],
+    ])('sends headers that are %s, and none for undefined', async (_name, headers) => {
+      const { talk } = await start(poller, () => ({ headers, body: 'x' }))
+      const text = await talk(LAST_GET)
+      expect(text).toContain('200 OK\r\na: 1\r\nset-cookie: a=1\r\nset-cookie: b=2\r\nDate: ')
+    })
+
+    it.each(['Keep-Alive, Close', ' close ', ['keep-alive', 'close']])(
+      'closes where Connection is %j',
+      async (connection) => {
+        const { talk } = await start(poller, () => ({ headers: { connection }, body: 'x' }))
+        expect(statuses(await talk(GET + GET))).toEqual(['200'])
+      },
+    )
+
+    it.each([
+      [204, ''],
+      [205, 'Content-Length: 0\r\n'],
+      [304, ''],
+    ])('sends %i without a body, whatever the handler says', async (status, length) => {
+      const { talk } = await start(poller, ({ path }) => {
+        const body = path === '/' ? 'gone' : stream('gone')
+        return { status, headers: path === '/' ? {} : { 'content-length': 4 }, body }
+      })
+      for (const text of [GET, LAST_GET]) {
+        const [, head] = withoutDate(await talk(text + LAST_GET)).split('HTTP/1.1 ')
+        const close = text === GET ? '' : 'Connection: close\r\n'
+        expect(head).toMatch(new RegExp(`^${status} [\\w ]+\r\n${length}${close}\r\n$`))
+      }
+    })
+
+    it('says the date, and to HEAD the same length as to GET, in its own errors too', async () => {
+      const { talk } = await start(poller, ({ path }) => {
+        if (path === '/403') throw new HttpError(403, 'not you')
+        throw new Error('secret')
+      })
+      for (const rest of [
+        '/403 HTTP/1.1\r\nHost: x',
+        '/500 HTTP/1.1\r\nHost: x',
+        '/400 HTTP/1.1\r\nHost: a/b',
+      ]) {
+        const [get, head] = [await talk(`GET ${rest}\r\n\r\n`), await talk(`HEAD ${rest}\r\n\r\n`)]
+        const end = get.indexOf('\r\n\r\n') + 4
+        expect(get.length).toBeGreaterThan(end)
+        expect(withoutDate(head)).toBe(withoutDate(get.slice(0, end)))
+        expect(head).toMatch(/\r\nDate: \w{3}, /)
+      }
+    })
+
+    it('refuses an HttpError whose status is none', async () => {
+      const { talk } = await start(poller, () => {
+        throw new HttpError('200 OK\r\nEvil: 1' as never, 'no')
+      })
+      const text = await talk(GET)
+      expect(statuses(text)).toEqual(['500'])
+      expect(text).not.toContain('Evil')
+    })
+
+    it.each([
+      ['a text', 'late', 'late'],
+      ['a whole answer', { body: Buffer.from('late') }, 'late'],
+      ['a stream', stream('late'), '4\r\nlate\r\n0\r\n\r\n'],
+    ])(
+      'finishes the answer under way when the server stops, and says that it is the last: %s',
+      async (...all) => {
+        const [_name, answer, body] = all
+        let give: (answer: HttpOutput) => void = () => {}
+        const later = new Promise<HttpOutput>((resolve) => {
+          give = resolve
+        })
+        let isStopping = (): boolean => false
+        const { server, connect } = await start(poller, (_request, c) => {
+          isStopping = () => c.loop.stopping
+          return later
+        })
+        const client = await connect()
+        client.write(GET)
+        await until('the request is there', () => server.stats().total.messagesIn > 0)
+        const stopped = server.stop({ drain: 5000 })
+        await until('the loop stops', () => isStopping())
+        give(answer)
+        await stopped
+        await client.whenEnded()
+        expect(bodyOf(client.text)).toBe(body)
+        expect(client.text).toContain('Connection: close\r\n')
+      },
+    )
+  })
+
+  describe('the signal of a request', () => {
+    it('is one, and is not aborted once the request is answered', async () => {
+      const signals: AbortSignal[] = []
+      const { talk } = await start(poller, (request) => {
+        signals.push(request.signal, request.signal)
+        return request.path === '/' ? 'x' : Promise.resolve('x')
+      })
+      expect(statuses(await talk(GET + LAST_GET))).toEqual(['200', '200'])
+      expect(signals[0]).toBe(signals[1])
+      expect(signals.map((signal) => signal.aborted)).toEqual([false, false, false, false])
+    })
+
+    it('is aborted, asked for before or after, and nothing more can be answered', async () => {
+      const errors: unknown[] = []
+      const { connect, requests, logger, reasons } = await start(poller, (request, c) => {
+        if (request.path === '/last') return new Promise(() => {})
+        return new Promise((_resolve, reject) => {
+          request.signal.addEventListener('abort', () => {
+            try {
+              c.send('too late')
+            } catch (error) {
+              errors.push(error)
+            }
+            reject(request.signal.reason)
+          })
+        })
+      })
+      for (const text of [GET, LAST_GET]) {
+        const client = await connect()
+        client.write(text)
+        await until('it is asked', () => requests.length === (text === GET ? 1 : 2))
+        if (text === GET) client.socket.end()
+        else client.reset()
+      }
+      await until('both are closed', () => reasons.length === 2)
+      for (const { signal } of requests) {
+        expect(signal.aborted).toBe(true)
+        expect(signal.reason).toMatchObject({ code: 'ERR_RINGLOOP_CLOSED' })
+      }
+      expect(errors).toMatchObject([{ code: 'ERR_RINGLOOP_PACKET' }])
+      expect(logger.lines.filter((line) => line.level === 'error')).toEqual([])
     })
   })
 
@@ -282,6 +455,12 @@ describe.each(POLLERS)('HTTP on the %s poller', (poller) => {
         'with chunk extensions',
         'Transfer-Encoding: chunked\r\n',
         '5;a=b;c="d e"\r\nhello\r\n0;x\r\n\r\n',
+        'hello',
+      ],
+      [
+        'with chunk extensions that have blanks where they may',
+        'Transfer-Encoding: chunked\r\n',
+        '5 ; a = b ;\tc\t=\t"\\"; \\\\=é"\r\nhello\r\n0;x\r\n\r\n',
         'hello',
       ],
       ['with trailers', 'Transfer-Encoding: chunked\r\n', '5\r\nhello\r\n0\r\nA: b\r\nC: d\r\n\r\n', 'hello'],
@@ -332,7 +511,7 @@ describe.each(POLLERS)('HTTP on the %s poller', (poller) => {
     const limits = { maxHeaderBytes: 1000, maxHeaders: 8, maxBodyBytes: 1000 }
     const chunked = (body: string): string => post('Transfer-Encoding: chunked\r\n', body)
 
-    it.each([
+    it.each<readonly [number, string, string]>([
       [
         400,
         'both Transfer-Encoding and Content-Length',
@@ -369,7 +548,22 @@ describe.each(POLLERS)('HTTP on the %s poller', (poller) => {
       [400, 'a NUL', post('A: b\0\r\nContent-Length: 0\r\n')],
       [400, 'no Host', 'GET / HTTP/1.1\r\n\r\n'],
       [400, 'two Hosts', 'GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n'],
-      [400, 'a Host that is none', 'GET / HTTP/1.1\r\nHost: a/b\r\n\r\n'],
+      [400, 'two empty Hosts', 'GET / HTTP/1.1\r\nHost:\r\nHost:\r\n\r\n'],
+      ...[
+        'a/b',
+        'a:b:c',
+        'a:b',
+        '%zz',
+        '%4',
+        'a@b',
+        'a b',
+        '::1',
+        '[::1',
+        '[::1]x',
+        '[::g]',
+        '[fe80::1%25a]',
+        '[]',
+      ].map((host) => [400, `the Host ${host}`, `GET / HTTP/1.1\r\nHost: ${host}\r\n\r\n`] as const),
       [400, 'an empty chunk size', chunked('\r\nhello\r\n0\r\n\r\n')],
       [400, 'a chunk size with a sign', chunked('+5\r\nhello\r\n0\r\n\r\n')],
       [400, 'a chunk size with 0x', chunked('0x5\r\nhello\r\n0\r\n\r\n')],
@@ -383,6 +577,14 @@ describe.each(POLLERS)('HTTP on the %s poller', (poller) => {
       [400, 'a chunk ended by LF', chunked('5\r\nhello\n0\r\n\r\n')],
       [400, 'a LF in a chunk extension', chunked('5;a\nb\r\nhello\r\n0\r\n\r\n')],
       [400, 'a control character in a chunk extension', chunked('5;a\x01\r\nhello\r\n0\r\n\r\n')],
+      [400, 'a chunk extension without a name', chunked('5;\r\nhello\r\n0\r\n\r\n')],
+      [400, 'a second chunk extension without a name', chunked('5;a;\r\nhello\r\n0\r\n\r\n')],
+      [400, 'a chunk extension without a value', chunked('5;a=\r\nhello\r\n0\r\n\r\n')],
+      [400, 'a chunk extension with an open quote', chunked('5;a="b\r\nhello\r\n0\r\n\r\n')],
+      [400, 'a chunk extension of two words', chunked('5;a b\r\nhello\r\n0\r\n\r\n')],
+      [400, 'a blank behind a chunk extension', chunked('5;a \r\nhello\r\n0\r\n\r\n')],
+      [400, 'a DEL in a chunk extension', chunked('5;a="\x7f"\r\nhello\r\n0\r\n\r\n')],
+      [413, 'blanks without end behind a chunk size', chunked(`5${' '.repeat(1100)}`)],
       [400, 'a folded trailer', chunked('0\r\nA: b\r\n c\r\n\r\n')],
       [400, 'a trailer with a bare LF', chunked('0\r\nA: b\n\r\n')],
       [400, 'no HTTP at all', '\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03'],

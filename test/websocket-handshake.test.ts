@@ -137,6 +137,12 @@ describe('a wrong request', () => {
     ['with another Connection', 400, request({ Connection: 'keep-alive' })],
     ['without Host', 400, request({ Host: undefined })],
     ['with two hosts', 400, request({ Host: ['a', 'b'] })],
+    ['with a host that is none', 400, request({ Host: 'a/b' })],
+    ['with a host of two ports', 400, request({ Host: 'a:b:c' })],
+    ['with a host that is no text', 400, request({ Host: '%zz' })],
+    ['that is plain, with a host that is none', 400, 'GET / HTTP/1.1\r\nHost: a/b\r\n\r\n'],
+    ['that is plain, without a host', 400, 'GET / HTTP/1.1\r\n\r\n'],
+    ['that is plain, with two hosts', 400, 'GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n'],
     ['by POST', 405, request({}, 'POST / HTTP/1.1')],
     ['by HEAD', 405, request({}, 'HEAD / HTTP/1.1')],
     ['of version 8', 426, bad('Sec-WebSocket-Version', '8')],
@@ -169,6 +175,7 @@ describe('a wrong request', () => {
     const client = new Client(fake).read(Buffer.from(text, 'latin1'))
     expect(client.status).toBe(status)
     expect(client.header('Connection')).toBe('close')
+    expect(client.header('Date')).toMatch(/^\w{3}, \d\d /)
     expect(client.socket.closed).toBe('lingering')
     if (status === 426) {
       expect(client.header('Sec-WebSocket-Version')).toBe('13')
@@ -301,6 +308,26 @@ describe('a plain request', () => {
     expect((await ask(plain('GET / HTTP/1.1'), { onRequest: () => undefined })).status).toBe(426)
   })
 
+  it.each([
+    [204, undefined],
+    [205, '0'],
+    [304, undefined],
+  ])('answered with %i gets no body', async (status, length) => {
+    const client = await ask(plain('GET / HTTP/1.1'), { onRequest: () => ({ status, body: 'page' }) })
+    expect(client.status).toBe(status)
+    expect(client.header('Content-Length')).toBe(length)
+    expect(client.body).toHaveLength(0)
+  })
+
+  it('gets headers of any shape, and none for undefined', async () => {
+    const all = [new Headers({ 'x-a': '1' }), new Map([['x-a', 1]]), { 'x-a': 1, 'x-b': undefined }]
+    for (const headers of all) {
+      const client = await ask(plain('GET / HTTP/1.1'), { onRequest: () => ({ headers, body: 'page' }) })
+      expect(client.header('x-a')).toBe('1')
+      expect(client.header('x-b')).toBeUndefined()
+    }
+  })
+
   it('gets one Content-Length, the right one', async () => {
     const headers = { 'content-length': '7', Connection: 'keep-alive', 'X-A': 'b' }
     const client = await ask(plain('GET / HTTP/1.1'), { onRequest: () => ({ headers, body: 'page' }) })
@@ -316,7 +343,8 @@ describe('a plain request', () => {
     { headers: { Location: '/\u2028' } },
     { headers: { Location: 'a\r\nb: c' } },
     { headers: { 'X-\u010d\u010a': 'a' } },
-    { headers: { 'X-Count': 5 as never } },
+    { headers: { 'X-Count': {} as never } },
+    { headers: new Map([['X-A', 'b\r\nSet-Cookie: d']]) },
     { status: '200 OK\r\nSet-Cookie: a=b' as never },
     { status: 99 },
     { status: 101 },

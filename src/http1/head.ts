@@ -2,9 +2,9 @@
  * The head of an HTTP/1.x request (RFC 9112, sections 2–5), for the HTTP plugin and the WebSocket handshake. A parser
  * belongs to one connection and remembers only how far it has looked; a head that it returns owns its memory.
  */
-import { STATUS_CODES } from 'node:http'
 import { ProtocolError } from '../errors.js'
 import type { RingBuffer } from '../ringbuffer/ring-buffer.js'
+import { checkStatus } from './response-head.js'
 
 /** What a head may take. */
 export interface HeadLimits {
@@ -18,19 +18,12 @@ export interface HeadLimits {
 export class HttpError extends ProtocolError {
   readonly status: number
 
+  /** Throws `ERR_RINGLOOP_PACKET` for what is no status from 200 to 599. */
   constructor(status: number, message: string) {
     super(message)
+    checkStatus(status)
     this.status = status
   }
-}
-
-/** The bytes of a plain answer that ends the connection. */
-export function errorResponse(status: number, message = ''): Buffer {
-  const head = `HTTP/1.1 ${status} ${STATUS_CODES[status] ?? ''}\r\nConnection: close\r\n`
-  const length = Buffer.byteLength(message)
-  return Buffer.from(
-    `${head}Content-Type: text/plain; charset=utf-8\r\nContent-Length: ${length}\r\n\r\n${message}`,
-  )
 }
 
 const TAB = 0x09

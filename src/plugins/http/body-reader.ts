@@ -2,17 +2,20 @@
  * Takes the body of one request out of a connection's bytes: so many bytes, or chunks (RFC 9112, section 7.1). Strict:
  * what two servers could read differently is refused. Bytes are copied once, into one growing buffer or the stream.
  */
-import { type HeadParser, HttpError } from '../../http1/index.js'
+import { CHUNKED, type HeadParser, HttpError } from '../../http1/index.js'
 import { allocateBuffer, type ByteStream, RingBuffer } from '../../index.js'
-import { CHUNKED, tooLarge } from './request.js'
+import { tooLarge } from './request.js'
 
 const CR = 0x0d
 const LF = 0x0a
 const SEMICOLON = 0x3b
 const TAB = 0x09
 const SPACE = 0x20
-const DEL = 0x7f
 
+const TOKEN = "[\\w!#$%&'*+\\-.^`|~]+"
+const QUOTED = '"(?:[\\t \\x21\\x23-\\x5b\\x5d-\\x7e\\x80-\\xff]|\\\\[\\t\\x20-\\x7e\\x80-\\xff])*"'
+/** RFC 9112, section 7.1.1. */
+const EXTENSIONS = new RegExp(`^(?:[ \\t]*;[ \\t]*${TOKEN}(?:[ \\t]*=[ \\t]*(?:${TOKEN}|${QUOTED}))?)*$`)
 /** Hexadecimal digits of a chunk size: enough for what a number can hold. */
 const MAX_SIZE_DIGITS = 13
 /** Bytes of the extensions of one chunk, and of all chunks of a body. */
@@ -100,7 +103,9 @@ export class BodyReader {
     if (lineEnd < digits || !isLineEnd(buffer, lineEnd)) return false
     this.#extensions += lineEnd - digits
     if (this.#extensions > MAX_EXTENSIONS) throw new HttpError(413, 'too many chunk extensions')
-    const size = Number.parseInt(buffer.peek(digits).toString('latin1'), 16)
+    const line = buffer.peek(lineEnd).toString('latin1')
+    if (lineEnd > digits && !EXTENSIONS.test(line.slice(digits))) throw badChunk()
+    const size = Number.parseInt(line, 16)
     buffer.retrieve(lineEnd + 2)
     this.#total += size
     if (this.#total > this.#maxBodyBytes) throw tooLarge(this.#maxBodyBytes)
@@ -112,12 +117,11 @@ export class BodyReader {
   /** Bytes between the size and the line's end. */
   #extensionLength(buffer: RingBuffer, from: number): number {
     const { length } = buffer
-    if (buffer.byteAt(from) !== SEMICOLON) return 0
     for (let at = from; at < length; at++) {
-      if (at - from > MAX_EXTENSION) throw new HttpError(413, 'a chunk extension is too long')
       const byte = buffer.byteAt(at)
       if (byte === CR) return at - from
-      if ((byte < SPACE && byte !== TAB) || byte === DEL) throw badChunk()
+      if (at - from === MAX_EXTENSION) throw new HttpError(413, 'a chunk extension is too long')
+      if (byte < SPACE && byte !== TAB) throw badChunk()
     }
     return INCOMPLETE
   }
@@ -136,10 +140,14 @@ function countDigits(buffer: RingBuffer): number {
       if (at === MAX_SIZE_DIGITS) throw badChunk()
       continue
     }
-    if (at === 0 || (byte !== CR && byte !== SEMICOLON)) throw badChunk()
+    if (at === 0 || !endsSize(byte)) throw badChunk()
     return at
   }
   return INCOMPLETE
+}
+
+function endsSize(byte: number): boolean {
+  return byte === CR || byte === SEMICOLON || byte === SPACE || byte === TAB
 }
 
 function isHexDigit(byte: number): boolean {

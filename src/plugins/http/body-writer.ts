@@ -2,8 +2,9 @@
  * Sends the body of one answer from its source: in chunks (RFC 9112, section 7.1), so many bytes, or up to the end of the
  * connection, and not faster than the client takes it. Owns the iterator; the parts are the source's. The loop's thread only.
  */
+import { CHUNKED } from '../../http1/index.js'
 import { ErrorCode, type ProtocolConnection, RingloopError } from '../../index.js'
-import { type BodyPart, endIterator, type HttpOutput, type Plan } from './response.js'
+import { type BodyPart, endIterator, type HttpOutput } from './response.js'
 
 const CRLF = Buffer.from('\r\n')
 const LAST_CHUNK = Buffer.from('0\r\n\r\n')
@@ -13,13 +14,13 @@ export class BodyWriter {
   given = 0
   readonly #parts: AsyncIterator<BodyPart>
   readonly #chunked: boolean
-  /** -1 if unknown. */
+  /** Below 0 if unknown. */
   readonly #length: number
   #sent = 0
 
-  constructor(stream: AsyncIterable<BodyPart>, { chunked, length }: Plan) {
+  constructor(stream: AsyncIterable<BodyPart>, length: number) {
     this.#parts = stream[Symbol.asyncIterator]()
-    this.#chunked = chunked
+    this.#chunked = length === CHUNKED
     this.#length = length
   }
 

@@ -100,7 +100,7 @@ export class HttpProtocol implements Protocol<HttpRequest, HttpOutput> {
   packet(c: Client, out: HttpOutput): Packed {
     const s = c.session as HttpSession
     const request = pending(s)
-    const plan = planResponse(out, request, s.owesContinue, s.clock)
+    const plan = planResponse(out, request, isLast(c, s), s.clock)
     if (plan.stream === undefined) {
       this.#answered(c, s, plan.close)
       const head = Buffer.from(plan.head, 'latin1')
@@ -108,7 +108,7 @@ export class HttpProtocol implements Protocol<HttpRequest, HttpOutput> {
         ? head
         : [head, typeof plan.body === 'string' ? Buffer.from(plan.body) : plan.body]
     }
-    s.writer = new BodyWriter(plan.stream, plan)
+    s.writer = new BodyWriter(plan.stream, plan.length)
     c.holdEnd()
     this.#sendBody(c, s, s.writer, plan.close).then(
       () => c.releaseEnd(),
@@ -134,7 +134,7 @@ export class HttpProtocol implements Protocol<HttpRequest, HttpOutput> {
   ): number {
     const s = c.session as HttpSession
     const request = pending(s)
-    if (typeof out === 'string' && out.length <= SHORT_TEXT && request.framing.plain && !s.owesContinue) {
+    if (typeof out === 'string' && out.length <= SHORT_TEXT && request.framing.plain && !isLast(c, s)) {
       const length = writeText(s.clock.textHead(out.length), out, target, offset)
       if (length >= 0) {
         this.#answered(c, s, false)
@@ -202,20 +202,24 @@ export class HttpProtocol implements Protocol<HttpRequest, HttpOutput> {
   }
 
   #accept(c: Client, s: HttpSession, head: RequestHead, buffer: RingBuffer): Packet<HttpRequest> | undefined {
+    const request = new IncomingRequest(head)
+    // An error in what the head says is an answer to this request.
+    s.request = request
+    s.since = s.clock.now
     const framing = this.#framingOf(head)
     const { length } = framing
     const { maxBodyBytes, streamBody } = this.#settings
-    s.since = s.clock.now
+    request.framing = framing
     if (length === 0 || (!streamBody && length > 0 && length <= buffer.length)) {
-      s.request = new IncomingRequest(head, framing, streamBody ? NO_STREAM : undefined)
-      if (length > 0) s.request.body = buffer.take(length)
-      return this.#handOver(s.request)
+      if (streamBody) request.stream = NO_STREAM
+      if (length > 0) request.body = buffer.take(length)
+      return this.#handOver(request)
     }
     const stream = streamBody ? s.openStream(c) : undefined
-    s.request = new IncomingRequest(head, framing, stream)
+    request.stream = stream
     s.reader = new BodyReader(length, maxBodyBytes, s.parser, stream)
     s.owesContinue = framing.expectsContinue && buffer.isEmpty
-    if (streamBody) return this.#handOver(s.request)
+    if (streamBody) return this.#handOver(request)
     s.sendContinue(c)
     return s.reader.read(buffer) ? this.#endBody(s) : undefined
   }
@@ -265,7 +269,7 @@ export class HttpProtocol implements Protocol<HttpRequest, HttpOutput> {
   ): number {
     const room = target.length - offset - OWN_FIELDS
     if (bodyBytes(out) > room) return -1
-    const plan = planResponse(out, request, s.owesContinue, s.clock)
+    const plan = planResponse(out, request, isLast(c, s), s.clock)
     if (plan.stream !== undefined || bodyBytes(plan.body) + plan.head.length > room) return -1
     const start = offset + target.write(plan.head, offset, 'latin1')
     const { body } = plan
@@ -341,6 +345,11 @@ export function httpHandler(
   return { ...more, onMessage: (c, request) => answer(request, c) }
 }
 
+/** No request can follow, whatever the handler and the client say. */
+function isLast(c: Client, s: HttpSession): boolean {
+  return s.owesContinue || c.loop.stopping
+}
+
 function isOver(waited: number, limit: number): boolean {
   return limit > 0 && waited >= limit
 }
@@ -377,11 +386,10 @@ function noAnswer(ms: number): CloseReason {
 
 /** The answer to a request that an error has ended. */
 function sayWhy(c: Client, request: HttpRequest | undefined, { code, error }: CloseReason): void {
-  const withoutBody = request?.method === 'HEAD'
   if (error instanceof HttpError) {
-    c.sendRaw(errorResponse(error.status, withoutBody ? '' : error.message))
+    c.sendRaw(errorResponse(error.status, error.message, request?.method))
   } else if (code === 'handler-error' && request !== undefined) {
-    c.sendRaw(errorResponse(500, withoutBody ? '' : 'the request could not be answered'))
+    c.sendRaw(errorResponse(500, 'the request could not be answered', request.method))
   }
 }
 

@@ -1,11 +1,19 @@
 /** A request as a handler sees it, and what its head says about the bytes that follow (RFC 9112, section 6). */
-import { type HeaderMap, HttpError, type RequestHead } from '../../http1/index.js'
+import {
+  CHUNKED,
+  checkHost,
+  elementsOf,
+  type HeaderMap,
+  HttpError,
+  listOf,
+  type RequestHead,
+} from '../../http1/index.js'
 import { allocateBuffer } from '../../index.js'
 import type { HttpSettings } from './options.js'
 
 /** How the body of a request comes, and what becomes of its connection. */
 export interface Framing {
-  /** Bytes; -1 where the body is chunked. */
+  /** Bytes, or `CHUNKED`. */
   readonly length: number
   readonly keepAlive: boolean
   /** The client waits for `100 Continue` before it sends the body. */
@@ -14,7 +22,6 @@ export interface Framing {
   readonly plain: boolean
 }
 
-export const CHUNKED = -1
 /** On memory that no handler can transfer away from the others. */
 const NO_BODY = allocateBuffer(0)
 
@@ -45,19 +52,20 @@ export interface HttpRequest {
   json(): unknown
 }
 
+/** Until the head has been looked at. */
+const UNREAD: Framing = { length: 0, keepAlive: false, expectsContinue: false, plain: false }
+
 /** A request and how it came. */
 export class IncomingRequest implements HttpRequest {
   readonly head: RequestHead
   body: Buffer = NO_BODY
-  readonly stream: AsyncIterable<Buffer> | undefined
-  readonly framing: Framing
+  stream: AsyncIterable<Buffer> | undefined = undefined
+  framing: Framing = UNREAD
   /** The reason alone where the client has left and nobody has asked for the signal. */
   #left: AbortController | Error | undefined = undefined
 
-  constructor(head: RequestHead, framing: Framing, stream?: AsyncIterable<Buffer>) {
+  constructor(head: RequestHead) {
     this.head = head
-    this.framing = framing
-    this.stream = stream
   }
 
   get method(): string {
@@ -112,7 +120,6 @@ export class IncomingRequest implements HttpRequest {
   }
 }
 
-const HOST = /^[\w\-.~!$&'()*+,;=%:[\]]*$/
 const DIGITS = /^\d+$/
 const NEEDS_LENGTH: ReadonlySet<string> = new Set(['POST', 'PUT', 'PATCH'])
 
@@ -133,42 +140,12 @@ export function framingOf(head: RequestHead, settings: HttpSettings): Framing {
   }
 }
 
-/** Clients that ask again name the same host again. */
-let goodHost = ''
-
-function checkHost({ headers, version }: RequestHead): void {
-  const host = headers.get('host')
-  if (host === undefined) {
-    if (version === '1.1') throw new HttpError(400, 'no Host field')
-  } else if (host !== goodHost) {
-    // Where the field is repeated there is a blank in it.
-    if (!HOST.test(host)) throw new HttpError(400, 'no valid Host field')
-    goodHost = host
-  }
-}
-
 function keepsAlive(connection: string | undefined, isLatest: boolean): boolean {
   if (connection === undefined) return isLatest
   if (connection === 'keep-alive') return true
-  const options = connection.toLowerCase().split(',').map(trim)
+  const options = listOf(connection.toLowerCase())
   if (options.includes('close')) return false
   return isLatest || options.includes('keep-alive')
-}
-
-/**
- * Without the blanks around it, and only what HTTP takes for one: `String.trim` takes more, and what two servers read
- * differently is a way to smuggle. A loop, because an expression for the end is quadratic.
- */
-function trim(text: string): string {
-  let start = 0
-  let end = text.length
-  while (start < end && isBlank(text.charCodeAt(start))) start++
-  while (end > start && isBlank(text.charCodeAt(end - 1))) end--
-  return text.slice(start, end)
-}
-
-function isBlank(code: number): boolean {
-  return code === 0x20 || code === 0x09
 }
 
 function bodyLength({ headers, method, version }: RequestHead, settings: HttpSettings): number {
@@ -192,7 +169,7 @@ function bodyLength({ headers, method, version }: RequestHead, settings: HttpSet
 }
 
 function checkCoding(value: string): void {
-  const codings = value.toLowerCase().split(',').map(trim)
+  const codings = elementsOf(value.toLowerCase())
   if (codings.length === 1 && codings[0] === 'chunked') return
   const last = codings.indexOf('chunked')
   const isMalformed = codings.includes('') || (last !== -1 && last < codings.length - 1)

@@ -1,10 +1,10 @@
 /** The opening handshake as the client sees it (RFC 6455, section 4.1). One object per connection, until it is open. */
 import { randomBytes } from 'node:crypto'
+import { listOf } from '../../http1/index.js'
 import { ProtocolError, type RingBuffer } from '../../index.js'
 import { type DeflateParams, makeOffer, readAnswer } from './deflate-params.js'
 import type { WebSocketSettings } from './options.js'
 import { acceptKey } from './server-handshake.js'
-import { listOf } from './upgrade-request.js'
 
 const END_OF_HEAD = '\r\n\r\n'
 const STATUS_LINE = /^HTTP\/1\.1 (\d{3})(?: .*)?$/

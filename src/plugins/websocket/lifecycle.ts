@@ -2,7 +2,14 @@
  * How the WebSockets of one protocol object open, stay alive and close, in one role, server or client: the opening
  * handshake, the heartbeat and the closing handshake. Messages are the receiver's and the sender's. The loop's thread only.
  */
-import { errorResponse, HeadParser, HttpError, type RequestHead } from '../../http1/index.js'
+import {
+  checkHost,
+  errorResponse,
+  HeadParser,
+  HttpError,
+  type RequestHead,
+  wholeResponse,
+} from '../../http1/index.js'
 import type { CloseReason, RingBuffer } from '../../index.js'
 import { ClientHandshake } from './client-handshake.js'
 import { Deflater, Inflater, ZlibQueue } from './deflate.js'
@@ -13,7 +20,6 @@ import type { Sender } from './sender.js'
 import {
   asksForWebSocket,
   checkUpgrade,
-  httpAnswer,
   plainAnswer,
   switchingProtocols,
   type Upgrade,
@@ -80,8 +86,9 @@ export class Lifecycle {
     let head: RequestHead | undefined
     try {
       head = parser.parse(buffer)
+      if (head !== undefined) checkHost(head)
     } catch (error) {
-      if (error instanceof HttpError) c.sendRaw(errorResponse(error.status, error.message))
+      if (error instanceof HttpError) c.sendRaw(errorResponse(error.status, error.message, head?.method))
       session.state = State.CLOSED
       throw error
     }
@@ -149,9 +156,10 @@ export class Lifecycle {
   #refuse(session: Session, answer: HttpAnswer, fallback: number, method: string): void {
     if (session.state !== State.DECIDING) return
     const { connection } = session
-    connection.sendRaw(httpAnswer(answer, fallback, method))
+    const { status = fallback } = answer
+    connection.sendRaw(wholeResponse({ ...answer, status }, method))
     session.state = State.CLOSED
-    const message = `the request was answered with ${answer.status ?? fallback}`
+    const message = `the request was answered with ${status}`
     connection.close({ code: 'closed', message })
   }
 

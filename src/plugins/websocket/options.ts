@@ -1,5 +1,6 @@
 /** The options of a `WebSocketProtocol`: their defaults, and the checks that turn mistakes into sentences. */
 import { constants } from 'node:buffer'
+import type { HeaderFields } from '../../http1/index.js'
 import {
   type Connection,
   checkInteger,
@@ -16,8 +17,8 @@ import type { UpgradeRequest } from './upgrade-request.js'
 export interface HttpAnswer {
   /** Default 200; of a refusal 403. */
   readonly status?: number
-  /** `Content-Length` and `Connection` are filled in, whatever is said of them here. */
-  readonly headers?: Readonly<Record<string, string>>
+  /** `Date`, `Content-Length` and `Connection` are filled in, whatever is said of the last two here. */
+  readonly headers?: HeaderFields
   readonly body?: string | Uint8Array
 }
 

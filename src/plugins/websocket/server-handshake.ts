@@ -1,10 +1,8 @@
 /** The opening handshake as the server sees it (RFC 6455, section 4.2): checks and answers. Pure. */
 import { createHash } from 'node:crypto'
-import { STATUS_CODES } from 'node:http'
-import { isFieldName, isFieldValue, isStatus, type RequestHead } from '../../http1/index.js'
+import { listOf, type RequestHead } from '../../http1/index.js'
 import { type ExtensionOffer, isToken, parseExtensions } from './extension-header.js'
 import type { HttpAnswer } from './options.js'
-import { listOf } from './upgrade-request.js'
 
 const GUID = '258EAFA5-E914-47DA-95CA-C5AB0DC85B11'
 const VERSION = '13'
@@ -48,7 +46,6 @@ export function checkUpgrade(head: RequestHead): Upgrade | HttpAnswer {
   if (!listOf(headers.get('connection')).some((each) => each.toLowerCase() === 'upgrade')) {
     return bad('the Connection header does not say upgrade')
   }
-  if (headers.getAll('host').length !== 1) return bad('there must be one Host header')
   if (headers.has('transfer-encoding') || (headers.get('content-length') ?? '0') !== '0') {
     return bad('the request has a body')
   }
@@ -90,32 +87,4 @@ export function switchingProtocols(key: string, protocol: string | undefined, ex
   if (protocol !== undefined) head += `Sec-WebSocket-Protocol: ${protocol}\r\n`
   if (extensions !== '') head += `Sec-WebSocket-Extensions: ${extensions}\r\n`
   return Buffer.from(`${head}\r\n`, 'latin1')
-}
-
-/** Filled in here, and not to be there twice. */
-const OWN_FIELDS: ReadonlySet<string> = new Set(['connection', 'content-length', 'transfer-encoding'])
-
-/**
- * A whole HTTP answer, the last one of its connection. `method` is that of the request: HEAD gets no body. Throws a
- * `TypeError` for what cannot stand in one: what a client sent may be in it.
- */
-export function httpAnswer(answer: HttpAnswer, fallback: number, method = 'GET'): Buffer {
-  const { status = fallback, headers = {}, body = '' } = answer
-  if (!isStatus(status)) throw new TypeError(`the status ${String(status)} cannot be sent`)
-  if (typeof body !== 'string' && !(body instanceof Uint8Array)) {
-    throw new TypeError('the body of an answer must be a string or bytes')
-  }
-  const bytes = typeof body === 'string' ? Buffer.from(body) : body
-  const given = new Set(Object.keys(headers).map((name) => name.toLowerCase()))
-  const lines = [`HTTP/1.1 ${status} ${STATUS_CODES[status] ?? ''}`]
-  for (const [name, value] of Object.entries(headers)) {
-    if (!isFieldName(name) || !isFieldValue(value)) throw new TypeError(`the header '${name}' cannot be sent`)
-    if (!OWN_FIELDS.has(name.toLowerCase())) lines.push(`${name}: ${value}`)
-  }
-  if (typeof body === 'string' && !given.has('content-type')) {
-    lines.push('Content-Type: text/plain; charset=utf-8')
-  }
-  lines.push(`Content-Length: ${bytes.length}`, 'Connection: close', '', '')
-  const head = Buffer.from(lines.join('\r\n'), 'latin1')
-  return method === 'HEAD' ? head : Buffer.concat([head, bytes])
 }

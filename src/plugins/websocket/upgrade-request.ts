@@ -1,5 +1,5 @@
 /** A request as hooks and handlers see it. It holds strings only and may be kept. */
-import { type HeaderMap, HeadParser, type RequestHead } from '../../http1/index.js'
+import { type HeaderMap, HeadParser, listOf, type RequestHead } from '../../http1/index.js'
 import { RingBuffer } from '../../index.js'
 
 /** Of no use once the WebSocket is open. */
@@ -66,16 +66,4 @@ export class ParsedRequest implements UpgradeRequest {
   get protocols(): string[] {
     return listOf(this.#head.headers.get('sec-websocket-protocol'))
   }
-}
-
-/** RFC 9110, section 5.6.3: spaces and tabs around an element, and nothing else that `trim` would take. */
-const OWS = /^[ \t]+|[ \t]+$/g
-
-/** The elements of a comma-separated header, empty ones left out. */
-export function listOf(value: string | undefined): string[] {
-  if (value === undefined) return []
-  return value
-    .split(',')
-    .map((each) => each.replace(OWS, ''))
-    .filter((each) => each !== '')
 }

@@ -18,6 +18,7 @@ export { type CloseCode, type CloseReason, ErrorCode, ProtocolError, RingloopErr
 export type { ExtendedServer, Extension } from './extension.js'
 export type { Handler, PerLoop } from './handler.js'
 export type { Logger, LoggerOption, LogLevel } from './log.js'
+export { LogLimit } from './log-limit.js'
 export { EventLoop } from './loop/client-loop.js'
 export type { Endpoint } from './loop/poller/poller.js'
 export type { Histogram, LoopStats, ServerStats } from './loop/stats.js'

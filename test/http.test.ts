@@ -707,6 +707,16 @@ describe.each(POLLERS)('HTTP on the %s poller', (poller) => {
       expect(reasons[0]!.code).toBe('slow-consumer')
     })
 
+    it('logs handlers that do not answer once, however many they are', async () => {
+      const { connect, logger, reasons } = await start(poller, () => new Promise(() => {}), {
+        responseTimeout: 100,
+      })
+      for (let i = 0; i < 5; i++) (await connect()).write(GET)
+      await until('all are closed', () => reasons.length === 5)
+      expect(reasons[0]!.code).toBe('handler-error')
+      expect(logger.find('error', 'no answer within responseTimeout')).toHaveLength(1)
+    })
+
     it('gives the handler the time that it takes', async () => {
       const { talk } = await start(poller, () => sleep(400).then(() => 'x'), {
         headersTimeout: 100,

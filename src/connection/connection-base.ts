@@ -195,13 +195,20 @@ export abstract class ConnectionBase<Out, Context> implements ProtocolConnection
       logger[level](this.logged({ err: error }), `${where} failed after the connection was closed`)
     } else if (error instanceof ProtocolError) {
       host.countProtocolError()
-      logger.info(this.logged({ reason: error.message }), 'the peer broke the protocol')
+      this.logFault(error.message)
       this.beginClose({ code: 'protocol-error', message: error.message, error })
     } else {
       host.countHandlerError()
       logger.error(this.logged({ err: error }), `${where} failed; its connection is closed`)
       this.beginClose({ code: 'handler-error', message: `${where} failed: ${error.message}`, error })
     }
+  }
+
+  /** Peers can make as many faults as they like: each kind is logged once a second at most. */
+  private logFault(reason: string): void {
+    const leftOut = this.host.faultLog.admit(reason)
+    if (leftOut === undefined) return
+    this.host.loop.logger.info(this.logged({ reason, leftOut }), 'the peer broke the protocol')
   }
 
   /** An async callback may reject, though nothing waits for it. */

@@ -4,6 +4,7 @@
  * `loop/connection-table.ts` implements it. The loop's thread only.
  */
 import type { CloseReason } from '../errors.js'
+import type { LogLimit } from '../log-limit.js'
 import type { Poller } from '../loop/poller/poller.js'
 import type { Loop } from '../loop.js'
 import type { RingBufferPool } from '../ringbuffer/pool.js'
@@ -92,6 +93,8 @@ export interface ConnectionHost {
   /** Rings for unfinished packets, and for what the kernel refused. */
   readonly pool: RingBufferPool
   readonly outPool: RingBufferPool
+  /** What is logged of the faults of peers. */
+  readonly faultLog: LogLimit
   /** By slot: when bytes last went in or out, by the clock above. */
   readonly lastActive: Int32Array
   /** How many rounds it takes until every socket that is ready has been read. */

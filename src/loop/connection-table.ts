@@ -11,6 +11,7 @@ import { MessageSampler } from '../connection/message-sampler.js'
 import { TcpConnection } from '../connection/tcp-connection.js'
 import { Traffic } from '../connection/traffic.js'
 import type { CloseReason } from '../errors.js'
+import { LogLimit } from '../log-limit.js'
 import type { BroadcastResult, LocalBroadcastOptions, Loop } from '../loop.js'
 import type { BroadcastPacker } from '../protocol/protocol.js'
 import { RingBufferPool } from '../ringbuffer/pool.js'
@@ -61,6 +62,7 @@ export class ConnectionTable implements PollerSink, ConnectionHost {
   readonly view: RingBuffer = new RingBuffer(0)
   readonly pool: RingBufferPool = new RingBufferPool(IN_POOL)
   readonly outPool: RingBufferPool = new RingBufferPool(OUT_POOL)
+  readonly faultLog: LogLimit = new LogLimit()
   lastActive: Int32Array = new Int32Array(FIRST_SLOTS)
 
   readonly #loop: TableOwner

@@ -2,7 +2,7 @@
  * What all HTTP connections of a protocol on one loop share: the Date field, the heads of plain answers, and the sweep
  * that finds who has waited too long. One timer in all; a request only notes when it came.
  */
-import type { Loop, ProtocolConnection, Timer } from '../../index.js'
+import { LogLimit, type Loop, type ProtocolConnection, type Timer } from '../../index.js'
 import type { HttpOutput } from './response.js'
 
 const MAX_PERIOD = 500
@@ -18,6 +18,8 @@ export class HttpClock {
   now = 0
   /** A time-out that is over by this clock and this much more is over. */
   readonly period: number
+  /** What is logged of answers that never came. */
+  readonly lateLog: LogLimit = new LogLimit()
   readonly #loop: Loop
   readonly #sweep: Sweep
   #timer: Timer | undefined

@@ -323,13 +323,13 @@ export class HttpProtocol implements Protocol<HttpRequest, HttpOutput> {
   #checkAnswer(c: Client, s: HttpSession, now: number, waited: number): void {
     const { bodyTimeout, responseTimeout } = this.#settings
     if (s.writer === undefined) {
-      if (isOver(waited, responseTimeout)) end(c, noAnswer(responseTimeout))
+      if (isOver(waited, responseTimeout)) endLate(c, s, responseTimeout)
     } else if (hasTaken(c, s)) {
       s.since = now
     } else if (c.writeBufferLength > 0) {
       if (isOver(waited, bodyTimeout)) end(c, notTaken(bodyTimeout))
     } else if (isOver(waited, responseTimeout)) {
-      c.close(noAnswer(responseTimeout))
+      endLate(c, s, responseTimeout)
     }
   }
 }
@@ -379,9 +379,17 @@ function notTaken(ms: number): CloseReason {
   }
 }
 
-function noAnswer(ms: number): CloseReason {
-  const error = new HttpError(503, `no answer within responseTimeout (${ms} ms)`)
-  return { code: 'handler-error', message: error.message, error }
+/** The handler gave no answer, or no more of one. */
+function endLate(c: Client, s: HttpSession, ms: number): void {
+  const message = `no answer within responseTimeout (${ms} ms)`
+  const leftOut = s.clock.lateLog.admit(message)
+  if (leftOut !== undefined) {
+    c.loop.logger.error(
+      { peer: c.peerAddr, path: s.request?.path, leftOut },
+      `${message}; its connection is closed`,
+    )
+  }
+  end(c, { code: 'handler-error', message, error: new HttpError(503, message) })
 }
 
 /** The answer to a request that an error has ended. */

@@ -1,0 +1,59 @@
+/**
+ * Keeps a log short that peers can make longer: of the lines of one kind it lets one through in a second, and says how many
+ * were left out before it. One for each loop; it holds a few numbers per kind. The loop's thread only.
+ */
+
+const PERIOD_MS = 1000
+/** Kinds may be what peers make up, so that there is no end of them. */
+const MAX_KINDS = 64
+
+interface Period {
+  /** When the last line was let through. */
+  since: number
+  leftOut: number
+}
+
+export class LogLimit {
+  readonly #periods: Map<string, Period> = new Map()
+  /** Of the kinds for which there was no room. */
+  readonly #others: Period = beginning()
+
+  /**
+   * Called before a line of the kind is written: how many were left out since the last one, or `undefined` where this one
+   * is to be left out. 64 kinds are told apart at a time; what is beyond them counts as one.
+   */
+  admit(kind: string, now: number = performance.now()): number | undefined {
+    const period = this.#periodOf(kind, now)
+    if (now - period.since < PERIOD_MS) {
+      period.leftOut++
+      return undefined
+    }
+    const { leftOut } = period
+    period.since = now
+    period.leftOut = 0
+    return leftOut
+  }
+
+  #periodOf(kind: string, now: number): Period {
+    const known = this.#periods.get(kind)
+    if (known !== undefined) return known
+    if (this.#periods.size >= MAX_KINDS) this.#forget(now)
+    if (this.#periods.size >= MAX_KINDS) return this.#others
+    const period = beginning()
+    this.#periods.set(kind, period)
+    return period
+  }
+
+  /** Those whose second is over. What they have left out is not lost. */
+  #forget(now: number): void {
+    for (const [kind, { since, leftOut }] of this.#periods) {
+      if (now - since < PERIOD_MS) continue
+      this.#others.leftOut += leftOut
+      this.#periods.delete(kind)
+    }
+  }
+}
+
+function beginning(): Period {
+  return { since: Number.NEGATIVE_INFINITY, leftOut: 0 }
+}

@@ -101,8 +101,8 @@ export interface ProtocolConnection<Out = Uint8Array | string, Session = unknown
   /** Like {@link send}, for bytes that are as the wire wants them. */
   sendRaw(bytes: Packed, onSent?: OnSent): boolean
 
-  /** Ends it without sending what is unsent: for a peer that does not take it. `onClose` follows, never from within this call. */
-  abort(reason: CloseReason): void
+  /** As {@link close}, without sending what is unsent: for a peer that does not take it. */
+  abort(reason?: CloseReason | CloseCode | Error): void
 
   /** For a protocol with `handshake`: the handshake is over, the handler gets its `onConnect`. Once only. */
   established(): void

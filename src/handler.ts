@@ -39,7 +39,7 @@ export interface Handler<Ctx = undefined, Out = Uint8Array | string, State = unk
   /**
    * The peer has ended its side, and everything that it has sent was handed over and answered: no `onMessage` follows.
    * With `allowHalfOpen` this side may go on sending until it calls `c.end()` or `c.close()`; without it the connection
-   * closes after this call.
+   * closes after this call. Not called where the peer has left while an answer was pending, see `Protocol.endsWithPeer`.
    */
   onEnd?(c: Connection<Out, State, Data>): unknown
 

@@ -106,6 +106,7 @@ it('abort drops what is unsent, and onClose comes later with the reason', async 
   c.send('this does not get through')
   await settle()
   expect(c.writeBufferLength).toBeGreaterThan(0)
+  expect(() => c.abort('too slow' as never)).toThrow(expect.objectContaining({ code: ErrorCode.OPTION }))
   c.abort({ code: 'slow-consumer', message: 'too slow' })
   expect(fake.closes).toEqual([])
   await settle()

@@ -177,7 +177,7 @@ export abstract class ConnectionBase<Out, Context> implements ProtocolConnection
   abstract unmaskFrames(): void
   abstract yield(): void
   abstract established(): void
-  abstract abort(reason: CloseReason): void
+  abstract abort(reason?: CloseReason | CloseCode | Error): void
   abstract close(reason?: CloseReason | CloseCode | Error): void
 
   // ---- faults --------------------------------------------------------------------------------------------------------

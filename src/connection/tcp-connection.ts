@@ -258,7 +258,8 @@ export class TcpConnection<Out = Uint8Array | string, Context = unknown>
   }
 
   /** Ends it, whatever is unsent: at once where nobody has heard of it yet, else at the next flush. */
-  abort(reason: CloseReason): void {
+  abort(given: CloseReason | CloseCode | Error = CLOSED_HERE): void {
+    const reason = closeReason(given)
     if (this.state === State.CLOSED) return
     this.extras().reason ??= reason
     this.dropOutput()

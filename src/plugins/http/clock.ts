@@ -2,6 +2,7 @@
  * What all HTTP connections of a protocol on one loop share: the Date field, the heads of plain answers, and the sweep
  * that finds who has waited too long. One timer in all; a request only notes when it came.
  */
+import { ResponseHead } from '../../http1/index.js'
 import { LogLimit, type Loop, type ProtocolConnection, type Timer } from '../../index.js'
 import type { HttpOutput } from './response.js'
 
@@ -59,9 +60,8 @@ export class HttpClock {
   textHead(length: number): Buffer {
     if (length !== this.#textLength) {
       this.#textLength = length
-      this.#textHead = Buffer.from(
-        `HTTP/1.1 200 OK\r\nContent-Type: text/plain;charset=utf-8\r\nContent-Length: ${length}\r\n${this.#date}\r\n`,
-      )
+      const head = new ResponseHead(200, undefined).text('', length, '', this.#date)
+      this.#textHead = Buffer.from(head, 'latin1')
     }
     return this.#textHead
   }

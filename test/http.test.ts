@@ -404,6 +404,19 @@ describe.each(POLLERS)('HTTP on the %s poller', (poller) => {
       expect(signals.map((signal) => signal.aborted)).toEqual([false, false, false, false])
     })
 
+    it('is aborted where the server stops before the answer', async () => {
+      const signals: AbortSignal[] = []
+      const { server, connect } = await start(poller, (request) => {
+        signals.push(request.signal)
+        return new Promise(() => {})
+      })
+      const client = await connect()
+      client.write(GET)
+      await until('it is asked', () => signals.length === 1)
+      await server.stop({ drain: 1 })
+      expect(signals[0]!.aborted).toBe(true)
+    })
+
     it('is aborted, asked for before or after, and nothing more can be answered', async () => {
       const errors: unknown[] = []
       const { connect, requests, logger, reasons } = await start(poller, (request, c) => {

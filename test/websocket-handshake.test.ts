@@ -248,6 +248,16 @@ describe('verify', () => {
     expect(client.told).toEqual(['text one', 'text two'])
   })
 
+  it('leaves paused what onConnect pauses', async () => {
+    const { verify, decide } = undecided()
+    const fake = await serve({ ...echo, onConnect: (c) => c.pause() }, { verify })
+    const client = new Client(fake).read(request(), frame(1, 'one'))
+    decide(true)
+    await settle()
+    expect(client.c.paused).toBe(true)
+    expect(client.told).toEqual([])
+  })
+
   it('that throws or rejects gives 500, and is logged', async () => {
     const failures = [
       () => {

@@ -80,10 +80,39 @@ for (const shape of SHAPES) {
   it(`${shape.name}: WebSocket clients that leave while an answer is pending`, async () => {
     const server = await serve('websocket-waits.mjs', shape)
     const sockets = server.sockets()
-    await leave(server, Buffer.concat([Buffer.from(request()), frame(1, 'never')]))
+    await leave(server, Buffer.concat([Buffer.from(request()), frame(1, 'never')]), '101')
     const reasons = await server.told('closed', CLIENTS)
     expect(reasons[0]).toMatchObject({ code: 'peer-closed', status: 1006 })
     await expectNobody(server, sockets)
+  })
+
+  it.each([get('/never'), request({}, 'GET /never HTTP/1.1')])(
+    `${shape.name}: WebSocket clients that leave while a hook decides: %j`,
+    async (bytes) => {
+      const server = await serve('websocket-waits.mjs', shape)
+      const sockets = server.sockets()
+      await leave(server, bytes)
+      await expectNobody(server, sockets)
+    },
+  )
+
+  it(`${shape.name}: a WebSocket server’s page comes to clients that end their side, where it comes at once`, async () => {
+    for (const allowHalfOpen of [false, true]) {
+      const server = await serve('websocket-waits.mjs', { ...shape, options: { allowHalfOpen } })
+      expect((await say(server, get('/async'))).text).toMatch(/page$/)
+      expect((await say(server, get('/later'))).text).toMatch(allowHalfOpen ? /page$/ : /^$/)
+      await expectNobody(server, server.sockets())
+    }
+  })
+
+  it(`${shape.name}: a client that goes on while a hook decides is held back, and all of it is read then`, async () => {
+    const server = await serve('websocket-waits.mjs', shape)
+    const one = await client(server)
+    one.write(request({}, 'GET /later HTTP/1.1'))
+    const frames = Array.from({ length: 100 }, (_, i) => frame(1, `${i} `.padEnd(4000, '.')))
+    one.write(Buffer.concat(frames))
+    await server.told('asked', 101)
+    await until('all has come back', () => one.length > 100 * 4004)
   })
 
   it(`${shape.name}: WebSocket clients that end without a close frame get what is answered at once`, async () => {

@@ -103,10 +103,9 @@ export class HttpProtocol implements Protocol<HttpRequest, HttpOutput> {
     const plan = planResponse(out, request, isLast(c, s), s.clock)
     if (plan.stream === undefined) {
       this.#answered(c, s, plan.close)
+      const { body } = plan
       const head = Buffer.from(plan.head, 'latin1')
-      return plan.body.length === 0
-        ? head
-        : [head, typeof plan.body === 'string' ? Buffer.from(plan.body) : plan.body]
+      return body.length === 0 ? head : [head, typeof body === 'string' ? Buffer.from(body) : body]
     }
     s.writer = new BodyWriter(plan.stream, plan.length)
     c.holdEnd()
@@ -160,9 +159,7 @@ export class HttpProtocol implements Protocol<HttpRequest, HttpOutput> {
     const { request } = s
     const isAnswered = s.writer !== undefined || (s.reader !== undefined && request === undefined)
     if (!isAnswered) sayWhy(c, request, reason)
-    // What is told now that the client has left can no longer answer.
-    s.request = undefined
-    request?.leave(new RingloopError(ErrorCode.CLOSED, reason.message, reason.error))
+    giveUp(s, reason)
   }
 
   /** Half a body never becomes whole. What waits because the handler does not read is still given to it. */
@@ -175,6 +172,7 @@ export class HttpProtocol implements Protocol<HttpRequest, HttpOutput> {
   onClose(c: Client, reason: CloseReason): void {
     const s = c.session as HttpSession
     s.clock.leave()
+    giveUp(s, reason)
     s.reader?.stream?.end(new RingloopError(ErrorCode.CLOSED, reason.message, reason.error))
     s.reader = undefined
     s.writer?.end()
@@ -399,6 +397,13 @@ function sayWhy(c: Client, request: HttpRequest | undefined, { code, error }: Cl
   } else if (code === 'handler-error' && request !== undefined) {
     c.sendRaw(errorResponse(500, 'the request could not be answered', request.method))
   }
+}
+
+/** Nobody wants the answer any more. Whoever hears of it now can no longer give one. */
+function giveUp(s: HttpSession, reason: CloseReason): void {
+  const { request } = s
+  s.request = undefined
+  request?.leave(new RingloopError(ErrorCode.CLOSED, reason.message, reason.error))
 }
 
 function breakOff(c: Client): void {

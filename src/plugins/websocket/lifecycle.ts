@@ -44,6 +44,9 @@ const STATUS_OF: Readonly<Partial<Record<CloseReason['code'], number>>> = {
 const SHARED_HEADS = 256
 const SHARED_LENGTH = 2048
 
+/** While a hook decides so many bytes may wait; then the client is held back. */
+const READ_AHEAD = 64 * 1024
+
 const NO_BYTES: Buffer = Buffer.alloc(0)
 
 export class Lifecycle {
@@ -78,6 +81,7 @@ export class Lifecycle {
   /** Goes on with the handshake as far as the bytes go. Throws `ProtocolError`. */
   continueHandshake(c: WebSocketConnection, session: Session, buffer: RingBuffer): void {
     const { opening } = session
+    if (session.state === State.DECIDING && buffer.length >= READ_AHEAD) c.pause()
     if (opening instanceof HeadParser) this.#readRequest(c, session, opening, buffer)
     else if (opening !== undefined) this.#readAnswer(session, opening, buffer)
   }
@@ -133,11 +137,14 @@ export class Lifecycle {
         then(given)
         return
       }
-      connection.holdPackets()
+      connection.holdEnd()
       given
-        .then(then)
+        .then((answer) => {
+          connection.resume()
+          then(answer)
+        })
         .catch((error) => this.#hookFailed(session, error))
-        .then(() => connection.releasePackets())
+        .then(() => connection.releaseEnd())
     } catch (error) {
       this.#hookFailed(session, error)
     }

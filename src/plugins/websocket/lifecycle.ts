@@ -306,7 +306,7 @@ export class Lifecycle {
         connection.close({ code: 'idle', message: 'the WebSocket handshake took too long' })
         return
       default:
-        connection.close({ code: 'closed', message: 'the peer did not end the WebSocket in time' })
+        endLate(connection, { code: 'closed', message: 'the peer did not end the WebSocket in time' })
     }
   }
 
@@ -323,10 +323,8 @@ export class Lifecycle {
       this.sender.control(connection, Opcode.PING, NO_BYTES)
       this.#startTimer(session, heartbeatTimeout)
     } else {
-      connection.close({
-        code: 'idle',
-        message: `the peer did not answer a ping within ${heartbeatTimeout} ms`,
-      })
+      const message = `the peer did not answer a ping within ${heartbeatTimeout} ms`
+      endLate(connection, { code: 'idle', message })
     }
   }
 
@@ -340,4 +338,10 @@ export class Lifecycle {
 
 function isPromise<T>(value: T | Promise<T>): value is Promise<T> {
   return typeof (value as Promise<T> | undefined)?.then === 'function'
+}
+
+/** Who has not taken what was sent before its time was over would not take a close frame behind it. */
+function endLate(c: WebSocketConnection, reason: CloseReason): void {
+  if (c.writeBufferLength > 0) c.abort(reason)
+  else c.close(reason)
 }

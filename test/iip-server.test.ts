@@ -2,7 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import fc from 'fast-check'
 import { afterEach, describe, expect, it } from 'vitest'
-import { IipFailure, IipRouter } from '../src/plugins/iip/index.js'
+import { IipFailure, IipRouter, type IipRouterOptions } from '../src/plugins/iip/index.js'
 import {
   endAll,
   FramePeer,
@@ -361,26 +361,88 @@ describe('limits', () => {
 })
 
 describe('a router', () => {
-  it('turns what a handler throws into error -1, and only a fault of the handler into a log line', async () => {
-    const log = new Lines()
-    const router = new IipRouter(quiet)
-      .handle('/expected', () => {
-        throw new IipFailure('no <such> thing')
+  /** The answer to a request on channel 0. */
+  async function ask(port: number, path: string): Promise<string> {
+    const peer = await FramePeer.connect(port)
+    await peer.send(1, path, 0, 'x')
+    const [answer] = await peer.frames(1)
+    peer.peer.socket.destroy()
+    return answer!.data.toString()
+  }
+
+  function failing(options: IipRouterOptions = {}): IipRouter {
+    return new IipRouter({ ...quiet, ...options })
+      .handle('/fault', () => Promise.reject(new TypeError('secret')))
+      .handle('/fault-at-once', () => {
+        throw new TypeError('secret')
       })
-      .handle('/fault', () => Promise.reject(new TypeError('oh')))
-    const client = iipClient(await serveIip(router, {}, { logger: log.logger }))
-    const expected = (await client.request('/expected')).toString()
-    expect(expected).toBe('{"code":-1,"message":"handler fail:no \\u003csuch\\u003e thing"}')
-    expect(log.worth).toEqual([])
-    expect((await client.request('/fault')).toString()).toBe('{"code":-1,"message":"handler fail:oh"}')
-    expect(log.worth.map(({ message }) => message)).toEqual(['an IIP handler failed'])
+      .stream('/stream', async function* () {
+        yield await Promise.reject(new TypeError('secret'))
+      })
+  }
+  const FAULTS = ['/fault', '/fault-at-once', '/stream']
+
+  it.each(FAULTS)('keeps the text of a fault for the log: %s', async (path) => {
+    const log = new Lines()
+    const port = await serveIip(failing(), {}, { logger: log.logger })
+    expect(await ask(port, path)).toBe('{"code":-1,"message":"handler fail"}')
+    expect(log.worth).toMatchObject([{ level: 'error', message: 'an IIP handler failed', fields: { path } }])
+    expect(log.worth[0]!.fields).toMatchObject({ err: { message: 'secret', stack: expect.any(String) } })
   })
 
-  it('answers for a handler that returns something that cannot be sent', async () => {
-    const router = new IipRouter(quiet).handle('/odd', () => 42 as never).stream('/text', () => 'no chunks')
-    const client = iipClient(await serveIip(router))
-    expect((await client.request('/odd')).toString()).toMatch(/must return bytes or a string, not number/)
-    expect((await client.request('/text')).toString()).toBe('no chunks')
+  it.each(FAULTS)('tells the text of a fault where it is to expose errors, as Go does: %s', async (path) => {
+    const port = await serveIip(failing({ exposeErrors: true }))
+    expect(await ask(port, path)).toBe('{"code":-1,"message":"handler fail:secret"}')
+  })
+
+  it('tells what a handler throws on purpose, and logs nothing', async () => {
+    const log = new Lines()
+    const router = new IipRouter(quiet)
+      .handle('/go', () => {
+        throw new IipFailure('no <such> thing')
+      })
+      .handle('/own', () => Promise.reject(new IipFailure('no <such> thing', { code: 404 })))
+    const port = await serveIip(router, {}, { logger: log.logger })
+    expect(await ask(port, '/go')).toBe('{"code":-1,"message":"handler fail:no \\u003csuch\\u003e thing"}')
+    expect(await ask(port, '/own')).toBe('{"code":404,"message":"no \\u003csuch\\u003e thing"}')
+    expect(log.worth).toEqual([])
+  })
+
+  it.each([0, 1.5, '1', Number.NaN, null])('refuses the code %s of a failure', (code) => {
+    const make = (): IipFailure => new IipFailure('x', { code: code as number })
+    expect(make).toThrow(expect.objectContaining({ code: 'ERR_RINGLOOP_OPTION' }))
+  })
+
+  it.each([
+    ['a path that no request asks for', () => new IipRouter().handle('/x?a=1', () => '')],
+    ['a path that is not decoded', () => new IipRouter().stream('/%41', () => '')],
+    ['a path that is no string', () => new IipRouter().handle(5 as never, () => '')],
+    ['middleware that is no function', () => new IipRouter().use(5 as never)],
+    ['a handler that is no function', () => new IipRouter().handle('/x', {} as never)],
+    ['exposeErrors that is neither true nor false', () => new IipRouter({ exposeErrors: 1 as never })],
+  ])('refuses %s', (_what, make) => {
+    expect(make).toThrow(expect.objectContaining({ code: 'ERR_RINGLOOP_OPTION' }))
+  })
+
+  it.each([
+    ['/odd', 'number'],
+    ['/odd-stream', 'object'],
+  ])('answers for a handler that gives what cannot be sent: %s', async (path, kind) => {
+    const log = new Lines()
+    const router = new IipRouter(quiet)
+      .handle('/odd', () => 42 as never)
+      .stream('/odd-stream', async function* () {
+        yield {} as never
+      })
+    const port = await serveIip(router, {}, { logger: log.logger })
+    expect(await ask(port, path)).toBe('{"code":-1,"message":"handler fail"}')
+    const err = { message: `a handler must give bytes or a string, not ${kind}` }
+    expect(log.worth).toMatchObject([{ fields: { err } }])
+  })
+
+  it('sends what a streaming handler returns', async () => {
+    const router = new IipRouter(quiet).stream('/text', () => 'no chunks')
+    expect(await ask(await serveIip(router), '/text')).toBe('no chunks')
   })
 
   it('runs middleware around handlers, outermost first, with values of the request', async () => {
@@ -407,12 +469,13 @@ describe('a router', () => {
 
   it('adds, replaces and removes handlers while it runs', async () => {
     const router = new IipRouter(quiet).handle('/a', () => '1')
-    const client = iipClient(await serveIip(router))
+    const port = await serveIip(router)
+    const client = iipClient(port)
     expect((await client.request('/a')).toString()).toBe('1')
     router.handle('/a', () => '2')
     expect((await client.request('/a')).toString()).toBe('2')
     expect([router.remove('/a'), router.remove('/a')]).toEqual([true, false])
-    expect((await client.request('/a')).toString()).toBe('{"code":102,"message":"handle error"}')
+    expect(await ask(port, '/a')).toBe('{"code":102,"message":"handle error"}')
   })
 
   it('refuses the paths of the protocol itself', () => {

@@ -53,5 +53,88 @@ for (const shape of SHAPES) {
       for (let channel = 2; channel <= channels; channel++) await peer.send(ONLY, '/echo', channel, 'x')
       await until('all are answered', () => counts.size === channels, 3000)
     })
+
+    for (const how of ['end', 'destroy', 'resetAndDestroy'] as const) {
+      it(`a handler hears that its connection has ended (${how})`, async () => {
+        const server = await serve('iip-server.mjs', shape)
+        const peer = await FramePeer.connect(server.port, 1)
+        await peer.send(ONLY, '/waits', 1, 'x')
+        await server.told('waiting')
+        peer.peer.socket[how]()
+        const [told] = await server.told<{ data: string; code: string }>('aborted')
+        expect(told).toMatchObject({ data: 'x', code: 'ERR_RINGLOOP_CLOSED' })
+      })
+    }
+
+    it('a stream that is given up when its peer has ended is not taken for a whole one', async () => {
+      const server = await serve('iip-server.mjs', shape)
+      const peer = await FramePeer.connect(server.port, 1)
+      await peer.send(ONLY, '/half', 1, 'x')
+      await peer.frames(2)
+      peer.peer.socket.end()
+      const frames = parseFrames(await peer.peer.ended)
+      expect(frames.slice(1)).toMatchObject([{ status: 4, channel: 1 }])
+      expect(server.child.stderr).toBe('')
+    })
+
+    it('a channel that is deleted ends its answer, and nothing is sent on it', async () => {
+      const server = await serve('iip-server.mjs', shape)
+      const peer = await FramePeer.connect(server.port, 2)
+      await peer.send(ONLY, '/waits', 1, 'x')
+      await peer.send(ONLY, '/waits', 1, 'it never had its turn')
+      await server.told('waiting')
+      await peer.send(ONLY, '/sys/delete_channel', 1, '{}')
+      const [told] = await server.told('aborted')
+      expect(told).toEqual({ data: 'x', code: 'ERR_RINGLOOP_CLOSED', reason: 'the channel was deleted' })
+      await peer.send(ONLY, '/sys/new_channel', 0, '{}')
+      await peer.send(ONLY, '/echo', 1, 'new')
+      const answers = texts(await peer.frames(4))
+      expect(answers.slice(2)).toEqual(['{"code":0,"channel_id":1}', 'new'])
+      expect(server.events('waiting').length).toBe(1)
+    })
+
+    it.each(['/endless', '/quiet'])('a channel that is deleted ends its stream %s', async (path) => {
+      const server = await serve('iip-server.mjs', shape)
+      const peer = await FramePeer.connect(server.port, 2)
+      const counts = countFrames(peer)
+      await peer.send(ONLY, path, 1, 'x')
+      await until('the stream runs', () => counts.has(1))
+      await peer.send(ONLY, '/sys/delete_channel', 1, '{}')
+      await server.told('source-ended')
+      const isAnswered = async (): Promise<void> => {
+        const before = counts.get(2) ?? 0
+        await peer.send(ONLY, '/echo', 2, 'x')
+        await until('the other channel is answered', () => counts.get(2) === before + 1)
+      }
+      await isAnswered()
+      const sent = counts.get(1)
+      await isAnswered()
+      expect(counts.get(1)).toBe(sent)
+    })
+
+    it('a channel is deleted in the middle of its request', async () => {
+      const server = await serve('iip-server.mjs', shape)
+      const peer = await FramePeer.connect(server.port, 2)
+      await peer.send(FIRST, '/length', 1, Buffer.alloc(100_000))
+      await peer.send(ONLY, '/sys/delete_channel', 1, '{}')
+      await peer.send(ONLY, '/sys/new_channel', 0, '{}')
+      await peer.send(ONLY, '/echo', 1, 'new')
+      expect(texts(await peer.frames(4)).slice(2)).toEqual(['{"code":0,"channel_id":1}', 'new'])
+    })
+
+    it('handlers that go on after their channel was deleted are no more than there may be channels', async () => {
+      const options = { data: { protocol: { maxChannelsPerConn: 2 } } }
+      const server = await serve('iip-server.mjs', { ...shape, options })
+      const peer = await FramePeer.connect(server.port)
+      const answered = async (count: number): Promise<string> => texts(await peer.frames(count)).at(-1)!
+      for (let i = 1; i <= 2; i++) {
+        await peer.send(ONLY, '/sys/new_channel', 0, '{}')
+        expect(await answered(i)).toBe('{"code":0,"channel_id":1}')
+        await peer.send(ONLY, '/never', 1, 'x')
+        await peer.send(ONLY, '/sys/delete_channel', 1, '{}')
+      }
+      await peer.send(ONLY, '/sys/new_channel', 0, '{}')
+      expect(await answered(3)).toBe('{"code":106,"message":"channel create limited"}')
+    })
   })
 }

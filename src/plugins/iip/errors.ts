@@ -3,6 +3,13 @@
  * there is no flag for it: a caller sees JSON data.
  */
 
+import { ErrorCode, RingloopError } from '../../index.js'
+
+/** What is thrown for a value of the caller's that cannot be. */
+export function badValue(message: string): RingloopError {
+  return new RingloopError(ErrorCode.OPTION, message)
+}
+
 /** The stable codes of {@link IipError}; the sentence beside each says when it is used. */
 export const IipErrorCode = {
   /** The request was not answered, or not sent, within its timeout. */
@@ -47,7 +54,7 @@ export function goJson(value: unknown): string {
 }
 
 /** The codes in the `code` of an error answer, as in Go. */
-const HANDLER_FAILED = -1
+export const HANDLER_FAILED = -1
 const NO_RESPONSE_CODE = 101
 const NO_HANDLER_CODE = 102
 const TOO_MANY_CHANNELS_CODE = 106
@@ -63,7 +70,10 @@ export const NO_HANDLER: Buffer = errorAnswer(NO_HANDLER_CODE, 'handle error')
 /** The connection has as many channels as it may. */
 export const TOO_MANY_CHANNELS: Buffer = errorAnswer(TOO_MANY_CHANNELS_CODE, 'channel create limited')
 
-/** A handler failed and says how. */
-export function failAnswer(message: string): Buffer {
-  return errorAnswer(HANDLER_FAILED, `handler fail:${message}`)
+/** A handler failed; how is for the log alone. */
+export const HANDLER_FAIL: Buffer = errorAnswer(HANDLER_FAILED, 'handler fail')
+
+/** A handler failed and says how. Behind Go's code its text stands as Go writes it. */
+export function failAnswer(message: string, code: number = HANDLER_FAILED): Buffer {
+  return errorAnswer(code, code === HANDLER_FAILED ? `handler fail:${message}` : message)
 }

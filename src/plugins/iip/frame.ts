@@ -4,7 +4,8 @@
  *
  *     status 1 │ path n │ NUL │ channel 4, big-endian │ length 4, big-endian │ data
  */
-import { ErrorCode, ProtocolError, type RingBuffer, RingloopError } from '../../index.js'
+import { ProtocolError, type RingBuffer } from '../../index.js'
+import { badValue } from './errors.js'
 
 /** First, only, middle and last packet of a request; the same of a response; and the end of the connection. */
 export const Status = {
@@ -172,10 +173,6 @@ export function packets(
 /** How many packets a message of so many bytes takes. */
 export function packetCount(length: number): number {
   return Math.ceil(length / MAX_DATA)
-}
-
-function badValue(message: string): RingloopError {
-  return new RingloopError(ErrorCode.OPTION, message)
 }
 
 /** A path as it stands in a frame, with its NUL; a string is taken as UTF-8. Throws `ERR_RINGLOOP_OPTION` where it cannot. */

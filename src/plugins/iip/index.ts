@@ -32,6 +32,7 @@ export { IipProtocol, type IipProtocolOptions } from './protocol.js'
 export type { IipConnection, IipOut, IipRequest } from './request.js'
 export {
   IipFailure,
+  type IipFailureOptions,
   IipRouter,
   type IipRouterOptions,
   type Middleware,

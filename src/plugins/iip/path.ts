@@ -36,6 +36,11 @@ export class ParsedPath {
   }
 }
 
+/** What handlers are looked up by when somebody asks for `path`. */
+export function decodedPath(path: string): string {
+  return new ParsedPath(Buffer.from(path)).path
+}
+
 function sysPath(path: string): number {
   if (path === NEW_CHANNEL) return SysPath.NEW_CHANNEL
   return path === DELETE_CHANNEL ? SysPath.DELETE_CHANNEL : SysPath.NONE

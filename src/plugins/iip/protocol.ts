@@ -94,6 +94,10 @@ export class IipProtocol implements Protocol<IipRequest, IipOut> {
   ): number {
     if (ctx === undefined) throw onlyAnswers()
     const request = ctx as ServerRequest
+    if (request.cancelled) {
+      request.session.forgotten(request)
+      return 0
+    }
     const path = request.parsed.answer
     const room = target.length - offset - path.length - MIN_HEADER
     const most = typeof out === 'string' ? out.length * MAX_UTF8_BYTES : out.length
@@ -109,6 +113,10 @@ export class IipProtocol implements Protocol<IipRequest, IipOut> {
   packet(_c: IipProtocolConnection, out: IipOut, ctx?: IipRequest): Packed {
     if (ctx === undefined) throw onlyAnswers()
     const request = ctx as ServerRequest
+    if (request.cancelled) {
+      request.session.forgotten(request)
+      return []
+    }
     const given = typeof out === 'string' ? Buffer.from(out) : out
     const data = given.length === 0 ? NO_RESPONSE : given
     const path = request.parsed.answer

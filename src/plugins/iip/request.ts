@@ -1,5 +1,5 @@
 /** A request as handlers see it: the `ctx` of an IIP packet. It belongs to the loop's thread and is never reused. */
-import type { ByteStream, Connection, ProtocolConnection } from '../../index.js'
+import type { ByteStream, Connection, ProtocolConnection, RingloopError } from '../../index.js'
 import type { IipBody } from './body.js'
 import type { ParsedPath } from './path.js'
 import type { PathStatistics } from './router-statistics.js'
@@ -26,6 +26,12 @@ export interface IipRequest {
   /** The channel's id, unique within the connection. */
   readonly channel: number
   readonly connection: IipConnection
+  /**
+   * Aborted when nobody waits for the answer any more: the channel was deleted, the connection ended, or the peer has ended
+   * its side (an answer that comes all the same is then still sent). The reason is an error with `ERR_RINGLOOP_CLOSED`.
+   * Made when it is first asked for.
+   */
+  readonly signal: AbortSignal
   get(key: unknown): unknown
   set(key: unknown, value: unknown): void
 }
@@ -42,10 +48,15 @@ export class ServerRequest implements IipRequest {
   bytes: number
   /** A part of the answer has been sent. */
   answering = false
+  /** Nothing is sent for it any more: its channel or its connection is gone. */
+  cancelled = false
+  /** What its answer is streamed from. */
+  source: AsyncIterator<IipOut> | undefined = undefined
   /** Counts it, and since when it runs; ms of `performance.now()`. */
   statistics: PathStatistics | undefined = undefined
   startedAt = 0
   #values: Map<unknown, unknown> | undefined = undefined
+  #abort: AbortController | undefined = undefined
 
   constructor(
     session: ServerSession,
@@ -83,6 +94,36 @@ export class ServerRequest implements IipRequest {
 
   get connection(): IipConnection {
     return this.session.connection
+  }
+
+  get signal(): AbortSignal {
+    this.#abort ??= new AbortController()
+    return this.#abort.signal
+  }
+
+  /** Nobody waits for the answer. */
+  get abandoned(): boolean {
+    return this.#abort?.signal.aborted === true
+  }
+
+  abandon(reason: RingloopError): void {
+    this.#abort ??= new AbortController()
+    this.#abort.abort(reason)
+  }
+
+  /** {@link abandon}, and whatever the answer is streamed from ends. */
+  cancel(reason: RingloopError): void {
+    this.cancelled = true
+    this.abandon(reason)
+    if (this.source !== undefined) void this.#end(this.source)
+  }
+
+  async #end(source: AsyncIterator<IipOut>): Promise<void> {
+    try {
+      await source.return?.()
+    } catch (err) {
+      this.connection.loop.logger.debug({ err, path: this.path }, 'the end of an IIP stream failed')
+    }
   }
 
   get(key: unknown): unknown {

@@ -8,15 +8,14 @@ import {
   type CloseReason,
   checkLimit,
   checkOptions,
-  ErrorCode,
   type Handler,
   type Loop,
   type OptionNames,
   ProtocolError,
-  RingloopError,
 } from '../../index.js'
 import type { IipBody } from './body.js'
-import { failAnswer, NO_HANDLER, NO_RESPONSE } from './errors.js'
+import { badValue, failAnswer, HANDLER_FAIL, HANDLER_FAILED, NO_HANDLER, NO_RESPONSE } from './errors.js'
+import { decodedPath } from './path.js'
 import { sessionOf } from './protocol.js'
 import type { IipConnection, IipOut, IipRequest, ServerRequest } from './request.js'
 import { type PathStatistics, RouterStatistics, STATISTICS_PATHS } from './router-statistics.js'
@@ -25,8 +24,9 @@ import type { TimeUnit } from './statistics.js'
 type Answered = IipOut | void
 
 /**
- * Answers a whole request, now or through a promise. The message of an error that it throws reaches the caller as error
- * -1, and is logged unless it is an {@link IipFailure}. Nothing, or no bytes, reaches the caller as error 101.
+ * Answers a whole request, now or through a promise. An error that it throws is logged, and reaches the caller as error -1
+ * without its text; an {@link IipFailure} reaches the caller as it is. Nothing, or no bytes, reaches the caller as error
+ * 101.
  */
 export type PathHandler = (request: IipRequest) => Answered | Promise<Answered>
 
@@ -45,9 +45,31 @@ export type Middleware = (
   next: () => Answered | Promise<Answered>,
 ) => Answered | Promise<Answered>
 
-/** For failures that are no fault of the handler: the caller gets `{"code":-1,"message":"handler fail:…"}`, no log line. */
+export interface IipFailureOptions {
+  /** An integer other than 0. Default -1, Go's code for whatever a handler reports. */
+  readonly code?: number
+}
+
+const FAILURE = { code: true } as const satisfies OptionNames<IipFailureOptions>
+
+/**
+ * What a handler throws on purpose: the caller gets `{"code":…,"message":"…"}`, and nothing is logged. With the code -1 the
+ * message is `handler fail:` and the text, as Go writes it; with any other it is the text alone.
+ */
 export class IipFailure extends Error {
   override readonly name = 'IipFailure'
+  readonly code: number
+
+  /** Throws `ERR_RINGLOOP_OPTION`. */
+  constructor(message: string, options: IipFailureOptions = {}) {
+    checkOptions('IipFailure', options, FAILURE)
+    const { code = HANDLER_FAILED } = options
+    if (!Number.isSafeInteger(code) || code === 0) {
+      throw badValue(`the code of an IipFailure is an integer other than 0, not ${String(code)}`)
+    }
+    super(message)
+    this.code = code
+  }
 }
 
 export interface PathOptions {
@@ -66,9 +88,14 @@ export interface IipRouterOptions {
    * `off` nothing is measured either.
    */
   readonly statistics?: 'loopback' | 'on' | 'off'
+  /**
+   * The text of whatever a handler throws reaches the caller, as in Go: `handler fail:<text>`. Default `false`: it is for
+   * the log alone.
+   */
+  readonly exposeErrors?: boolean
 }
 
-const OPTIONS = { statistics: true } as const satisfies OptionNames<IipRouterOptions>
+const OPTIONS = { statistics: true, exposeErrors: true } as const satisfies OptionNames<IipRouterOptions>
 const PATH = { timeUnit: true } as const satisfies OptionNames<PathOptions>
 const STREAM = { ...PATH, maxBytes: true } as const satisfies OptionNames<StreamOptions>
 
@@ -87,18 +114,20 @@ export class IipRouter implements Handler<IipRequest, IipOut> {
   readonly #entries = new Map<string, PathEntry>()
   readonly #middleware: Middleware[] = []
   readonly #statistics: RouterStatistics | undefined
+  readonly #exposesErrors: boolean
   readonly #streamLimit = (path: string): number | undefined => this.#entries.get(path)?.streamLimit
 
   /** Throws `ERR_RINGLOOP_OPTION`. */
   constructor(options: IipRouterOptions = {}) {
     checkOptions('IipRouter', options, OPTIONS)
-    const { statistics = 'loopback' } = options
+    const { statistics = 'loopback', exposeErrors = false } = options
     if (!['loopback', 'on', 'off'].includes(statistics)) {
-      throw new RingloopError(
-        ErrorCode.OPTION,
-        `statistics must be 'loopback', 'on' or 'off', not '${statistics}'`,
-      )
+      throw badValue(`statistics must be 'loopback', 'on' or 'off', not '${statistics}'`)
     }
+    if (typeof exposeErrors !== 'boolean') {
+      throw badValue(`exposeErrors must be true or false, not ${String(exposeErrors)}`)
+    }
+    this.#exposesErrors = exposeErrors
     if (statistics === 'off') return
     this.#statistics = new RouterStatistics()
     for (const path of STATISTICS_PATHS) {
@@ -124,12 +153,16 @@ export class IipRouter implements Handler<IipRequest, IipOut> {
   }
 
   #add(path: string, handler: PathHandler, streamLimit: number | undefined, options: PathOptions): this {
-    if (path === '' || SYSTEM_PATHS.includes(path)) {
-      throw new RingloopError(ErrorCode.OPTION, `there can be no handler for the path '${path}'`)
+    if (typeof path !== 'string' || path === '' || SYSTEM_PATHS.includes(path)) {
+      throw badValue(`there can be no handler for the path '${String(path)}'`)
     }
-    if (typeof handler !== 'function') {
-      throw new RingloopError(ErrorCode.OPTION, `the handler for ${path} must be a function`)
+    const asked = decodedPath(path)
+    if (asked !== path) {
+      throw badValue(
+        `a handler's path is decoded and has no query: a request for '${path}' asks for '${asked}'`,
+      )
     }
+    if (typeof handler !== 'function') throw badValue(`the handler for ${path} must be a function`)
     const statistics = this.#statistics?.add(path, options.timeUnit ?? 'millisecond')
     this.#entries.set(path, { handler, statistics, streamLimit })
     return this
@@ -141,8 +174,13 @@ export class IipRouter implements Handler<IipRequest, IipOut> {
     return this.#entries.delete(path)
   }
 
-  /** Runs `middleware` around every handler, those that were added first outermost. Also where there is no handler. */
+  /**
+   * Runs `middleware` around every handler, those that were added first outermost. Also where there is no handler. Throws
+   * `ERR_RINGLOOP_OPTION` for what is no function.
+   */
   use(middleware: Middleware): this {
+    if (typeof middleware !== 'function')
+      throw badValue(`middleware must be a function, not ${String(middleware)}`)
     this.#middleware.push(middleware)
     return this
   }
@@ -174,17 +212,15 @@ export class IipRouter implements Handler<IipRequest, IipOut> {
       if (typeof out === 'string' || out instanceof Uint8Array) return out
       return this.#settle(request, out)
     } catch (error) {
-      return errorAnswer(request, error)
+      return this.#errorAnswer(request as ServerRequest, error)
     }
   }
 
   async #settle(request: IipRequest, out: Promise<Answered>): Promise<IipOut> {
     try {
-      const answer = (await out) ?? NO_RESPONSE
-      if (typeof answer === 'string' || answer instanceof Uint8Array) return answer
-      throw new TypeError(`a handler must return bytes or a string, not ${typeof answer}`)
+      return checked((await out) ?? NO_RESPONSE)
     } catch (error) {
-      return errorAnswer(request, error)
+      return this.#errorAnswer(request as ServerRequest, error)
     }
   }
 
@@ -196,6 +232,24 @@ export class IipRouter implements Handler<IipRequest, IipOut> {
     const middleware = this.#middleware[index]
     if (middleware === undefined) return runEntry(entry, request)
     return middleware(request, () => this.#runMiddleware(index + 1, entry, request))
+  }
+
+  #errorAnswer(request: ServerRequest, error: unknown): Buffer {
+    const { connection, path } = request
+    const { logger } = connection.loop
+    const about = { err: error, peer: connection.peerAddr, path }
+    if (request.abandoned) {
+      logger.debug(about, 'an IIP handler failed when nobody waited for it any more')
+      // The peer may still read, and must not take what it has got for the whole.
+      if (request.answering && !request.cancelled) connection.close()
+      return HANDLER_FAIL
+    }
+    if (request.answering) throw error
+    if (error instanceof IipFailure) return failAnswer(error.message, error.code)
+    if (error instanceof ProtocolError) return failAnswer(error.message)
+    logger.error(about, 'an IIP handler failed')
+    if (!(error instanceof Error)) return NO_RESPONSE
+    return this.#exposesErrors ? failAnswer(error.message) : HANDLER_FAIL
   }
 
   async #tell(request: IipRequest, toEverybody: boolean): Promise<Answered> {
@@ -212,17 +266,9 @@ function runEntry(entry: PathEntry | undefined, request: IipRequest): Answered |
   return entry === undefined ? NO_HANDLER : entry.handler(request)
 }
 
-function errorAnswer(request: IipRequest, error: unknown): Buffer {
-  const { connection, path } = request
-  const about = { err: error, peer: connection.peerAddr, path }
-  if (!connection.connected) {
-    connection.loop.logger.debug(about, 'an IIP handler failed after its connection had ended')
-    return NO_RESPONSE
-  }
-  if ((request as ServerRequest).answering) throw error
-  if (error instanceof IipFailure || error instanceof ProtocolError) return failAnswer(error.message)
-  connection.loop.logger.error(about, 'an IIP handler failed')
-  return error instanceof Error ? failAnswer(error.message) : NO_RESPONSE
+function checked(out: IipOut): IipOut {
+  if (typeof out === 'string' || out instanceof Uint8Array) return out
+  throw new TypeError(`a handler must give bytes or a string, not ${typeof out}`)
 }
 
 function isAsyncIterable(value: unknown): value is AsyncIterable<IipOut> {
@@ -232,18 +278,22 @@ function isAsyncIterable(value: unknown): value is AsyncIterable<IipOut> {
 /** Sends all chunks but the last; that one is the answer, by which the peer sees the end. */
 async function stream(
   handler: StreamHandler,
-  request: Parameters<StreamHandler>[0],
+  asked: Parameters<StreamHandler>[0],
 ): Promise<IipOut | undefined> {
-  const out = handler(request)
+  const out = handler(asked)
   if (!isAsyncIterable(out)) return (await out) ?? undefined
-  const { connection, session } = request as ServerRequest
+  const request = asked as ServerRequest
+  const { connection, session } = request
+  const source = out[Symbol.asyncIterator]()
+  request.source = source
   let last: Uint8Array | undefined
-  for await (const chunk of out) {
+  for await (const chunk of { [Symbol.asyncIterator]: () => source }) {
     // `false`: nobody gets it any more, and leaving the loop ends the source. It also gives the others their turn.
-    if (!(await connection.drained())) return undefined
-    if (chunk.length === 0) continue
-    if (last !== undefined) session.sendPart(request as ServerRequest, last)
-    last = typeof chunk === 'string' ? Buffer.from(chunk) : chunk
+    if (!(await connection.drained()) || request.cancelled) return undefined
+    const bytes = typeof chunk === 'string' ? Buffer.from(chunk) : (checked(chunk) as Uint8Array)
+    if (bytes.length === 0) continue
+    if (last !== undefined) session.sendPart(request, last)
+    last = bytes
   }
   return last
 }

@@ -10,8 +10,10 @@ import {
   allocateBuffer,
   type ByteSource,
   ByteStream,
+  ErrorCode,
   ProtocolError,
   type RingBuffer,
+  RingloopError,
   type Timer,
 } from '../../index.js'
 import { Assembly } from './assembly.js'
@@ -64,8 +66,8 @@ class Unfinished {
 export class ServerChannel {
   readonly id: number
   readonly count: Count = new Count()
-  /** A request of it was handed over and is not answered. */
-  busy = false
+  /** The request that was handed over and is not answered. */
+  current: ServerRequest | undefined = undefined
   closed = false
   /** Requests that wait for their turn; made when the first one does. */
   queue: Denque<ServerRequest> | undefined = undefined
@@ -92,6 +94,8 @@ export class ServerSession implements ByteSource {
   readonly #reader = new FrameReader(Status.REQUEST_FIRST, this)
   readonly #channels: (ServerChannel | undefined)[] = [new ServerChannel(0)]
   #open = 1
+  /** Requests whose channel was deleted, and whose handlers go on. */
+  #cancelled = 0
   readonly #freeIds: number[] = []
   /** Channels whose next request can be handed over. */
   readonly #ready: ServerChannel[] = []
@@ -112,7 +116,7 @@ export class ServerSession implements ByteSource {
   #callsSeen = 0
   #incomplete = false
   readonly #packet: { ctx: ServerRequest; data: Buffer } = { ctx: undefined as never, data: NO_DATA }
-  readonly #release = (): void => {
+  readonly #awake = (): void => {
     this.#woken = false
     this.connection.releasePackets()
   }
@@ -180,13 +184,14 @@ export class ServerSession implements ByteSource {
     if (this.#incomplete) return undefined
     const channel = this.#channels[reader.channel]!
     const { kind, length } = reader
-    checkOrder(kind, channel.unfinished !== undefined, channel.id)
+    const parsed = this.#paths.find(ring.storage, reader.pathStart, reader.pathEnd)
+    const isDelete = parsed.sys === SysPath.DELETE_CHANNEL && length <= WHOLE_UP_TO
+    checkOrder(kind, channel.unfinished !== undefined && !(isDelete && kind === ONLY), channel.id)
     const whole = ring.length >= reader.size + length
     if (kind === ONLY && !whole && length <= WHOLE_UP_TO && length <= this.#limits.maxRequestBytes) {
       this.#incomplete = true
       return undefined
     }
-    const parsed = this.#paths.find(ring.storage, reader.pathStart, reader.pathEnd)
     if (parsed.path === '') throw new ProtocolError('nothing is left of a path that was parsed')
     const streamLimit = this.streams?.(parsed.path)
     if (kind === ONLY && whole && streamLimit === undefined && length <= this.#limits.maxRequestBytes) {
@@ -278,7 +283,11 @@ export class ServerSession implements ByteSource {
   /** A request is there: it starts if its channel is idle, otherwise it waits for its turn. */
   #accept(channel: ServerChannel, request: ServerRequest): ServerRequest | undefined {
     if (request.body === undefined) this.#countReceived(request)
-    if (!channel.busy && channel.waiting === 0) return this.#start(channel, request)
+    if (request.parsed.sys === SysPath.DELETE_CHANNEL) {
+      this.#deleteChannel(channel)
+      return undefined
+    }
+    if (channel.current === undefined && channel.waiting === 0) return this.#start(channel, request)
     channel.queue ??= new Denque()
     channel.queue.push(request)
     this.#waiting += request.data.length + REQUEST_COST
@@ -291,7 +300,7 @@ export class ServerSession implements ByteSource {
   }
 
   #startNext(channel: ServerChannel): ServerRequest | undefined {
-    while (!channel.busy && !channel.closed) {
+    while (channel.current === undefined && !channel.closed) {
       const request = channel.queue?.shift()
       if (request === undefined) return undefined
       this.#waiting -= request.data.length + REQUEST_COST
@@ -303,18 +312,13 @@ export class ServerSession implements ByteSource {
 
   /** Hands it to the loop, or does what it asks of the protocol itself. */
   #start(channel: ServerChannel, request: ServerRequest): ServerRequest | undefined {
-    switch (request.parsed.sys) {
-      case SysPath.NEW_CHANNEL:
-        this.#answerSystem(channel, request, this.#newChannel())
-        return undefined
-      case SysPath.DELETE_CHANNEL:
-        this.#deleteChannel(channel)
-        return undefined
-      default:
-        channel.busy = true
-        this.#waiting += request.data.length
-        return request
+    if (request.parsed.sys === SysPath.NEW_CHANNEL) {
+      this.#answerSystem(channel, request, this.#newChannel())
+      return undefined
     }
+    channel.current = request
+    this.#waiting += request.data.length
+    return request
   }
 
   #answerSystem(channel: ServerChannel, request: ServerRequest, data: Buffer): void {
@@ -325,49 +329,62 @@ export class ServerSession implements ByteSource {
 
   /** Go's clients count by themselves: ids must be 1, 2, 3 … and free ones first. */
   #newChannel(): Buffer {
-    if (this.#open > this.#limits.maxChannelsPerConn) return TOO_MANY_CHANNELS
+    if (this.#open + this.#cancelled > this.#limits.maxChannelsPerConn) return TOO_MANY_CHANNELS
     const id = this.#freeIds.pop() ?? this.#channels.length
     this.#channels[id] = new ServerChannel(id)
     this.#open++
     return Buffer.from(goJson(id === 0 ? { code: 0 } : { code: 0, channel_id: id }))
   }
 
-  /** It is never answered, as in Go: what it would be answered on is gone. */
+  /** At once, whatever is pending on it, and never answered, as in Go: what it would be answered on is gone. */
   #deleteChannel(channel: ServerChannel): void {
+    const reason = new RingloopError(ErrorCode.CLOSED, 'the channel was deleted')
     channel.closed = true
     for (const request of channel.queue?.toArray() ?? []) {
       this.#waiting -= request.data.length + REQUEST_COST
-      request.body?.fail(new ProtocolError('the channel was deleted'))
+      request.body?.fail(reason)
     }
     channel.queue = undefined
-    const { unfinished } = channel
-    if (unfinished !== undefined) this.#abandon(unfinished)
-    if (this.#filling === channel)
-      throw new ProtocolError(`channel ${channel.id} was deleted within a packet`)
+    const { current, unfinished } = channel
+    if (unfinished !== undefined) this.#abandon(unfinished, reason)
+    if (current !== undefined) {
+      this.#cancelled++
+      current.cancel(reason)
+    }
     this.#channels[channel.id] = undefined
     this.#freeIds.push(channel.id)
     this.#open--
     this.#past.add(channel.count)
   }
 
-  #abandon(unfinished: Unfinished): void {
+  #abandon(unfinished: Unfinished, reason: RingloopError): void {
     this.#unfinished--
     if (unfinished.assembly !== undefined) this.#held -= unfinished.assembly.capacity
-    else unfinished.body!.fail(new ProtocolError('the request was not finished'))
+    else unfinished.body!.fail(reason)
   }
 
   /** Its handler is done: the channel's next request has its turn, soon and not from within this call. */
   answered(request: ServerRequest, sentPackets: number, sentBytes: number): void {
     const channel = request.serverChannel
-    channel.busy = false
-    this.#waiting -= request.data.length
+    channel.current = undefined
     channel.count.sent(sentPackets, sentBytes, 1)
     request.statistics?.answered(request, sentPackets, sentBytes)
-    request.body?.discard()
+    this.#release(request)
     if (channel.waiting > 0) {
       this.#ready.push(channel)
       this.#wake()
     }
+  }
+
+  /** The handler of a request that was cancelled is done. */
+  forgotten(request: ServerRequest): void {
+    this.#cancelled--
+    this.#release(request)
+  }
+
+  #release(request: ServerRequest): void {
+    this.#waiting -= request.data.length
+    request.body?.discard()
     if (this.#paused) this.#resume()
   }
 
@@ -375,7 +392,7 @@ export class ServerSession implements ByteSource {
     if (this.#woken) return
     this.#woken = true
     this.connection.holdPackets()
-    this.connection.loop.queueInLoop(this.#release)
+    this.connection.loop.queueInLoop(this.#awake)
   }
 
   #resume(): void {
@@ -438,13 +455,18 @@ export class ServerSession implements ByteSource {
   /** The peer sends no more: what is unfinished stays so. */
   end(): void {
     this.#failBodies(new ProtocolError('the peer ended before its request did'))
+    const reason = new RingloopError(ErrorCode.CLOSED, 'the peer has ended its side')
+    for (const { current } of this.channels) current?.abandon(reason)
   }
 
-  /** The connection ended: who reads a body is told. */
-  close(error: Error): void {
+  /** The connection ended: handlers and who reads a body are told. */
+  close(reason: RingloopError): void {
     this.#timer?.stop()
-    this.#failBodies(error)
-    for (const channel of this.channels) channel.queue = undefined
+    this.#failBodies(reason)
+    for (const channel of this.channels) {
+      channel.current?.cancel(reason)
+      channel.queue = undefined
+    }
     this.#ready.length = 0
   }
 

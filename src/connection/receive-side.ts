@@ -189,16 +189,10 @@ export abstract class ReceiveSide<Out, Context> extends SendSide<Out, Context> {
 
   protected abstract callOnDrain(): void
 
-  /** Reading ends as if the peer had ended its side; what is here is still answered. `false`: it has already. */
-  protected startDraining(): boolean {
-    if ((this.#waits & Wait.DRAINING) !== 0) return false
+  /** Reading ends as if the peer had ended its side; what is here is still answered. */
+  protected stopReading(): void {
     this.#waits |= Wait.DRAINING
     this.updateReading()
-    return true
-  }
-
-  protected get isDraining(): boolean {
-    return (this.#waits & Wait.DRAINING) !== 0
   }
 
   /** The peer has ended its side, or is gone. `true` the first time. */

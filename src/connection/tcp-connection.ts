@@ -29,6 +29,8 @@ const Bit = {
   HALF_OPEN: 1 << 12,
   /** The peer has left, and it waits for its next turn to see what has settled. */
   LEAVING: 1 << 13,
+  /** The loop drains. */
+  DRAINING: 1 << 14,
 } as const
 
 export class TcpConnection<Out = Uint8Array | string, Context = unknown>
@@ -209,7 +211,7 @@ export class TcpConnection<Out = Uint8Array | string, Context = unknown>
 
   /** The loop stops, and nothing more is to come out of it. Of two that are piped each ends when the other has. */
   private get isDrained(): boolean {
-    return this.isDraining && !this.isDiverted
+    return (this.bits & Bit.DRAINING) !== 0 && !this.isDiverted
   }
 
   /**
@@ -267,14 +269,20 @@ export class TcpConnection<Out = Uint8Array | string, Context = unknown>
     else this.beginClose(reason)
   }
 
-  /** The loop stops: reading ends, packets that are here are still answered, then it is closed. */
+  /** The loop stops: reading ends, packets that are here are still answered, then it is closed; or its protocol keeps it. */
   drain(reason: CloseReason): void {
     if (this.isConnecting) {
       this.abort(reason)
       return
     }
-    if (!this.connected || !this.startDraining()) return
-    this.extras().reason ??= reason
+    if (!this.connected || (this.bits & Bit.DRAINING) !== 0) return
+    this.bits |= Bit.DRAINING
+    const isKept = this.isGreeted && !this.isDiverted && this.callOnDraining()
+    if (!this.connected) return
+    if (!isKept) {
+      this.stopReading()
+      this.extras().reason ??= reason
+    }
     this.finishIfDone()
   }
 
@@ -417,6 +425,15 @@ export class TcpConnection<Out = Uint8Array | string, Context = unknown>
       this.config.protocol.onEnd?.(this)
     } catch (error) {
       this.fail('the protocol’s onEnd', error)
+    }
+  }
+
+  private callOnDraining(): boolean {
+    try {
+      return this.config.protocol.onDraining?.(this) === true
+    } catch (error) {
+      this.fail('the protocol’s onDraining', error)
+      return false
     }
   }
 

@@ -81,6 +81,14 @@ export interface Protocol<Ctx = undefined, Out = Uint8Array | string, Session = 
   onEnd?(c: ProtocolConnection<Out, Session>): void
 
   /**
+   * Optional: the loop stops and gives its connections time to end (`stop({ drain })`); called once, for a connection whose
+   * handshake is over. The peer can be told with `c.sendRaw`. `true`: the connection goes on, read and answered, until the
+   * peer ends its side, somebody closes it, or the time is over. Otherwise it is read no more, and closes when what has
+   * come is answered.
+   */
+  onDraining?(c: ProtocolConnection<Out, Session>): boolean
+
+  /**
    * This side is about to end the connection, by `close`, after an error, or because the server stops: a last word can
    * go out with `c.sendRaw`. Not a place to call `c.close`.
    */

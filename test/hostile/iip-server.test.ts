@@ -3,10 +3,13 @@ import { afterEach, describe, expect, it } from 'vitest'
 import { endAll, type Frame, FramePeer, frame, parseFrames } from '../iip-support.js'
 import { SHAPES } from '../support/hosted-server.js'
 import { hostedScene } from '../support/scene.js'
-import { until } from '../support/wait.js'
+import { until, within } from '../support/wait.js'
 
 const [FIRST, ONLY, MORE, LAST] = [0, 1, 2, 3]
 const RESPONSE = 5
+const LONG = 60_000
+const SHORT = 300
+const DRAINING = '{"code":0}'
 
 const { serve } = hostedScene()
 afterEach(endAll)
@@ -23,6 +26,15 @@ function countFrames({ peer }: FramePeer): Map<number, number> {
     }
   })
   return counts
+}
+
+/** A connection with a channel of its own for the notice, and so many more. */
+async function listening(port: number, more: number): Promise<FramePeer> {
+  const peer = await FramePeer.connect(port, 1 + more)
+  await peer.send(ONLY, '/sys/drain', 1, '{}')
+  await peer.send(ONLY, '/echo', 0, 'hello')
+  expect(texts(await peer.frames(2 + more)).at(-1)).toBe('hello')
+  return peer
 }
 
 const texts = (frames: readonly Frame[]): string[] => frames.map(({ data }) => data.toString())
@@ -135,6 +147,71 @@ for (const shape of SHAPES) {
       }
       await peer.send(ONLY, '/sys/new_channel', 0, '{}')
       expect(await answered(3)).toBe('{"code":106,"message":"channel create limited"}')
+    })
+
+    it('a client that has asked hears of the drain, and is answered until it goes', async () => {
+      const server = await serve('iip-server.mjs', shape)
+      const [peer, other] = [await listening(server.port, 2), await FramePeer.connect(server.port, 1)]
+      await peer.send(ONLY, '/later', 2, 'asked before')
+      const stopped = server.ask('stop', LONG)
+      await within('the end of who has not asked', other.peer.ended)
+      expect(texts(await peer.frames(5)).at(-1)).toBe(DRAINING)
+      await peer.send(ONLY, '/echo', 3, 'asked within')
+      await peer.send(ONLY, '/sys/drain', 3, '{}')
+      await peer.send(ONLY, '/sys/new_channel', 1, '{}')
+      expect(texts(await peer.frames(8)).slice(5)).toEqual([
+        'asked within',
+        DRAINING,
+        '{"code":0,"channel_id":4}',
+      ])
+      await peer.send(ONLY, '/open', 1, 'x')
+      await peer.frames(10)
+      peer.peer.socket.end(frame(ONLY, '/echo', 3, 'the last'))
+      const last = parseFrames(await within('its own end', peer.peer.ended)).slice(8)
+      expect(texts(last).sort()).toEqual(['asked before', 'opened', 'the last'])
+      await within('the stop', stopped)
+    })
+
+    it('a client that has asked and is silent holds the stop no longer than the time to drain', async () => {
+      const server = await serve('iip-server.mjs', shape)
+      const peer = await listening(server.port, 0)
+      await within('the stop', server.ask('stop', SHORT))
+      const frames = parseFrames(await within('the end', peer.peer.ended))
+      expect(frames.at(-1)).toMatchObject({ status: RESPONSE, path: '/sys/drain', channel: 1 })
+    })
+
+    it('who waits for the notice is idle, and can go', async () => {
+      const server = await serve('iip-server.mjs', { ...shape, options: { idleTime: 200 } })
+      const [silent, leaver] = [await listening(server.port, 0), await listening(server.port, 0)]
+      leaver.peer.socket.end()
+      await within('the end of who goes', leaver.peer.ended)
+      await within('the end of who is silent', silent.peer.ended)
+      await until('both are counted', async () => {
+        const { closed } = await server.total()
+        return closed.idle === 1 && closed['peer-closed'] === 1
+      })
+    })
+
+    it('the notice takes no channel from the requests, and there is one', async () => {
+      const options = { data: { protocol: { maxChannelsPerConn: 1 } } }
+      const server = await serve('iip-server.mjs', { ...shape, options })
+      const peer = await listening(server.port, 0)
+      await peer.send(ONLY, '/sys/new_channel', 0, '{}')
+      await peer.send(ONLY, '/sys/new_channel', 0, '{}')
+      expect(texts(await peer.frames(4)).slice(2)).toEqual([
+        '{"code":0,"channel_id":2}',
+        '{"code":106,"message":"channel create limited"}',
+      ])
+      await peer.send(ONLY, '/sys/drain', 2, '{}')
+      expect(texts(await peer.frames(5)).at(-1)).toBe('{"code":102,"message":"handle error"}')
+      await peer.send(ONLY, '/sys/delete_channel', 1, '{}')
+      await peer.send(ONLY, '/sys/drain', 2, '{}')
+      await peer.send(ONLY, '/echo', 0, 'asked')
+      expect(texts(await peer.frames(6)).at(-1)).toBe('asked')
+      const stopped = server.ask('stop', LONG)
+      expect((await peer.frames(7)).at(-1)).toMatchObject({ path: '/sys/drain', channel: 2 })
+      peer.peer.socket.end()
+      await within('the stop', stopped)
     })
   })
 }

@@ -70,6 +70,9 @@ export const NO_HANDLER: Buffer = errorAnswer(NO_HANDLER_CODE, 'handle error')
 /** The connection has as many channels as it may. */
 export const TOO_MANY_CHANNELS: Buffer = errorAnswer(TOO_MANY_CHANNELS_CODE, 'channel create limited')
 
+/** The server is about to end the connection: ask no more on it. No error. */
+export const DRAINING: Buffer = Buffer.from('{"code":0}')
+
 /** A handler failed; how is for the log alone. */
 export const HANDLER_FAIL: Buffer = errorAnswer(HANDLER_FAILED, 'handler fail')
 

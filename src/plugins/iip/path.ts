@@ -4,10 +4,13 @@
  */
 
 /** What a path asks of the protocol itself. */
-export const SysPath = { NONE: 0, NEW_CHANNEL: 1, DELETE_CHANNEL: 2 } as const
+export const SysPath = { NONE: 0, NEW_CHANNEL: 1, DELETE_CHANNEL: 2, DRAIN: 3 } as const
 
-const NEW_CHANNEL = '/sys/new_channel'
-const DELETE_CHANNEL = '/sys/delete_channel'
+const SYS_PATHS: ReadonlyMap<string, number> = new Map([
+  ['/sys/new_channel', SysPath.NEW_CHANNEL],
+  ['/sys/delete_channel', SysPath.DELETE_CHANNEL],
+  ['/sys/drain', SysPath.DRAIN],
+])
 
 /** A path that was parsed once; shared by all requests that name it with the same bytes. */
 export class ParsedPath {
@@ -41,9 +44,9 @@ export function decodedPath(path: string): string {
   return new ParsedPath(Buffer.from(path)).path
 }
 
-function sysPath(path: string): number {
-  if (path === NEW_CHANNEL) return SysPath.NEW_CHANNEL
-  return path === DELETE_CHANNEL ? SysPath.DELETE_CHANNEL : SysPath.NONE
+/** One of {@link SysPath}, of a decoded path. */
+export function sysPath(path: string): number {
+  return SYS_PATHS.get(path) ?? SysPath.NONE
 }
 
 const SLOTS = 256

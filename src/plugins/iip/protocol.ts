@@ -77,6 +77,10 @@ export class IipProtocol implements Protocol<IipRequest, IipOut> {
     sessionOf(c).end()
   }
 
+  onDraining(c: IipProtocolConnection): boolean {
+    return sessionOf(c).drain()
+  }
+
   onClose(c: IipProtocolConnection, reason: CloseReason): void {
     sessionOf(c).close(new RingloopError(ErrorCode.CLOSED, reason.message, reason.error))
   }

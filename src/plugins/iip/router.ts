@@ -15,7 +15,7 @@ import {
 } from '../../index.js'
 import type { IipBody } from './body.js'
 import { badValue, failAnswer, HANDLER_FAIL, HANDLER_FAILED, NO_HANDLER, NO_RESPONSE } from './errors.js'
-import { decodedPath } from './path.js'
+import { decodedPath, SysPath, sysPath } from './path.js'
 import { sessionOf } from './protocol.js'
 import type { IipConnection, IipOut, IipRequest, ServerRequest } from './request.js'
 import { type PathStatistics, RouterStatistics, STATISTICS_PATHS } from './router-statistics.js'
@@ -108,7 +108,6 @@ interface PathEntry {
 }
 
 const LOOPBACK = /^(?:127\.|\[::1\]|\[::ffff:127\.)/
-const SYSTEM_PATHS = ['/sys/new_channel', '/sys/delete_channel']
 
 export class IipRouter implements Handler<IipRequest, IipOut> {
   readonly #entries = new Map<string, PathEntry>()
@@ -153,7 +152,7 @@ export class IipRouter implements Handler<IipRequest, IipOut> {
   }
 
   #add(path: string, handler: PathHandler, streamLimit: number | undefined, options: PathOptions): this {
-    if (typeof path !== 'string' || path === '' || SYSTEM_PATHS.includes(path)) {
+    if (typeof path !== 'string' || path === '' || sysPath(path) !== SysPath.NONE) {
       throw badValue(`there can be no handler for the path '${String(path)}'`)
     }
     const asked = decodedPath(path)

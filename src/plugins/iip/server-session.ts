@@ -17,7 +17,7 @@ import {
   type Timer,
 } from '../../index.js'
 import { Assembly } from './assembly.js'
-import { goJson, TOO_MANY_CHANNELS } from './errors.js'
+import { DRAINING, goJson, NO_HANDLER, TOO_MANY_CHANNELS } from './errors.js'
 import { checkOrder, FIRST, FrameReader, LAST, ONLY, packets, Status } from './frame.js'
 import { type ParsedPath, type PathCache, SysPath } from './path.js'
 import { type IipProtocolConnection, ServerRequest } from './request.js'
@@ -99,6 +99,9 @@ export class ServerSession implements ByteSource {
   readonly #freeIds: number[] = []
   /** Channels whose next request can be handed over. */
   readonly #ready: ServerChannel[] = []
+  /** Whoever waits to hear that the server drains; no handler has it. */
+  #notice: ServerRequest | undefined = undefined
+  #draining = false
   /** Requests that have begun and not ended. */
   #unfinished = 0
   /** The packet whose data is coming in, and how much is missing. */
@@ -312,13 +315,31 @@ export class ServerSession implements ByteSource {
 
   /** Hands it to the loop, or does what it asks of the protocol itself. */
   #start(channel: ServerChannel, request: ServerRequest): ServerRequest | undefined {
-    if (request.parsed.sys === SysPath.NEW_CHANNEL) {
+    const { sys } = request.parsed
+    if (sys === SysPath.NEW_CHANNEL) {
       this.#answerSystem(channel, request, this.#newChannel())
+      return undefined
+    }
+    if (sys === SysPath.DRAIN && (this.#draining || this.#notice !== undefined)) {
+      this.#answerSystem(channel, request, this.#draining ? DRAINING : NO_HANDLER)
       return undefined
     }
     channel.current = request
     this.#waiting += request.data.length
-    return request
+    if (sys !== SysPath.DRAIN) return request
+    this.#notice = request
+    return undefined
+  }
+
+  /** The server begins to drain. `true`: the peer has been told, and ends the connection when it has its answers. */
+  drain(): boolean {
+    const notice = this.#notice
+    this.#draining = true
+    this.#notice = undefined
+    if (notice === undefined) return false
+    this.#answerSystem(notice.serverChannel, notice, DRAINING)
+    this.#free(notice)
+    return true
   }
 
   #answerSystem(channel: ServerChannel, request: ServerRequest, data: Buffer): void {
@@ -329,7 +350,9 @@ export class ServerSession implements ByteSource {
 
   /** Go's clients count by themselves: ids must be 1, 2, 3 … and free ones first. */
   #newChannel(): Buffer {
-    if (this.#open + this.#cancelled > this.#limits.maxChannelsPerConn) return TOO_MANY_CHANNELS
+    const noticeChannels = this.#notice === undefined ? 0 : 1
+    const used = this.#open + this.#cancelled - noticeChannels
+    if (used > this.#limits.maxChannelsPerConn) return TOO_MANY_CHANNELS
     const id = this.#freeIds.pop() ?? this.#channels.length
     this.#channels[id] = new ServerChannel(id)
     this.#open++
@@ -347,14 +370,21 @@ export class ServerSession implements ByteSource {
     channel.queue = undefined
     const { current, unfinished } = channel
     if (unfinished !== undefined) this.#abandon(unfinished, reason)
-    if (current !== undefined) {
-      this.#cancelled++
-      current.cancel(reason)
-    }
+    if (current !== undefined) this.#cancel(current, reason)
     this.#channels[channel.id] = undefined
     this.#freeIds.push(channel.id)
     this.#open--
     this.#past.add(channel.count)
+  }
+
+  #cancel(request: ServerRequest, reason: RingloopError): void {
+    if (request === this.#notice) {
+      this.#notice = undefined
+      this.#release(request)
+      return
+    }
+    this.#cancelled++
+    request.cancel(reason)
   }
 
   #abandon(unfinished: Unfinished, reason: RingloopError): void {
@@ -365,10 +395,14 @@ export class ServerSession implements ByteSource {
 
   /** Its handler is done: the channel's next request has its turn, soon and not from within this call. */
   answered(request: ServerRequest, sentPackets: number, sentBytes: number): void {
+    request.serverChannel.count.sent(sentPackets, sentBytes, 1)
+    request.statistics?.answered(request, sentPackets, sentBytes)
+    this.#free(request)
+  }
+
+  #free(request: ServerRequest): void {
     const channel = request.serverChannel
     channel.current = undefined
-    channel.count.sent(sentPackets, sentBytes, 1)
-    request.statistics?.answered(request, sentPackets, sentBytes)
     this.#release(request)
     if (channel.waiting > 0) {
       this.#ready.push(channel)

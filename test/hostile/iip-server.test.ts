@@ -7,6 +7,7 @@ import { until, within } from '../support/wait.js'
 
 const [FIRST, ONLY, MORE, LAST] = [0, 1, 2, 3]
 const RESPONSE = 5
+const MIB = 1024 * 1024
 const LONG = 60_000
 const SHORT = 300
 const DRAINING = '{"code":0}'
@@ -212,6 +213,54 @@ for (const shape of SHAPES) {
       expect((await peer.frames(7)).at(-1)).toMatchObject({ path: '/sys/drain', channel: 2 })
       peer.peer.socket.end()
       await within('the stop', stopped)
+    })
+
+    // In one thread, so that all connections are one loop's.
+    describe.skipIf(shape.loops > 1)('what all connections hold', () => {
+      const options = { data: { protocol: { maxHeldBytesPerLoop: 32 * MIB } } }
+
+      it('half requests take no more than half of what there may be, and whole ones go on', async () => {
+        const server = await serve('iip-server.mjs', { ...shape, options })
+        const before = server.memory()
+        const peers: FramePeer[] = []
+        let closed = 0
+        for (let i = 0; i < 8; i++) {
+          const peer = await FramePeer.connect(server.port, 2)
+          peers.push(peer)
+          void peer.peer.ended.then(() => closed++)
+          await peer.send(FIRST, '/length', 1, Buffer.alloc(12 * MIB))
+          await peer.send(ONLY, '/echo', 2, 'x')
+          await Promise.race([peer.frames(3), peer.peer.ended])
+        }
+        await until('most are closed', () => closed >= 6)
+        expect(server.memory() - before).toBeLessThan(100 * MIB)
+        const whole = await FramePeer.connect(server.port)
+        await whole.send(ONLY, '/length', 0, Buffer.alloc(12 * MIB))
+        expect(texts(await whole.frames(1))).toEqual([`${12 * MIB}`])
+        expect((await server.total()).closed['protocol-error']).toBeGreaterThanOrEqual(6)
+      })
+
+      it('requests that wait for handlers hold back the large ones, and not the small', async () => {
+        const server = await serve('iip-server.mjs', { ...shape, options })
+        const peers = await Promise.all(Array.from({ length: 8 }, () => FramePeer.connect(server.port, 1)))
+        const large = (channel: number): Buffer => frame(ONLY, '/late-length', channel, Buffer.alloc(3 * MIB))
+        for (const [i, { peer }] of peers.entries()) {
+          await peer.write(large(0))
+          await server.told('late', i + 1)
+        }
+        for (const { peer } of peers) void peer.write(large(1))
+        const small = await FramePeer.connect(server.port)
+        for (let i = 1; i <= 100; i++) {
+          await small.send(ONLY, '/echo', 0, 'x')
+          await small.frames(i)
+        }
+        expect(server.events('late').length).toBeLessThan(12)
+        expect((await server.total()).connections).toBe(9)
+        const opening = setInterval(() => void small.send(ONLY, '/open', 0, 'x'), 10)
+        const answers = await Promise.all(peers.map((peer) => peer.frames(3)))
+        clearInterval(opening)
+        for (const each of answers) expect(texts(each).slice(1)).toEqual(Array(2).fill(`${3 * MIB}`))
+      })
     })
   })
 }

@@ -18,6 +18,7 @@ import {
 } from '../../index.js'
 import { NO_RESPONSE } from './errors.js'
 import { LAST, MIN_HEADER, ONLY, packetCount, packets, putHeader, Status } from './frame.js'
+import { HeldBytes } from './held-bytes.js'
 import { PathCache } from './path.js'
 import type { IipConnection, IipOut, IipProtocolConnection, IipRequest, ServerRequest } from './request.js'
 import { ServerSession, type SessionLimits } from './server-session.js'
@@ -37,6 +38,12 @@ export interface IipProtocolOptions {
    * `maxRequestBytes`.
    */
   readonly maxHeldBytes?: number
+  /**
+   * The same for all connections of this object, and so of one loop. Beyond it those that hold more than 64 KiB are not read
+   * until handlers have made room; while unfinished requests take more than half of it, the connection with most of them
+   * is closed. Default 256 MiB.
+   */
+  readonly maxHeldBytesPerLoop?: number
   /** Milliseconds that an unfinished request may stand still until the connection is closed; 0 is for ever. Default 60 s. */
   readonly requestTimeout?: number
 }
@@ -45,6 +52,7 @@ const OPTIONS = {
   maxChannelsPerConn: true,
   maxRequestBytes: true,
   maxHeldBytes: true,
+  maxHeldBytesPerLoop: true,
   requestTimeout: true,
 } as const satisfies OptionNames<IipProtocolOptions>
 
@@ -60,11 +68,13 @@ export class IipProtocol implements Protocol<IipRequest, IipOut> {
   /** Throws `ERR_RINGLOOP_OPTION`. */
   constructor(options: IipProtocolOptions = {}) {
     checkOptions('IipProtocol', options, OPTIONS)
+    const maxPerLoop = checkLimit('maxHeldBytesPerLoop', options.maxHeldBytesPerLoop, 256 * MIB, 1)
     const maxRequestBytes = checkLimit('maxRequestBytes', options.maxRequestBytes, 64 * MIB, 1)
     this.#limits = {
       maxChannelsPerConn: checkLimit('maxChannelsPerConn', options.maxChannelsPerConn, 1024, 0),
       maxRequestBytes,
       maxHeldBytes: checkLimit('maxHeldBytes', options.maxHeldBytes, 2 * maxRequestBytes, 1),
+      held: new HeldBytes(maxPerLoop),
       requestTimeout: checkInteger('requestTimeout', options.requestTimeout, 60_000, 0),
     }
   }

@@ -19,6 +19,7 @@ import {
 import { Assembly } from './assembly.js'
 import { DRAINING, goJson, NO_HANDLER, TOO_MANY_CHANNELS } from './errors.js'
 import { checkOrder, FIRST, FrameReader, LAST, ONLY, packets, Status } from './frame.js'
+import type { HeldBytes, Holder } from './held-bytes.js'
 import { type ParsedPath, type PathCache, SysPath } from './path.js'
 import { type IipProtocolConnection, ServerRequest } from './request.js'
 import { Count } from './statistics.js'
@@ -36,6 +37,8 @@ export interface SessionLimits {
   readonly maxRequestBytes: number
   readonly maxHeldBytes: number
   readonly requestTimeout: number
+  /** What all connections of the loop hold. */
+  readonly held: HeldBytes
 }
 
 /** Says whether requests for a path are streamed, and of how many bytes at most; `undefined`: they are not. */
@@ -83,7 +86,7 @@ export class ServerChannel {
   }
 }
 
-export class ServerSession implements ByteSource {
+export class ServerSession implements ByteSource, Holder {
   readonly connection: IipProtocolConnection
   /** Set by a router before the first packet. */
   streams: StreamLimit | undefined = undefined
@@ -154,7 +157,8 @@ export class ServerSession implements ByteSource {
       if (request !== undefined) return this.#handOver(request)
     }
     for (;;) {
-      if (this.#held + this.#waiting > this.#limits.maxHeldBytes && this.#isFull()) return undefined
+      if (this.heldBytes > this.#limits.maxHeldBytes && this.#isFull()) return undefined
+      if (this.#limits.held.refuses(this)) return undefined
       const request = this.#filling === undefined ? this.#readPacket(ring) : this.#fill(this.#filling, ring)
       if (request !== undefined) return this.#handOver(request)
       if (this.#incomplete) {
@@ -175,9 +179,42 @@ export class ServerSession implements ByteSource {
     if (this.#waiting === 0) {
       throw new ProtocolError(`unfinished requests take more than ${this.#limits.maxHeldBytes} bytes`)
     }
+    this.pauseReading()
+    return true
+  }
+
+  get unfinishedBytes(): number {
+    return this.#held
+  }
+
+  get heldBytes(): number {
+    return this.#held + this.#waiting
+  }
+
+  #addUnfinished(bytes: number): void {
+    this.#held += bytes
+    this.#limits.held.addUnfinished(this, bytes)
+  }
+
+  #addWaiting(bytes: number): void {
+    this.#waiting += bytes
+    this.#limits.held.addWaiting(bytes)
+  }
+
+  pauseReading(): void {
     this.#paused = true
     this.connection.pause()
-    return true
+  }
+
+  resumeReading(): void {
+    if (!this.#paused) return
+    this.#paused = false
+    this.connection.resume()
+  }
+
+  giveUp(message: string): void {
+    this.connection.close(new ProtocolError(message))
+    this.#abandonAll(new RingloopError(ErrorCode.CLOSED, message))
   }
 
   /** One packet, or its header and what is there of its data. Sets `#incomplete` where bytes are missing. */
@@ -258,11 +295,11 @@ export class ServerSession implements ByteSource {
     const { assembly, body } = unfinished
     unfinished.grown = true
     if (assembly !== undefined) {
-      this.#held -= assembly.capacity
+      const before = assembly.capacity
       assembly.append(ring, count, this.#missing, this.#fillingOnly)
-      this.#held += assembly.capacity
+      this.#addUnfinished(assembly.capacity - before)
     } else {
-      this.#waiting += body!.write(ring, count)
+      this.#addWaiting(body!.write(ring, count))
     }
   }
 
@@ -277,7 +314,7 @@ export class ServerSession implements ByteSource {
       body!.end()
       return undefined
     }
-    this.#held -= assembly!.capacity
+    this.#addUnfinished(-assembly!.capacity)
     const data = assembly!.take()
     const { packets: count, bytes } = unfinished
     return this.#accept(channel, new ServerRequest(this, channel, parsed, data, undefined, count, bytes))
@@ -293,7 +330,7 @@ export class ServerSession implements ByteSource {
     if (channel.current === undefined && channel.waiting === 0) return this.#start(channel, request)
     channel.queue ??= new Denque()
     channel.queue.push(request)
-    this.#waiting += request.data.length + REQUEST_COST
+    this.#addWaiting(request.data.length + REQUEST_COST)
     return undefined
   }
 
@@ -306,7 +343,7 @@ export class ServerSession implements ByteSource {
     while (channel.current === undefined && !channel.closed) {
       const request = channel.queue?.shift()
       if (request === undefined) return undefined
-      this.#waiting -= request.data.length + REQUEST_COST
+      this.#addWaiting(-(request.data.length + REQUEST_COST))
       const started = this.#start(channel, request)
       if (started !== undefined) return started
     }
@@ -325,7 +362,7 @@ export class ServerSession implements ByteSource {
       return undefined
     }
     channel.current = request
-    this.#waiting += request.data.length
+    this.#addWaiting(request.data.length)
     if (sys !== SysPath.DRAIN) return request
     this.#notice = request
     return undefined
@@ -364,7 +401,7 @@ export class ServerSession implements ByteSource {
     const reason = new RingloopError(ErrorCode.CLOSED, 'the channel was deleted')
     channel.closed = true
     for (const request of channel.queue?.toArray() ?? []) {
-      this.#waiting -= request.data.length + REQUEST_COST
+      this.#addWaiting(-(request.data.length + REQUEST_COST))
       request.body?.fail(reason)
     }
     channel.queue = undefined
@@ -389,7 +426,7 @@ export class ServerSession implements ByteSource {
 
   #abandon(unfinished: Unfinished, reason: RingloopError): void {
     this.#unfinished--
-    if (unfinished.assembly !== undefined) this.#held -= unfinished.assembly.capacity
+    if (unfinished.assembly !== undefined) this.#addUnfinished(-unfinished.assembly.capacity)
     else unfinished.body!.fail(reason)
   }
 
@@ -417,9 +454,9 @@ export class ServerSession implements ByteSource {
   }
 
   #release(request: ServerRequest): void {
-    this.#waiting -= request.data.length
+    this.#addWaiting(-request.data.length)
     request.body?.discard()
-    if (this.#paused) this.#resume()
+    this.resumeReading()
   }
 
   #wake(): void {
@@ -429,15 +466,11 @@ export class ServerSession implements ByteSource {
     this.connection.loop.queueInLoop(this.#awake)
   }
 
-  #resume(): void {
-    this.#paused = false
-    this.connection.resume()
-  }
-
-  /** Bytes of a body were read or dropped. */
+  /** Bytes of a body were read or dropped. What was left at the end is counted no more. */
   taken(bytes: number): void {
-    this.#waiting -= bytes
-    if (this.#paused) this.#resume()
+    if (!this.connection.connected) return
+    this.#addWaiting(-bytes)
+    this.resumeReading()
   }
 
   /** Sends a part of an answer that is not its last. `false`: wait for `connection.drained()`. */
@@ -496,12 +529,23 @@ export class ServerSession implements ByteSource {
   /** The connection ended: handlers and who reads a body are told. */
   close(reason: RingloopError): void {
     this.#timer?.stop()
-    this.#failBodies(reason)
+    this.#abandonAll(reason)
     for (const channel of this.channels) {
       channel.current?.cancel(reason)
       channel.queue = undefined
     }
     this.#ready.length = 0
+    this.#limits.held.remove(this)
+    this.#addWaiting(-this.#waiting)
+  }
+
+  /** Nothing of what is unfinished will be finished. */
+  #abandonAll(reason: RingloopError): void {
+    this.#filling = undefined
+    for (const channel of this.channels) {
+      if (channel.unfinished !== undefined) this.#abandon(channel.unfinished, reason)
+      channel.unfinished = undefined
+    }
   }
 
   #failBodies(error: Error): void {

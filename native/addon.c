@@ -379,22 +379,27 @@ static napi_value addon_set_ref(napi_env env, napi_callback_info info)
 
 /* ---- listeners and connects ----------------------------------------------------------------------------------- */
 
-/* listenTcp(poller, ip, port, backlog, noDelay, keepAliveSeconds, reusePort, park) -> listener or -errno */
+/* listenTcp(poller, ip, port, backlog, noDelay, keepAliveSeconds, reusePort, receiveBuffer, park)
+   -> listener or -errno */
 static napi_value addon_listen_tcp(napi_env env, napi_callback_info info)
 {
-    napi_value args[8];
+    napi_value args[9];
     char ip[TEXT_MAX];
-    int32_t index, port, backlog, keep_alive;
+    int32_t index, port, backlog, keep_alive, receive_buffer;
     bool no_delay, reuse_port, park;
-    if (!get_args(env, info, args, 8) || !get_int(env, args[0], &index) || !get_text(env, args[1], ip) ||
+    if (!get_args(env, info, args, 9) || !get_int(env, args[0], &index) || !get_text(env, args[1], ip) ||
         !get_int(env, args[2], &port) || !get_int(env, args[3], &backlog) || !get_bool(env, args[4], &no_delay) ||
-        !get_int(env, args[5], &keep_alive) || !get_bool(env, args[6], &reuse_port) || !get_bool(env, args[7], &park)) {
+        !get_int(env, args[5], &keep_alive) || !get_bool(env, args[6], &reuse_port) ||
+        !get_int(env, args[7], &receive_buffer) || !get_bool(env, args[8], &park)) {
         return NULL;
     }
     poller *p = get_poller(env, index);
     if (p == NULL || port < 0 || port > 65535) return int_value(env, p == NULL ? -ESHUTDOWN : -EINVAL);
-    socket_options options = {
-        .no_delay = no_delay, .reuse_port = reuse_port, .keep_alive_s = keep_alive, .backlog = backlog};
+    socket_options options = {.no_delay = no_delay,
+                              .reuse_port = reuse_port,
+                              .keep_alive_s = keep_alive,
+                              .backlog = backlog,
+                              .receive_buffer = receive_buffer};
     return int_value(env, poller_listen_tcp(p, ip, (uint16_t)port, &options, park));
 }
 

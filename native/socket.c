@@ -26,7 +26,7 @@ static int set_int(int fd, int level, int name, int value)
     return setsockopt(fd, level, name, &value, sizeof value) == 0 ? 0 : -errno;
 }
 
-/* On Linux a socket inherits these from the listener that accepted it. */
+/* On Linux a socket inherits these from the listener that accepted it: the buffer must be set before it listens. */
 static int set_tcp_options(int fd, const socket_options *options)
 {
     int rc = 0;
@@ -36,6 +36,7 @@ static int set_tcp_options(int fd, const socket_options *options)
         int idle = options->keep_alive_s < KEEP_IDLE_MAX_S ? options->keep_alive_s : KEEP_IDLE_MAX_S;
         if (rc == 0) rc = set_int(fd, IPPROTO_TCP, TCP_KEEPIDLE, idle);
     }
+    if (rc == 0 && options->receive_buffer > 0) rc = set_int(fd, SOL_SOCKET, SO_RCVBUF, options->receive_buffer);
     return rc;
 }
 

@@ -23,6 +23,7 @@ typedef struct {
     bool reuse_port;
     int keep_alive_s; /* 0: off */
     int backlog;
+    int receive_buffer; /* bytes; 0: the system's, which grows */
 } socket_options;
 
 /* Longest text of socket_addr_host, with the NUL: an IPv6 address, '%' and the name of an interface. */

@@ -71,6 +71,12 @@ export interface ServerOptions<Data = unknown> extends LoopOptions<Data>, Connec
   readonly maxConnections?: number | undefined
   /** Connections that the kernel holds until they are accepted. Default 1024. */
   readonly backlog?: number | undefined
+  /**
+   * Bytes that the kernel keeps for each accepted TCP connection until they are read (`SO_RCVBUF`; Linux doubles it). A fixed
+   * one of 32 KiB helps clients that send from small buffers over loopback, and bounds what one connection can send over a
+   * long way. The native addon must listen. Default: the system's, which grows as needed.
+   */
+  readonly receiveBuffer?: number | undefined
   /** Speak TLS: the options of `tls.createServer`. Goes through the `net` poller. */
   readonly tls?: TlsOptions | undefined
 }
@@ -168,6 +174,7 @@ const SERVER = {
   reusePort: true,
   maxConnections: true,
   backlog: true,
+  receiveBuffer: true,
   tls: true,
   numLoops: true,
   protocol: true,
@@ -189,6 +196,8 @@ const LOCAL_BROADCAST = { ...BROADCAST, filter: true } as const satisfies Option
 >
 
 const MAX_PORT = 65_535
+/** Linux doubles it, in 32 bits. */
+const MAX_RECEIVE_BUFFER = 2 ** 30 - 1
 
 /** Throws `ERR_RINGLOOP_OPTION`. */
 export function fail(message: string): never {
@@ -326,8 +335,21 @@ export interface ListenSettings extends SocketSettings {
   readonly reusePort: boolean
   readonly maxConnections: number
   readonly backlog: number
+  readonly receiveBuffer: number | undefined
   readonly poller: PollerOption
   readonly pollerOptions: PollerOptions
+}
+
+/** Node cannot set the receive buffer of a TCP socket. Throws `ERR_RINGLOOP_OPTION` where it would have to. */
+export function checkReceiveBuffer(settings: ListenSettings, listener: 'native' | 'net'): void {
+  if (settings.receiveBuffer === undefined || listener === 'native') return
+  fail('receiveBuffer is set by the native addon alone: here Node listens, which cannot')
+}
+
+function receiveBuffer(options: ServerOptions, endpoint: Endpoint): number | undefined {
+  if (options.receiveBuffer === undefined) return undefined
+  if ('path' in endpoint) fail('receiveBuffer is for TCP: a unix socket has none of its own')
+  return checkInteger('receiveBuffer', options.receiveBuffer, 0, 1, MAX_RECEIVE_BUFFER)
 }
 
 export function listenSettings(
@@ -352,6 +374,7 @@ export function listenSettings(
     reusePort,
     maxConnections,
     backlog: checkInteger('backlog', options.backlog, 1024, 1),
+    receiveBuffer: receiveBuffer(options, endpoint),
     poller: options.tls === undefined ? poller : 'net',
     pollerOptions: {
       tls: options.tls,

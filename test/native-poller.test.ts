@@ -102,7 +102,7 @@ describe('the addon', () => {
     for (const poller of [-1, 0x7fffffff, 12345]) {
       expect(any.write(poller, 0, Buffer.alloc(4), 0, 4)).toBeLessThan(0)
       expect(any.close(poller, 0, false)).toBeLessThan(0)
-      expect(any.listenTcp(poller, '127.0.0.1', 0, 1, true, 0, false, false)).toBeLessThan(0)
+      expect(any.listenTcp(poller, '127.0.0.1', 0, 1, true, 0, false, 0, false)).toBeLessThan(0)
       any.destroy(poller)
       any.setRef(poller, true)
     }

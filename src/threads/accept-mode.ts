@@ -5,7 +5,7 @@
 import { ErrorCode, RingloopError } from '../errors.js'
 import type { Logger } from '../log.js'
 import { nativeAvailable } from '../loop/poller/native-poller.js'
-import type { ListenSettings } from '../options.js'
+import { checkReceiveBuffer, type ListenSettings } from '../options.js'
 
 export type AcceptMode =
   /** The server's thread accepts, the native poller reads; descriptors come through its mailbox. */
@@ -37,6 +37,17 @@ export function chooseAcceptMode(
   numLoops: number,
   logger: Logger,
 ): AcceptModeChoice {
+  const choice = chooseMode(settings, numLoops, logger)
+  checkReceiveBuffer(settings, listener(choice))
+  return choice
+}
+
+function listener({ acceptMode, poller }: AcceptModeChoice): 'native' | 'net' {
+  if (acceptMode === 'listen') return poller
+  return acceptMode === 'transfer' ? 'net' : 'native'
+}
+
+function chooseMode(settings: ListenSettings, numLoops: number, logger: Logger): AcceptModeChoice {
   const native = nativeAvailable()
   if (settings.poller === 'native' && native !== true) throw new RingloopError(ErrorCode.POLLER, native)
   const useNative = native === true && settings.poller !== 'net'

@@ -7,7 +7,7 @@ import { listenOn } from '../loop/listen.js'
 import { LoopMonitor } from '../loop/loop-monitor.js'
 import type { Endpoint } from '../loop/poller/poller.js'
 import type { BroadcastOptions, BroadcastResult } from '../loop.js'
-import type { ListenSettings } from '../options.js'
+import { checkReceiveBuffer, type ListenSettings } from '../options.js'
 import { resolvesWithin, STOP_GRACE_MS } from './deadline.js'
 import type { ServerLoops } from './server-loops.js'
 
@@ -36,6 +36,7 @@ export class LocalLoop implements ServerLoops {
   }
 
   async start(): Promise<Endpoint> {
+    checkReceiveBuffer(this.#settings, this.#loop.poller)
     await this.#loop.serve(this.#config, this.#admission)
     if (this.#loop.stopping) {
       throw new RingloopError(ErrorCode.CLOSED, 'the loop was stopped before it served')

@@ -136,8 +136,9 @@ function assertWanted(): void {
 }
 
 function listen(owner: EventLoop): Promise<Endpoint> {
-  const { endpoint, reusePort, backlog, limits } = setup
-  return listenOn(owner, endpoint, { ...socketSettings(limits), reusePort, backlog, park: false })
+  const { endpoint, reusePort, backlog, receiveBuffer, limits } = setup
+  const settings = { ...socketSettings(limits), reusePort, backlog, receiveBuffer, park: false }
+  return listenOn(owner, endpoint, settings)
 }
 
 function receive(message: ToThread): void {

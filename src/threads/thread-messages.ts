@@ -20,6 +20,7 @@ export interface ThreadSetup {
   readonly endpoint: Endpoint
   readonly reusePort: boolean
   readonly backlog: number
+  readonly receiveBuffer: number | undefined
   readonly maxConnections: number
   readonly limits: ConnectionLimits
   readonly tick: number | undefined

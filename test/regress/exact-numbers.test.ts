@@ -56,7 +56,7 @@ it('refuses as a poller or a slot what is no int32, and touches nobody’s', asy
     }
     expect(() => addon.write(0, number, bytes, 0, 2)).toThrow(TypeError)
     expect(() => addon.handOff(0, sink.slot, number)).toThrow(TypeError)
-    expect(() => addon.listenTcp(0, '127.0.0.1', number, 1, true, 0, false, false)).toThrow(TypeError)
+    expect(() => addon.listenTcp(0, '127.0.0.1', number, 1, true, 0, false, 0, false)).toThrow(TypeError)
     expect(() => addon.destroy(number)).toThrow(TypeError)
   }
   expect(poller.write(sink.slot, Buffer.from('alive'), 0, 5)).toBe(5)

@@ -32,6 +32,7 @@ export interface NativeAddon {
     noDelay: boolean,
     keepAliveSeconds: number,
     reusePort: boolean,
+    receiveBuffer: number,
     park: boolean,
   ): number
   listenUnix(poller: number, path: string, backlog: number, park: boolean): number

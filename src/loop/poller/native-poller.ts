@@ -153,6 +153,7 @@ export class NativePoller implements Poller {
       options.noDelay,
       seconds(options.keepAlive),
       options.reusePort,
+      options.receiveBuffer ?? 0,
       options.park,
     )
   }

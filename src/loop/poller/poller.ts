@@ -67,6 +67,8 @@ export interface PollerConnectOptions extends SocketOptions {
 export interface ListenOptions extends SocketOptions {
   readonly backlog: number
   readonly reusePort: boolean
+  /** Bytes of the kernel's; `native` poller only. */
+  readonly receiveBuffer?: number | undefined
   /** Accepted sockets are parked for a hand-off instead of being read here. */
   readonly park: boolean
 }

@@ -3,7 +3,7 @@ import { constants } from 'node:fs'
 import { Server } from 'ringloop'
 import { IipProtocol, IipRouter } from 'ringloop/iip'
 import { exampleFlags, serve } from './flags.js'
-import { checksum, Folder, fields, openFile, position } from './iip/folder.js'
+import { Folder, fields, position } from './iip/folder.js'
 
 /** Bytes of a block unless more are asked for, and the most that can be. */
 const BLOCK = 10_236
@@ -19,11 +19,13 @@ const router = new IipRouter()
     const { FilePath, DownloadStartPos, MaxBytes = BLOCK } = fields(data)
     const start = position(DownloadStartPos, 'DownloadStartPos')
     const size = Math.min(MAX_BLOCK, Math.max(1, position(MaxBytes, 'MaxBytes')))
-    return openFile(await folder.file(FilePath), constants.O_RDONLY, async (file) => {
-      const { buffer, bytesRead } = await file.read(Buffer.allocUnsafe(size), 0, size, start)
-      return bytesRead === 0 ? END : Buffer.concat([MORE, buffer.subarray(0, bytesRead)])
-    })
+    return folder.place(FilePath, (place) =>
+      place.open('', constants.O_RDONLY, async (file) => {
+        const { buffer, bytesRead } = await file.read(Buffer.allocUnsafe(size), 0, size, start)
+        return bytesRead === 0 ? END : Buffer.concat([MORE, buffer.subarray(0, bytesRead)])
+      }),
+    )
   })
-  .handle('/checksum_file', async ({ data }) => checksum(await folder.file(fields(data).FilePath)))
+  .handle('/checksum_file', ({ data }) => folder.place(fields(data).FilePath, (place) => place.checksum('')))
 
 await serve(new Server(router, { ...oneLoop(), protocol: new IipProtocol() }))

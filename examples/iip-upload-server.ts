@@ -1,10 +1,9 @@
 // IIP server: takes files into one folder; each appears when it is whole and its checksum right.   npm run example -- iip-upload-server
 import { constants } from 'node:fs'
-import { rename, rm } from 'node:fs/promises'
 import { Server } from 'ringloop'
 import { IipFailure, IipProtocol, IipRouter } from 'ringloop/iip'
 import { exampleFlags, serve } from './flags.js'
-import { checksum, Folder, fields, openFile, position, sizeOf } from './iip/folder.js'
+import { Folder, fields, type Place, position } from './iip/folder.js'
 
 const MAX_BLOCK = 10 * 1024 * 1024
 const MIB = 1024 * 1024
@@ -19,32 +18,37 @@ function split(data: Buffer): { meta: Record<string, unknown>; block: Buffer } {
   return { meta: fields(data.subarray(4, 4 + length)), block: data.subarray(4 + length) }
 }
 
-async function complete(part: string, target: string, wanted: unknown): Promise<void> {
-  if (wanted !== undefined && (await checksum(part)) !== wanted) {
-    await rm(part)
+/** What has come of a file, behind its name. */
+const PART = '.part'
+
+async function complete(place: Place, wanted: unknown): Promise<void> {
+  if (wanted !== undefined && (await place.checksum(PART)) !== wanted) {
+    await place.remove(PART)
     throw new IipFailure('the checksum is wrong: upload it again')
   }
-  await rename(part, target)
+  await place.rename(PART, '')
+}
+
+async function take(place: Place, meta: Record<string, unknown>, block: Buffer): Promise<void> {
+  const start = position(meta.UploadStartPos, 'UploadStartPos')
+  if (start > (await place.size(PART))) throw new IipFailure('there is a gap before this block')
+  if (start + block.length > max * MIB) throw new IipFailure(`a file may have ${max} MiB`)
+  await place.open(PART, constants.O_WRONLY | constants.O_CREAT, async (file) => {
+    if (start === 0) await file.truncate()
+    await file.write(block, 0, block.length, start)
+  })
+  if (meta.Completed === true) await complete(place, meta.Sha256)
 }
 
 const router = new IipRouter()
   .handle('/upload_file', async ({ data }) => {
     const { meta, block } = split(data)
-    const start = position(meta.UploadStartPos, 'UploadStartPos')
-    const target = await folder.place(meta.FilePath)
-    const part = `${target}.part`
-    if (start > (await sizeOf(part))) throw new IipFailure('there is a gap before this block')
-    if (start + block.length > max * MIB) throw new IipFailure(`a file may have ${max} MiB`)
-    await openFile(part, constants.O_WRONLY | constants.O_CREAT, async (file) => {
-      if (start === 0) await file.truncate()
-      await file.write(block, 0, block.length, start)
-    })
-    if (meta.Completed === true) await complete(part, target, meta.Sha256)
+    await folder.place(meta.FilePath, (place) => take(place, meta, block))
     return JSON.stringify({ TaskId: meta.TaskId, DoneBytes: block.length })
   })
   .handle('/upload_status', async ({ data }) => {
-    const target = await folder.place(fields(data).FilePath)
-    return JSON.stringify({ Size: await sizeOf(`${target}.part`) })
+    const size = await folder.place(fields(data).FilePath, (place) => place.size(PART))
+    return JSON.stringify({ Size: size })
   })
 
 const protocol = new IipProtocol({ maxRequestBytes: MAX_BLOCK + MIB })

@@ -1,10 +1,13 @@
 /** Every IIP example is started as a user starts it, and spoken to; what was cut short is run again. */
+import { execFileSync } from 'node:child_process'
 import { createHash, randomBytes } from 'node:crypto'
 import {
+  constants,
   existsSync,
   mkdirSync,
   mkdtempSync,
   readFileSync,
+  renameSync,
   rmSync,
   statSync,
   symlinkSync,
@@ -14,6 +17,7 @@ import net from 'node:net'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { Folder } from '../examples/iip/folder.js'
 import {
   type Ended,
   type ExampleProcess,
@@ -49,6 +53,9 @@ function exampleVectors(prefix: string): Vector[] {
   const vectors = JSON.parse(readFileSync(file, 'utf8')) as Vector[]
   return vectors.filter(({ name }) => name.startsWith(prefix))
 }
+
+/** The answer, or what it says where it is an error. */
+const said = (answer: Promise<Buffer>): Promise<string> => answer.then(String, (error) => error.message)
 
 const inside = (...names: string[]): string => path.join(folder, ...names)
 const request = (target: string, ...flags: string[]): Promise<Ended> =>
@@ -196,16 +203,38 @@ describe('iip-file-server', () => {
     ]
     for (const FilePath of names) {
       const asked = JSON.stringify({ TaskId: 1, FilePath, DownloadStartPos: 0 })
-      expect([FilePath, (await client.request('/download_file', asked)).toString()]).toEqual([
+      expect([FilePath, await said(client.request('/download_file', asked))]).toEqual([
         FilePath,
         expect.stringMatching(NO_FILE),
       ])
-      expect((await client.request('/checksum_file', asked)).toString()).toMatch(NO_FILE)
+      expect(await said(client.request('/checksum_file', asked))).toMatch(NO_FILE)
     }
     for (const bad of ['[]x', '1', '{"FilePath":"f","DownloadStartPos":-1}', '{"DownloadStartPos":"x"}']) {
-      expect((await client.request('/download_file', bad)).toString()).toMatch(/handler fail:/)
+      expect(await said(client.request('/download_file', bad))).toMatch(/handler fail:/)
     }
   })
+
+  it.skipIf(process.platform !== 'linux')(
+    'stays in the directory that it has looked at, whatever is put in its place',
+    async () => {
+      mkdirSync(inside('root', 'sub'), { recursive: true })
+      mkdirSync(inside('elsewhere'))
+      writeFileSync(inside('root', 'sub', 'f'), 'inside')
+      writeFileSync(inside('elsewhere', 'f'), 'secret')
+      const root = await Folder.at(inside('root'))
+      await root.place('sub/f', async (place) => {
+        renameSync(inside('root', 'sub'), inside('root', 'kept'))
+        symlinkSync(inside('elsewhere'), inside('root', 'sub'))
+        const read = await place.open('', constants.O_RDONLY, (file) => file.readFile('utf8'))
+        expect(read).toBe('inside')
+        await place.open('.part', constants.O_WRONLY | constants.O_CREAT, (file) => file.writeFile('new'))
+        await place.rename('.part', '')
+      })
+      expect(readFileSync(inside('root', 'kept', 'f'), 'utf8')).toBe('new')
+      expect(readFileSync(inside('elsewhere', 'f'), 'utf8')).toBe('secret')
+      await expect(root.place('sub/f', async () => 'opened')).rejects.toThrow(/there is no file/)
+    },
+  )
 })
 
 describe('iip-upload-server', () => {
@@ -276,9 +305,7 @@ describe('iip-upload-server', () => {
           : JSON.stringify({ TaskId: 1, Completed: true, UploadStartPos: 0, ...meta })
       const length = Buffer.alloc(4)
       length.writeUInt32BE(json.length)
-      return (
-        await client.request('/upload_file', Buffer.concat([length, Buffer.from(json + block)]))
-      ).toString()
+      return said(client.request('/upload_file', Buffer.concat([length, Buffer.from(json + block)])))
     }
     for (const FilePath of ['../a', 'out/a', 'no/such/folder', '', '/', 'a\0', 7]) {
       const answer = await send({ FilePath })
@@ -291,9 +318,28 @@ describe('iip-upload-server', () => {
     expect(await send({ FilePath: 'b' }, 'x'.repeat(MIB + 1))).toMatch(/a file may have 1 MiB/)
     expect(await send('{"bad')).toMatch(/must be a JSON object/)
     const short = Buffer.from([0xff, 0xff, 0xff, 0xff, 1])
-    expect((await client.request('/upload_file', short)).toString()).toMatch(/shorter than its metadata/)
+    expect(await said(client.request('/upload_file', short))).toMatch(/shorter than its metadata/)
     const sum = createHash('sha256').update('x').digest('hex')
     expect(await send({ FilePath: 'c', Sha256: sum })).toBe('{"TaskId":1,"DoneBytes":1}')
+  })
+
+  it('a FIFO where its part should be hangs nothing, and no error tells where the folder is', async () => {
+    const server = await startExample('iip-upload-server', '--root', inside('root'))
+    execFileSync('mkfifo', [inside('root', 'x.part')])
+    mkdirSync(inside('root', 'y.part'))
+    mkdirSync(inside('root', 'z'))
+    writeFileSync(inside('root', 'z', 'f'), '')
+    const client = iipClient(server.port, { timeout: 5000 })
+    for (const FilePath of ['x', 'y', 'z']) {
+      const json = JSON.stringify({ TaskId: 1, FilePath, UploadStartPos: 0, Completed: true })
+      const length = Buffer.alloc(4)
+      length.writeUInt32BE(json.length)
+      const answer = await said(
+        client.request('/upload_file', Buffer.concat([length, Buffer.from(`${json}data`)])),
+      )
+      expect(answer).toMatch(FilePath === 'z' ? /handler fail/ : NO_FILE)
+      expect(answer).not.toContain(folder)
+    }
   })
 })
 

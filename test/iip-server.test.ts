@@ -2,7 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import fc from 'fast-check'
 import { afterEach, describe, expect, it } from 'vitest'
-import { IipFailure, IipRouter, type IipRouterOptions } from '../src/plugins/iip/index.js'
+import { type IipBody, IipFailure, IipRouter, type IipRouterOptions } from '../src/plugins/iip/index.js'
 import {
   endAll,
   FramePeer,
@@ -492,6 +492,20 @@ describe('a streaming handler', () => {
     })
     const client = iipClient(await serveIip(router))
     expect((await client.request('/twice', 'all of it')).toString()).toBe('ERR_RINGLOOP_STATE all of it')
+  })
+
+  it.each([
+    ['read to its end', async (body: IipBody) => void (await body.bytes())],
+    ['left', async (body: IipBody) => void (await body.return())],
+  ])('is told when it iterates over a body that was %s', async (_what, readFirst) => {
+    const router = new IipRouter(quiet).stream('/again', async ({ body }) => {
+      await readFirst(body)
+      const failures: string[] = []
+      for (let i = 0; i < 2; i++) await body.bytes().catch((error) => failures.push(error.code))
+      return failures.join(' ')
+    })
+    const client = iipClient(await serveIip(router))
+    expect(String(await client.request('/again', 'x'))).toBe('ERR_RINGLOOP_STATE ERR_RINGLOOP_STATE')
   })
 
   it('that answers early ends whoever still reads the body', async () => {

@@ -21,7 +21,7 @@ export interface ByteSource {
 /**
  * The reader's side of a {@link ByteStream}: `for await (const chunk of reader)`, by one reader and once. Chunks end where
  * they happen to. The iteration rejects when the bytes end before they should, and with `ERR_RINGLOOP_STATE` where two
- * ask at a time. Leaving the loop early drops the rest.
+ * ask at a time, or somebody iterates again after its end. Leaving the loop early drops the rest.
  */
 export interface ByteReader extends AsyncIterableIterator<Buffer, undefined> {
   next(): Promise<IteratorResult<Buffer, undefined>>
@@ -58,6 +58,10 @@ export class ByteStream implements ByteReader {
   #ended = false
   #discarded = false
   #full = false
+  /** The reader has had the end, or has left. */
+  #isRead = false
+  /** After that somebody iterates anew. */
+  #isReadAgain = false
 
   /** `source` is told to pause when more than `highWaterMark` bytes wait. */
   constructor(source: ByteSource = {}, highWaterMark: number = HIGH_WATER_MARK) {
@@ -155,7 +159,12 @@ export class ByteStream implements ByteReader {
     if (reader === undefined) return
     this.#reader = undefined
     if (this.#error !== undefined && !this.#discarded) reader.reject(this.#error)
-    else reader.resolve(DONE)
+    else reader.resolve(this.#done())
+  }
+
+  #done(): IteratorResult<Buffer, undefined> {
+    this.#isRead = true
+    return DONE
   }
 
   // ---- the reader's side -------------------------------------------------------------------------------------------
@@ -166,12 +175,17 @@ export class ByteStream implements ByteReader {
         new RingloopError(ErrorCode.STATE, 'a stream of bytes is read by one, and chunk by chunk'),
       )
     }
+    if (this.#isReadAgain) {
+      return Promise.reject(
+        new RingloopError(ErrorCode.STATE, 'a stream of bytes is read once, and this one was read or left'),
+      )
+    }
     if (!this.#begun) this.#begin()
     const chunk = this.#shift()
     if (chunk !== undefined) return Promise.resolve({ done: false, value: chunk })
-    if (this.#discarded) return Promise.resolve(DONE)
+    if (this.#discarded) return Promise.resolve(this.#done())
     if (this.#error !== undefined) return Promise.reject(this.#error)
-    if (this.#ended) return Promise.resolve(DONE)
+    if (this.#ended) return Promise.resolve(this.#done())
     return new Promise((resolve, reject) => {
       this.#reader = { resolve, reject }
     })
@@ -179,10 +193,11 @@ export class ByteStream implements ByteReader {
 
   return(): Promise<IteratorResult<Buffer, undefined>> {
     this.discard()
-    return Promise.resolve(DONE)
+    return Promise.resolve(this.#done())
   }
 
   [Symbol.asyncIterator](): this {
+    this.#isReadAgain = this.#isRead
     return this
   }
 

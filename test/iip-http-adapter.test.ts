@@ -27,6 +27,9 @@ function router(): IipRouter {
     .handle('/fail', () => {
       throw new IipFailure('oh')
     })
+    .handle('/fault', () => {
+      throw new Error('oh')
+    })
     .handle('/sleep', async ({ query }) => {
       await sleep(Number(query.get('ms')))
       return 'slept'
@@ -183,6 +186,8 @@ describe('an HTTP request', () => {
     for (const [path, options, status] of statuses)
       expect([path, (await ask(port, path, options)).status]).toEqual([path, status])
     expect((await ask(port, '/fail')).body.toString()).toBe('{"code":-1,"message":"handler fail:oh"}')
+    const fault = await ask(port, '/fault')
+    expect([fault.status, `${fault.body}`]).toEqual([500, '{"code":-1,"message":"handler fail"}'])
   })
 
   it('may get 200 for everything, as in Go', async () => {

@@ -14,7 +14,7 @@ import type { IipRequest } from './request.js'
 
 const HEADER_PARAM = '__http_hdr__'
 const MIB = 1024 * 1024
-const FAIL_PREFIX: Buffer = Buffer.from('{"code":-1,"message":"handler fail:')
+const FAIL_PREFIX: Buffer = Buffer.from('{"code":-1,"message":"handler fail')
 const EMPTY_OBJECT = '{}'
 
 /** Names the backend for a request; `undefined` leaves it to the routes. `host` has no port. */

@@ -408,6 +408,41 @@ describe('a router', () => {
     expect(log.worth).toEqual([])
   })
 
+  it('logs no handler that gives up when its peer has ended, and answers those that do not', async () => {
+    const log = new Lines()
+    const gone = (signal: AbortSignal): Promise<void> =>
+      new Promise((resolve) => signal.addEventListener('abort', () => resolve()))
+    const router = new IipRouter(quiet)
+      .handle('/gives-up', async ({ signal }) => {
+        await gone(signal)
+        signal.throwIfAborted()
+      })
+      .handle('/aborts', ({ signal }) => sleep(60_000, 'late', { signal }))
+      .handle('/fails', async ({ signal }) => {
+        await gone(signal)
+        throw new IipFailure('too late', { code: 7 })
+      })
+      .handle('/faulty', async ({ signal }) => {
+        await gone(signal)
+        throw new TypeError('oh')
+      })
+    const port = await serveIip(router, {}, { logger: log.logger })
+    const peer = await FramePeer.connect(port, 4)
+    const paths = ['/gives-up', '/aborts', '/fails', '/faulty']
+    for (const [i, path] of paths.entries()) await peer.send(1, path, i + 1, 'x')
+    peer.peer.socket.end()
+    const frames = parseFrames(await peer.peer.ended).slice(4)
+    const answers = new Map(frames.map(({ path, data }) => [path, `${data}`]))
+    const failed = '{"code":-1,"message":"handler fail"}'
+    expect(paths.map((path) => answers.get(path))).toEqual([
+      failed,
+      failed,
+      '{"code":7,"message":"too late"}',
+      failed,
+    ])
+    expect(log.worth).toMatchObject([{ level: 'error', fields: { path: '/faulty' } }])
+  })
+
   it.each([0, 1.5, '1', Number.NaN, null])('refuses the code %s of a failure', (code) => {
     const make = (): IipFailure => new IipFailure('x', { code: code as number })
     expect(make).toThrow(expect.objectContaining({ code: 'ERR_RINGLOOP_OPTION' }))

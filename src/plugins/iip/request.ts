@@ -101,9 +101,11 @@ export class ServerRequest implements IipRequest {
     return this.#abort.signal
   }
 
-  /** Nobody waits for the answer. */
-  get abandoned(): boolean {
-    return this.#abort?.signal.aborted === true
+  /** `error` is what came of the abort, as far as can be seen. */
+  gaveUp(error: unknown): boolean {
+    const signal = this.#abort?.signal
+    if (signal?.aborted !== true) return false
+    return error === signal.reason || (error instanceof Error && error.name === 'AbortError')
   }
 
   abandon(reason: RingloopError): void {

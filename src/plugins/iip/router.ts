@@ -234,19 +234,16 @@ export class IipRouter implements Handler<IipRequest, IipOut> {
   }
 
   #errorAnswer(request: ServerRequest, error: unknown): Buffer {
-    const { connection, path } = request
-    const { logger } = connection.loop
-    const about = { err: error, peer: connection.peerAddr, path }
-    if (request.abandoned) {
-      logger.debug(about, 'an IIP handler failed when nobody waited for it any more')
-      // The peer may still read, and must not take what it has got for the whole.
-      if (request.answering && !request.cancelled) connection.close()
-      return HANDLER_FAIL
+    const { connection, answering } = request
+    const isWanted = connection.connected && !request.cancelled
+    if (isWanted && answering && !request.gaveUp(error)) throw error
+    if (isWanted && !answering) {
+      if (error instanceof IipFailure) return failAnswer(error.message, error.code)
+      if (error instanceof ProtocolError) return failAnswer(error.message)
     }
-    if (request.answering) throw error
-    if (error instanceof IipFailure) return failAnswer(error.message, error.code)
-    if (error instanceof ProtocolError) return failAnswer(error.message)
-    logger.error(about, 'an IIP handler failed')
+    logFailure(request, error, isWanted)
+    // The peer must not take what it has got for the whole.
+    if (answering && isWanted) connection.close()
     if (!(error instanceof Error)) return NO_RESPONSE
     return this.#exposesErrors ? failAnswer(error.message) : HANDLER_FAIL
   }
@@ -263,6 +260,13 @@ export class IipRouter implements Handler<IipRequest, IipOut> {
 
 function runEntry(entry: PathEntry | undefined, request: IipRequest): Answered | Promise<Answered> {
   return entry === undefined ? NO_HANDLER : entry.handler(request)
+}
+
+/** Who is told that nobody waits may give up: that is no fault. */
+function logFailure(request: ServerRequest, error: unknown, isWanted: boolean): void {
+  const { connection, path } = request
+  const level = isWanted && !request.gaveUp(error) ? 'error' : 'debug'
+  connection.loop.logger[level]({ err: error, peer: connection.peerAddr, path }, 'an IIP handler failed')
 }
 
 function checked(out: IipOut): IipOut {

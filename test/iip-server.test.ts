@@ -513,8 +513,27 @@ describe('a router', () => {
     expect(await ask(port, '/a')).toBe('{"code":102,"message":"handle error"}')
   })
 
-  it('refuses the paths of the protocol itself', () => {
-    expect(() => new IipRouter().handle('/sys/new_channel', () => '')).toThrow(/no handler for the path/)
+  it.each(['new_channel', 'delete_channel', 'drain'])(
+    'refuses the path of the protocol itself: %s',
+    (name) => {
+      expect(() => new IipRouter().handle(`/sys/${name}`, () => '')).toThrow(/no handler for the path/)
+    },
+  )
+
+  it('counts no request that waits for the drain', async () => {
+    const router = new IipRouter({ statistics: 'on' }).handle('/echo', ({ data }) => data)
+    const server = await startIip(router)
+    const peer = await FramePeer.connect(server.address.port, 1)
+    await peer.send(1, '/sys/drain', 1, '{}')
+    await peer.send(1, '/echo', 0, 'x')
+    await peer.frames(2)
+    const stopped = server.stop({ drain: 60_000 })
+    await peer.frames(3)
+    await peer.send(1, '/sys/server_measure', 0, '{}')
+    const measured = (await peer.frames(4)).at(-1)!
+    expect(JSON.parse(`${measured.data}`)).toMatchObject({ all_requests: 1 })
+    peer.peer.socket.end()
+    await stopped
   })
 })
 

@@ -79,6 +79,15 @@ for (const shape of SHAPES) {
       })
     }
 
+    it('a handler that begins when its peer has ended hears of it', async () => {
+      const server = await serve('iip-server.mjs', shape)
+      const peer = await FramePeer.connect(server.port)
+      const waiting = [frame(ONLY, '/waits', 0, 'first'), frame(ONLY, '/waits', 0, 'second')]
+      peer.peer.socket.end(Buffer.concat(waiting))
+      await within('the end', peer.peer.ended)
+      expect(await server.told('aborted', 2)).toMatchObject([{ data: 'first' }, { data: 'second' }])
+    })
+
     it('a stream that is given up when its peer has ended is not taken for a whole one', async () => {
       const server = await serve('iip-server.mjs', shape)
       const peer = await FramePeer.connect(server.port, 1)

@@ -105,6 +105,8 @@ export class ServerSession implements ByteSource, Holder {
   /** Whoever waits to hear that the server drains; no handler has it. */
   #notice: ServerRequest | undefined = undefined
   #draining = false
+  /** Set once the peer has ended its side. */
+  #ended: RingloopError | undefined = undefined
   /** Requests that have begun and not ended. */
   #unfinished = 0
   /** The packet whose data is coming in, and how much is missing. */
@@ -363,9 +365,12 @@ export class ServerSession implements ByteSource, Holder {
     }
     channel.current = request
     this.#addWaiting(request.data.length)
-    if (sys !== SysPath.DRAIN) return request
-    this.#notice = request
-    return undefined
+    if (sys === SysPath.DRAIN) {
+      this.#notice = request
+      return undefined
+    }
+    if (this.#ended !== undefined) request.abandon(this.#ended)
+    return request
   }
 
   /** The server begins to drain. `true`: the peer has been told, and ends the connection when it has its answers. */
@@ -522,8 +527,8 @@ export class ServerSession implements ByteSource, Holder {
   /** The peer sends no more: what is unfinished stays so. */
   end(): void {
     this.#failBodies(new ProtocolError('the peer ended before its request did'))
-    const reason = new RingloopError(ErrorCode.CLOSED, 'the peer has ended its side')
-    for (const { current } of this.channels) current?.abandon(reason)
+    this.#ended = new RingloopError(ErrorCode.CLOSED, 'the peer has ended its side')
+    for (const { current } of this.channels) current?.abandon(this.#ended)
   }
 
   /** The connection ended: handlers and who reads a body are told. */

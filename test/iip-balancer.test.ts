@@ -193,6 +193,67 @@ describe('a server that fails', () => {
     expect(new Set(names)).toEqual(new Set(['a', 'b', 'c']))
   })
 
+  it('has its requests done by one that is paused where no other is left', async () => {
+    const [a, b] = [await named('a'), await named('b')]
+    const balancer = balance({
+      servers: `${a.address}#1,${b.address}#1`,
+      strategy: (_, [first]) => first?.address,
+      maxFailures: 1,
+      pause: 60_000,
+      isHealthy: (error, answer) => error === undefined && answer?.includes('ill') === false,
+    })
+    // Both are paused by what they answer, and alive.
+    while (!balancer.backends.every(({ paused }) => paused)) await ask(balancer, 1, '/fail')
+    await a.stop()
+    const answers = Array.from({ length: 20 }, () => balancer.request('/who', 'x', { safe: true }))
+    expect((await Promise.all(answers)).map(String)).toEqual(Array(20).fill('b'))
+  })
+
+  it('is tried by one request when its pause is over, and the others go elsewhere', async () => {
+    const [a, b] = [await named('a'), await named('b')]
+    const balancer = balance({
+      servers: `${a.address}#1,${b.address}#1`,
+      strategy: 'round-robin',
+      maxFailures: 1,
+      pause: 50,
+    })
+    await expect(balancer.request('/die')).rejects.toMatchObject({ code: 'ERR_IIP_CLOSED' })
+    expect(balancer.backends[0]!.paused).toBe(true)
+    await until(() => !balancer.backends[0]!.paused)
+    const before = a.requests
+    const asked = Array.from({ length: 20 }, () => balancer.request('/sleep?ms=100'))
+    expect(balancer.backends[0]).toMatchObject({ paused: true, failures: 1 })
+    const names = (await Promise.all(asked)).map(String)
+    expect([names.filter((name) => name === 'a').length, a.requests - before]).toEqual([1, 1])
+    expect(balancer.backends[0]).toMatchObject({ paused: false, failures: 0 })
+    expect(new Set(await ask(balancer, 4))).toEqual(new Set(['a', 'b']))
+  })
+
+  it('is paused again when the request that tries it fails, and tried anew when that is given up', async () => {
+    const [a, b] = [await named('a'), await named('b')]
+    const balancer = balance({
+      servers: `${a.address}#1,${b.address}#1`,
+      strategy: (_, [first]) => (first?.paused === true ? undefined : first?.address),
+      maxFailures: 1,
+      pause: 50,
+    })
+    const first = (): boolean => balancer.backends[0]!.paused
+    for (let i = 1; i <= 2; i++) {
+      await until(() => !first())
+      await expect(balancer.request('/die')).rejects.toMatchObject({ code: 'ERR_IIP_CLOSED' })
+      expect(balancer.backends[0]).toMatchObject({ paused: true, failures: i })
+    }
+    await until(() => !first())
+    const controller = new AbortController()
+    const trial = balancer.request('/sleep?ms=10000', 'x', { signal: controller.signal })
+    expect(first()).toBe(true)
+    controller.abort(new Error('never mind'))
+    await expect(trial).rejects.toThrow('never mind')
+    expect([first(), balancer.backends[0]!.failures]).toEqual([false, 2])
+    expect(await ask(balancer, 1)).toEqual(['a'])
+    expect(b.requests).toBe(0)
+  })
+
   it('is found by a probe without any request, and may be judged by its answers', async () => {
     const [a, b] = [await named('a'), await named('b')]
     const balancer = balance({

@@ -14,6 +14,7 @@ import {
   RingloopError,
   type Timer,
 } from '../../index.js'
+import { Backend, type BackendLimits, type BackendStatus } from './backend.js'
 import type { IipBody } from './body.js'
 import { IipClient, type IipClientOptions, SHARED_OPTIONS } from './client.js'
 import { NO_OPTIONS, REQUEST_OPTIONS, type RequestData, type RequestOptions } from './client-call.js'
@@ -26,19 +27,6 @@ export interface BalancedRequest {
   readonly clientIp: string
   /** Parsed anew each time. */
   readonly query: URLSearchParams
-}
-
-/** One server, as the balancer sees it now. */
-export interface BackendStatus {
-  readonly address: string
-  readonly weight: number
-  /** It has failed, and is not asked unless there is no other. */
-  readonly paused: boolean
-  /** Failures since the last success. */
-  readonly failures: number
-  /** Requests that wait for their answers. */
-  readonly pending: number
-  readonly connections: number
 }
 
 /**
@@ -75,7 +63,7 @@ export interface IipBalancerOptions extends Omit<IipClientOptions, 'address'> {
   readonly paramKey?: string
   /** So many failures one after another pause a server. Default 5. */
   readonly maxFailures?: number
-  /** Milliseconds until a paused server is given a request again. Default 5 s. */
+  /** Milliseconds until a paused server is tried by one request again, and used if that succeeds. Default 5 s. */
   readonly pause?: number
   /** Says whether an answer, or a failure, counts as a success. Default: an answer does. */
   readonly isHealthy?: (error: unknown, answer: Buffer | undefined) => boolean
@@ -132,35 +120,12 @@ const MAX_WEIGHT = 100
 const STRATEGIES: readonly unknown[] = ['min-pending', 'round-robin', 'random', 'ip-hash', 'uri-param']
 const ADDRESS = /^(?:\[[^\]]+\]|[^:[\]\s]*):(\d+)$/
 
-/** One server and its client. */
-class Backend {
-  readonly address: string
-  readonly weight: number
-  readonly client: IipClient
-  failures = 0
-  /** Not asked before this time, in ms of `performance.now()`. */
-  pausedUntil = 0
-
-  constructor({ address, weight }: Entry, client: IipClient) {
-    this.address = address
-    this.weight = weight
-    this.client = client
-  }
-
-  get status(): BackendStatus {
-    const { address, weight, failures, client } = this
-    const paused = this.pausedUntil > performance.now()
-    return { address, weight, paused, failures, pending: client.pending, connections: client.connections }
-  }
-}
-
 export class IipBalancer {
   /** What of `servers` could not be used, and why. */
   readonly badEntries: readonly BadEntry[]
   readonly #options: IipBalancerOptions
   readonly #strategy: BalanceStrategy
-  readonly #maxFailures: number
-  readonly #pause: number
+  readonly #limits: BackendLimits
   readonly #timeout: number
   readonly #loop: Loop
   readonly #ownsLoop: boolean
@@ -185,8 +150,10 @@ export class IipBalancer {
     if (entries.length === 0) throw optionError(`no entry of servers can be used: ${badText(bad)}`)
     this.#options = options
     this.#strategy = strategy
-    this.#maxFailures = checkLimit('maxFailures', options.maxFailures, 5, 1)
-    this.#pause = checkLimit('pause', options.pause, 5000, 0)
+    this.#limits = {
+      maxFailures: checkLimit('maxFailures', options.maxFailures, 5, 1),
+      pause: checkLimit('pause', options.pause, 5000, 0),
+    }
     this.#timeout = checkLimit('timeout', options.timeout, 30_000, 0)
     this.badEntries = bad
     this.#ownsLoop = options.loop === undefined
@@ -226,7 +193,7 @@ export class IipBalancer {
   #add(entry: Entry): void {
     const known = this.#backends.find(({ address }) => address === entry.address)
     const client = known?.client ?? this.#newClient(entry.address)
-    const backend = new Backend(entry, client)
+    const backend = new Backend(entry.address, entry.weight, client, this.#limits)
     this.#set([...this.#backends.filter((each) => each !== known), backend])
   }
 
@@ -271,6 +238,7 @@ export class IipBalancer {
     data: RequestData | undefined,
     options: RequestOptions,
   ): Promise<Buffer> {
+    const isTrial = backend.begin()
     try {
       const answer = await backend.client.request(path, data, options)
       this.#count(backend, undefined, answer)
@@ -278,6 +246,8 @@ export class IipBalancer {
     } catch (error) {
       if (options.signal?.aborted !== true && isBackendsFault(error)) this.#count(backend, error, undefined)
       throw error
+    } finally {
+      if (isTrial) backend.tried()
     }
   }
 
@@ -300,14 +270,12 @@ export class IipBalancer {
   #count(backend: Backend, error: unknown, answer: Buffer | undefined): void {
     const { isHealthy } = this.#options
     const healthy = isHealthy === undefined ? error === undefined : isHealthy(error, answer)
-    if (healthy) {
-      backend.failures = 0
-      backend.pausedUntil = 0
-      return
-    }
-    backend.failures++
-    if (backend.failures < this.#maxFailures) return
-    backend.pausedUntil = performance.now() + this.#pause
+    if (healthy) backend.succeeded()
+    else this.#countFailure(backend, error)
+  }
+
+  #countFailure(backend: Backend, error: unknown, isCertain = false): void {
+    if (!backend.failed(isCertain)) return
     this.#logger.warn({ err: error, backend: backend.address }, 'an IIP backend fails and is paused')
   }
 
@@ -321,9 +289,7 @@ export class IipBalancer {
       if (check?.(answer) === false) throw new Error('the probe’s answer is not a healthy one')
       this.#count(backend, undefined, answer)
     } catch (error) {
-      if (this.#closed) return
-      backend.failures = Math.max(backend.failures, this.#maxFailures - 1)
-      this.#count(backend, error, undefined)
+      if (!this.#closed) this.#countFailure(backend, error, true)
     }
   }
 
@@ -331,11 +297,9 @@ export class IipBalancer {
 
   /** A backend that was not tried; one that is paused only where there is no other. */
   #choose(path: string, clientIp: string, tried: ReadonlySet<Backend>): Backend | undefined {
-    const now = performance.now()
-    const may = (backend: Backend): boolean => !tried.has(backend) && backend.pausedUntil <= now
-    const chosen = this.#choosePreferred(path, clientIp, may)
-    if (chosen !== undefined || tried.size > 0) return chosen
-    return this.#choosePreferred(path, clientIp, (backend) => !tried.has(backend))
+    const isLeft = (backend: Backend): boolean => !tried.has(backend)
+    const may = (backend: Backend): boolean => isLeft(backend) && backend.mayBeAsked
+    return this.#choosePreferred(path, clientIp, may) ?? this.#choosePreferred(path, clientIp, isLeft)
   }
 
   #choosePreferred(path: string, clientIp: string, may: (backend: Backend) => boolean): Backend | undefined {

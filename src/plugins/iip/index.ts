@@ -7,8 +7,8 @@
  *     const router = new IipRouter().handle('/echo', ({ data }) => data)
  *     await new Server(router, { address: ':9090', protocol: new IipProtocol() }).start()
  */
+export type { BackendStatus } from './backend.js'
 export {
-  type BackendStatus,
   type BadEntry,
   type BalancedOptions,
   type BalancedRequest,

@@ -114,6 +114,23 @@ describe('a stream of bytes', () => {
     expect(await stream.next()).toEqual({ done: true, value: undefined })
   })
 
+  it('tells its source once that the reader has left before the end, and not after it', async () => {
+    const told: string[] = []
+    const source = {
+      taken: (bytes: number) => told.push(`taken ${bytes}`),
+      cancel: () => told.push('cancel'),
+    }
+    const left = new ByteStream(source)
+    write(left, 'some')
+    await left.return()
+    left.discard()
+    expect(told).toEqual(['taken 4', 'cancel'])
+    const ended = new ByteStream(source)
+    ended.end()
+    await ended.return()
+    expect(told.length).toBe(2)
+  })
+
   it('gives an error at once, to a reader that waits and to one that comes', async () => {
     const { said, source } = noting()
     const waiting = new ByteStream()

@@ -16,6 +16,8 @@ export interface ByteSource {
   resume?(): void
   /** So many bytes wait no longer, for one reason or another: for a limit that several streams share. */
   taken?(bytes: number): void
+  /** The reader has left before the end: no more bytes are wanted. Once, after {@link taken}. */
+  cancel?(): void
 }
 
 /**
@@ -144,6 +146,7 @@ export class ByteStream implements ByteReader {
     this.#discarded = true
     this.#drop()
     this.#settle()
+    if (!this.#ended) this.#source.cancel?.()
   }
 
   #drop(): void {

@@ -57,7 +57,7 @@ async function freePort(): Promise<number> {
 }
 
 function balance(options: IipBalancerOptions): IipBalancer {
-  const balancer = new IipBalancer({ logger: false, minReconnectDelay: 10, ...options })
+  const balancer = new IipBalancer({ logger: false, minReconnectDelay: 10, raw: true, ...options })
   atEnd(() => balancer.close())
   return balancer
 }

@@ -45,8 +45,9 @@ export async function startIip(
   return server
 }
 
+/** Gives answers as they are, also those that are errors, unless `raw` is `false`. */
 export function iipClient(port: number, options: Partial<IipClientOptions> = {}): IipClient {
-  const client = new IipClient({ address: `127.0.0.1:${port}`, logger: false, ...options })
+  const client = new IipClient({ address: `127.0.0.1:${port}`, logger: false, raw: true, ...options })
   atEnd(() => client.close())
   return client
 }

@@ -229,6 +229,7 @@ function client(port: number, timeout = 10_000): IipClient {
     maxChannelsPerConn: 1,
     maxConnections: 1,
     timeout,
+    raw: true,
     logger: false,
   })
   endings.push(() => made.close())

@@ -17,8 +17,14 @@ import {
 import { Backend, type BackendLimits, type BackendStatus } from './backend.js'
 import type { IipBody } from './body.js'
 import { IipClient, type IipClientOptions, SHARED_OPTIONS } from './client.js'
-import { NO_OPTIONS, REQUEST_OPTIONS, type RequestData, type RequestOptions } from './client-call.js'
-import { IipError, IipErrorCode } from './errors.js'
+import {
+  checkRequestOptions,
+  NO_OPTIONS,
+  REQUEST_OPTIONS,
+  type RequestData,
+  type RequestOptions,
+} from './client-call.js'
+import { IipError, IipErrorCode, IipRemoteError } from './errors.js'
 import { parsePath, parseQuery } from './path.js'
 
 /** What a strategy of one's own may look at. */
@@ -244,7 +250,8 @@ export class IipBalancer {
       this.#count(backend, undefined, answer)
       return answer
     } catch (error) {
-      if (options.signal?.aborted !== true && isBackendsFault(error)) this.#count(backend, error, undefined)
+      const says = isBackendsFault(error) || error instanceof IipRemoteError
+      if (says && options.signal?.aborted !== true) this.#count(backend, error, undefined)
       throw error
     } finally {
       if (isTrial) backend.tried()
@@ -269,7 +276,7 @@ export class IipBalancer {
 
   #count(backend: Backend, error: unknown, answer: Buffer | undefined): void {
     const { isHealthy } = this.#options
-    const healthy = isHealthy === undefined ? error === undefined : isHealthy(error, answer)
+    const healthy = isHealthy === undefined ? !isBackendsFault(error) : isHealthy(error, answer)
     if (healthy) backend.succeeded()
     else this.#countFailure(backend, error)
   }
@@ -285,7 +292,7 @@ export class IipBalancer {
 
   async #probe(backend: Backend, { path, data, timeout = 1000, check }: HealthProbe): Promise<void> {
     try {
-      const answer = await backend.client.request(path, data, { timeout })
+      const answer = await backend.client.request(path, data, { timeout, raw: true })
       if (check?.(answer) === false) throw new Error('the probe’s answer is not a healthy one')
       this.#count(backend, undefined, answer)
     } catch (error) {
@@ -390,21 +397,23 @@ export class IipBalancer {
 }
 
 function checkBalanced(options: BalancedOptions): void {
-  if (options !== NO_OPTIONS) checkOptions('a request', options, BALANCED)
+  checkRequestOptions(options, BALANCED)
 }
 
 /** What of the options of a request is for the client that makes it. */
-function ofClient({ signal }: BalancedOptions, timeout: number): RequestOptions {
-  return signal === undefined ? { timeout } : { timeout, signal }
+function ofClient(options: BalancedOptions, timeout: number): RequestOptions {
+  const { clientIp: _ip, safe: _safe, ...ofRequest } = options
+  return { ...ofRequest, timeout }
 }
 
-function isBackendsFault(error: unknown): boolean {
-  return error instanceof IipError && error.code !== IipErrorCode.TOO_LARGE
+function isBackendsFault(error: unknown): error is IipError {
+  return (
+    error instanceof IipError && !(error instanceof IipRemoteError) && error.code !== IipErrorCode.TOO_LARGE
+  )
 }
 
 function mayRepeat(error: unknown, data: RequestData | undefined, options: BalancedOptions): boolean {
-  if (!(error instanceof IipError) || !isBackendsFault(error) || options.signal?.aborted === true)
-    return false
+  if (!isBackendsFault(error) || options.signal?.aborted === true) return false
   if (data !== undefined && typeof data !== 'string' && !(data instanceof Uint8Array)) return false
   return !error.sent || options.safe === true
 }

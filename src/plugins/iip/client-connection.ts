@@ -2,7 +2,6 @@
  * The client's side of one connection: its channels, and for each the calls that were sent and wait for their answers,
  * which come in the same order. Its connection is closed by a server that breaks the protocol. The loop's thread only.
  */
-import Denque from 'denque'
 import {
   type ByteSource,
   type CloseReason,
@@ -13,15 +12,18 @@ import {
   type ProtocolConnection,
   type RingBuffer,
   RingloopError,
+  type Timer,
 } from '../../index.js'
 import { Call } from './client-call.js'
-import { IipError, IipErrorCode } from './errors.js'
+import { ClientChannel } from './client-channel.js'
+import { beginsAsError, IipError, IipErrorCode, MAX_ERROR_BYTES, remoteError } from './errors.js'
 import {
   checkOrder,
   FIRST,
   FrameReader,
   framePath,
   LAST,
+  MAX_DATA,
   MIN_HEADER,
   ONLY,
   packets,
@@ -37,6 +39,8 @@ const NO_DATA: Buffer = Buffer.alloc(0)
 const MAX_UNSENT = 1024 * 1024
 /** From here on it pays to hand the data to the loop as it is. */
 const COPY_BELOW = 16 * 1024
+/** Milliseconds between signs of life from a connection that cannot be read. */
+const HEARTBEAT = 500
 
 export interface ClientLimits {
   readonly maxChannelsPerConn: number
@@ -50,50 +54,6 @@ export interface Pool {
   /** A channel is idle, a connection takes data again, or something ended. */
   changed(): void
   connectionClosed(connection: ClientConnection, reason: CloseReason): void
-}
-
-export class ClientChannel {
-  readonly id: number
-  readonly connection: ClientConnection
-  /** Sent, and not answered; the first one's answer comes next. */
-  readonly pending: Denque<Call> = new Denque()
-  /** For a channel that somebody has for himself: calls that wait until data can be sent. */
-  readonly outbox: Denque<Call> = new Denque()
-  /** Somebody has it for himself. */
-  taken = false
-  /** A call was given up whose answer is still to come: no further calls until it is here. */
-  retired = false
-  closed = false
-  /** A request's chunks are being sent. */
-  sending = false
-  /** An answer has begun and not ended. */
-  answering = false
-
-  constructor(connection: ClientConnection, id: number) {
-    this.connection = connection
-    this.id = id
-  }
-
-  get usable(): boolean {
-    return !(this.closed || this.retired || this.sending || !this.connection.writable)
-  }
-
-  /** Sends what waits for this channel, as far as the connection takes it. */
-  flush(): void {
-    while (this.usable) {
-      const call = this.outbox.shift()
-      if (call === undefined) return
-      if (!call.settled) this.connection.send(this, call)
-    }
-  }
-
-  /** Ends it; the peer is not told. */
-  close(error: (sent: boolean) => Error): void {
-    this.closed = true
-    for (const queue of [this.pending, this.outbox]) {
-      for (let call = queue.shift(); call !== undefined; call = queue.shift()) call.fail(error(call.sent))
-    }
-  }
 }
 
 export class ClientConnection implements ByteSource {
@@ -114,6 +74,8 @@ export class ClientConnection implements ByteSource {
   retiring = false
   closed = false
   writable = true
+  /** While it is not read: it is written to, by which a peer that is gone shows. */
+  #heartbeat: Timer | undefined = undefined
   readonly #awaitRoom: (() => void)[] = []
   #maxChannels: number
   #filling: ClientChannel | undefined = undefined
@@ -136,11 +98,21 @@ export class ClientConnection implements ByteSource {
     return this.#channels.has(channel)
   }
 
+  /** Calls can be sent on it, now or soon. */
+  get serves(): boolean {
+    return !this.closed && !this.retiring && this.#c.connected
+  }
+
+  /** It is not read until somebody reads what has come: answers on it may take long. */
+  get isHeldBack(): boolean {
+    return this.#paused
+  }
+
   /** It can have one more channel. */
   get hasRoom(): boolean {
     return (
-      !this.closed &&
-      !this.retiring &&
+      this.serves &&
+      this.writable &&
       !this.#system.closed &&
       this.channels.length + this.opening < this.#maxChannels
     )
@@ -148,50 +120,52 @@ export class ClientConnection implements ByteSource {
 
   /** Calls whose answers somebody waits for. */
   get live(): number {
-    let count = 0
-    for (const channel of this.#channels.values()) {
-      for (let i = 0; i < channel.pending.length; i++) if (!channel.pending.peekAt(i)!.settled) count++
-      count += channel.outbox.length
-    }
+    let count = this.#system.live
+    for (const channel of this.channels) if (channel !== this.#system) count += channel.live
     return count
   }
 
   /** Nothing can be sent on it, and nobody waits for anything from it. */
   get isStuck(): boolean {
-    const usable = this.channels.some((channel) => !channel.retired && !channel.closed)
+    const usable = this.writable && this.channels.some((channel) => !channel.retired && !channel.closed)
     return !this.hasRoom && this.opening === 0 && !usable && this.live === 0
   }
 
   /** Asks the server for a channel. Rejects when it refuses or does not answer. */
-  async openChannel(): Promise<ClientChannel> {
+  async openChannel(): Promise<void> {
     this.opening++
     try {
-      const answer = await this.#ask(this.#system, NEW_CHANNEL)
-      return this.#addChannel(answer)
+      const channel = new ClientChannel(this, await this.#askForChannel())
+      this.#channels.set(channel.id, channel)
+      this.channels.push(channel)
     } finally {
       this.opening--
     }
   }
 
-  #ask(channel: ClientChannel, path: Buffer): Promise<Buffer> {
+  /** The id that the server gives. */
+  async #askForChannel(): Promise<number> {
+    const answer = await this.#ask((call) => call.watch(this.#c.loop, this.#limits.channelTimeout))
+    const id = this.#newId(answer)
+    if (id !== undefined) return id
+    this.#refused()
+    const message = `the server gave no channel: ${answer.toString('utf8', 0, 200)}`
+    throw new IipError(IipErrorCode.CHANNEL, message, false)
+  }
+
+  #ask(prepare: (call: Call) => void): Promise<Buffer> {
     return new Promise((resolve, reject) => {
-      const call = new Call(path, EMPTY_OBJECT, undefined, resolve, reject)
-      call.watch(this.#c.loop, this.#limits.channelTimeout, undefined)
-      this.send(channel, call)
+      const call = new Call(NEW_CHANNEL, EMPTY_OBJECT, undefined, resolve, reject)
+      prepare(call)
+      this.send(this.#system, call)
     })
   }
 
-  #addChannel(answer: Buffer): ClientChannel {
+  /** `undefined`: it is none, or one that is in use. */
+  #newId(answer: Buffer): number | undefined {
     const id = channelId(answer)
-    if (id === undefined || this.#channels.has(id)) {
-      this.#refused()
-      const message = `the server gave no channel: ${answer.toString('utf8', 0, 200)}`
-      throw new IipError(IipErrorCode.CHANNEL, message, false)
-    }
-    const channel = new ClientChannel(this, id)
-    this.#channels.set(id, channel)
-    this.channels.push(channel)
-    return channel
+    const known = id === undefined ? undefined : this.#channels.get(id)
+    return known === undefined || known.deletedAt > 0 ? id : undefined
   }
 
   /** It has as many channels as it gets; without any the system channel must do. */
@@ -209,16 +183,18 @@ export class ClientConnection implements ByteSource {
     }
     channel.pending.push(call)
     call.sent = true
-    call.channel = channel.id
-    call.bodyOwner = this
-    call.onAbandon = () => this.#abandon(channel)
-    if (call.data instanceof Uint8Array) {
-      this.#c.send(call)
-      this.#checkRoom()
-    } else {
+    call.channel = channel
+    const { data } = call
+    if (!(data instanceof Uint8Array)) {
       channel.sending = true
-      void this.#sendChunks(channel, call, call.data)
+      channel.exclusive = true
+      void this.#sendChunks(channel, call, data)
+      return
     }
+    call.inParts = data.length > MAX_DATA
+    if (call.body !== undefined || call.inParts) channel.exclusive = true
+    this.#c.send(call)
+    this.#checkRoom()
   }
 
   /** The last chunk is held back until the next one is known: its packet says that it is the last. */
@@ -233,9 +209,10 @@ export class ClientConnection implements ByteSource {
     try {
       for await (const given of chunks) {
         if (call.settled || !(await this.#canGoOn())) break
-        const chunk = typeof given === 'string' ? Buffer.from(given) : given
+        const chunk = bytesOfChunk(given)
         if (chunk.length === 0) continue
         if (last !== undefined) {
+          call.inParts = true
           await this.#sendPart(channel, call, last, !begun, false)
           begun = true
         }
@@ -248,7 +225,8 @@ export class ClientConnection implements ByteSource {
       call.fail(error)
     }
     channel.sending = false
-    if (!whole) this.#takeBack(channel, call, begun)
+    if (whole) this.#chunksAreOut(channel, call)
+    else this.#takeBack(channel, call, begun)
     channel.flush()
     this.#pool.changed()
   }
@@ -260,10 +238,16 @@ export class ClientConnection implements ByteSource {
     return canSend
   }
 
+  #chunksAreOut(channel: ClientChannel, call: Call): void {
+    if (channel.stale) this.#renew(channel)
+    else if (!call.inParts && call.body === undefined) channel.exclusive = false
+  }
+
   /** Its source failed, or it was given up. What has begun cannot be ended but with the connection. */
   #takeBack(channel: ClientChannel, call: Call, begun: boolean): void {
     if (begun) this.#retire()
     else if (channel.pending.peekBack() === call) channel.pending.pop()
+    if (!begun) channel.exclusive = false
     if (channel.pending.length === 0) channel.retired = false
   }
 
@@ -308,12 +292,63 @@ export class ClientConnection implements ByteSource {
     if (this.retiring && this.live === 0) this.#c.close()
   }
 
-  #abandon(channel: ClientChannel): void {
+  /** A call that was sent on the channel was given up. */
+  abandoned(channel: ClientChannel): void {
     channel.retired = true
     if (channel === this.#system) this.#refused()
     // Its source may never say another word.
     if (channel.sending) this.retiring = true
+    else this.#cancel(channel)
     this.#closeIfDone()
+    this.#pool.changed()
+  }
+
+  /** A stream that nobody reads any more may never end by itself. Once it is the only call on its channel both can go. */
+  #cancel(channel: ClientChannel): void {
+    const { pending } = channel
+    const call = pending.length === 1 ? pending.peekFront()! : undefined
+    if (call?.settled === true && call.body !== undefined && !channel.sending) this.#renew(channel)
+  }
+
+  /**
+   * What still comes on it is for nobody: the server is asked to forget it, which it never answers, and for another one.
+   * Channel 0 goes with its connection.
+   */
+  #renew(channel: ClientChannel): void {
+    if (channel === this.#system) {
+      this.#retire()
+      return
+    }
+    this.#delete(channel)
+    channel.pending.clear()
+    channel.answering = false
+    channel.retired = false
+    channel.exclusive = false
+    channel.stale = false
+    channel.renewing = true
+    if (this.retiring) this.#remove(channel, givenUp)
+    else void this.#reopen(channel)
+  }
+
+  /** Until the server hands the id out again, what comes for it is dropped. */
+  #delete(channel: ClientChannel): void {
+    const late = new ClientChannel(this, channel.id)
+    late.answering = channel.answering
+    late.deletedAt = performance.now()
+    if (this.#filling === channel) this.#filling = late
+    this.#channels.set(late.id, late)
+    this.#c.sendRaw(packets(Status.REQUEST_FIRST, DELETE_CHANNEL, late.id, EMPTY_OBJECT))
+  }
+
+  async #reopen(channel: ClientChannel): Promise<void> {
+    try {
+      channel.id = await this.#askForChannel()
+      this.#channels.set(channel.id, channel)
+      channel.renewing = false
+      channel.flush()
+    } catch (error) {
+      this.#remove(channel, () => error as Error)
+    }
     this.#pool.changed()
   }
 
@@ -330,10 +365,15 @@ export class ClientConnection implements ByteSource {
     const reader = this.#reader
     if (!reader.read(ring)) return false
     const channel = this.#channels.get(reader.channel)!
+    if (channel.deletedAt > 0) this.#checkDeleted(channel)
     const { kind, length, size } = reader
     checkOrder(kind, channel.answering, channel.id)
     this.useful = true
     const call = channel.pending.peekFront()
+    if (kind === ONLY && call?.body !== undefined && !call.raw) {
+      const isTaken = this.#readError(channel, call, ring)
+      if (isTaken !== undefined) return isTaken
+    }
     this.#deletes = isDelete(ring, reader.pathStart, reader.pathEnd)
     if (kind === ONLY && call !== undefined && call.body === undefined && ring.length >= size + length) {
       ring.retrieve(size)
@@ -351,6 +391,27 @@ export class ClientConnection implements ByteSource {
     return true
   }
 
+  /** The server goes on with what it was asked to end: only the end of the connection tells it. */
+  #checkDeleted({ deletedAt }: ClientChannel): void {
+    if (performance.now() - deletedAt > this.#limits.channelTimeout) this.#retire()
+  }
+
+  /** An error in place of a streamed answer is no part of the stream. `undefined`: it is none. `false`: bytes are missing. */
+  #readError(channel: ClientChannel, call: Call, ring: RingBuffer): boolean | undefined {
+    const { length, size } = this.#reader
+    const start = ring.start + size
+    const here = Math.min(ring.length - size, length)
+    if (length > MAX_ERROR_BYTES || beginsAsError(ring.storage, start, start + here) === false)
+      return undefined
+    if (here < length) return false
+    const error = remoteError(ring.storage.subarray(start, start + length))
+    if (error === undefined) return undefined
+    ring.retrieve(size + length)
+    call.fail(error)
+    this.#answered(channel)
+    return true
+  }
+
   #drop(call: Call, ring: RingBuffer, length: number): void {
     ring.retrieve(length)
     call.fail(tooLarge(this.#limits.maxResponseBytes))
@@ -358,7 +419,7 @@ export class ClientConnection implements ByteSource {
 
   /** An answer that nobody has asked for ends its channel, as in Go; the connection goes on. */
   #checkSolicited(channel: ClientChannel): void {
-    if (channel.pending.length > 0) return
+    if (channel.pending.length > 0 || channel.deletedAt > 0) return
     this.#remove(channel, () => new IipError(IipErrorCode.CLOSED, 'the server sent an answer too many', true))
   }
 
@@ -377,9 +438,7 @@ export class ClientConnection implements ByteSource {
 
   #fillBody(call: Call, ring: RingBuffer, count: number): void {
     this.#unread += call.body!.write(ring, count)
-    if (this.#unread <= this.#limits.maxUnreadBytes || this.#paused) return
-    this.#paused = true
-    this.#c.pause()
+    if (this.#unread > this.#limits.maxUnreadBytes && !this.#paused) this.#pause()
   }
 
   #fillAssembly(call: Call, ring: RingBuffer, count: number): void {
@@ -399,17 +458,27 @@ export class ClientConnection implements ByteSource {
   }
 
   #answered(channel: ClientChannel): void {
-    channel.pending.shift()
-    if (channel.pending.length === 0) channel.retired = false
-    if (this.#deletes)
-      this.#remove(channel, () => new IipError(IipErrorCode.CLOSED, 'the server deleted the channel', true))
+    const call = channel.pending.shift()!
+    if (channel.pending.length === 0) {
+      channel.retired = false
+      channel.exclusive = channel.sending
+    }
+    if (this.#deletes) this.#remove(channel, deletedThere)
+    else if (call.inParts) this.#renewWhenOut(channel)
+    else this.#cancel(channel)
     channel.flush()
     this.#closeIfDone()
     this.#pool.changed()
   }
 
+  /** Servers may answer each packet of a request, as some of Go's do: no other call is to get one of those answers. */
+  #renewWhenOut(channel: ClientChannel): void {
+    if (channel.sending) channel.stale = true
+    else this.#renew(channel)
+  }
+
   #remove(channel: ClientChannel, error: (sent: boolean) => Error): void {
-    this.#channels.delete(channel.id)
+    if (this.#channels.get(channel.id) === channel) this.#channels.delete(channel.id)
     const at = this.channels.indexOf(channel)
     if (at >= 0) this.channels.splice(at, 1)
     channel.close(error)
@@ -420,7 +489,36 @@ export class ClientConnection implements ByteSource {
     this.#unread -= bytes
     if (!this.#paused || this.#unread > this.#limits.maxUnreadBytes / 2) return
     this.#paused = false
+    this.#heartbeat?.stop()
     this.#c.resume()
+    this.#pool.changed()
+  }
+
+  #pause(): void {
+    this.#paused = true
+    this.#c.pause()
+    if (this.#heartbeat !== undefined) this.#heartbeat.restart()
+    else this.#heartbeat = this.#c.loop.runEvery(HEARTBEAT, () => this.#beat())
+    this.#pool.changed()
+  }
+
+  /**
+   * What is not read does not show its end, but writing to a peer that is gone fails. A question for a channel harms
+   * nobody: the channel goes back when it comes.
+   */
+  #beat(): void {
+    if (this.live === 0) return
+    const call = new Call(NEW_CHANNEL, EMPTY_OBJECT, undefined, (answer) => this.#giveBack(answer), ignore)
+    call.quiet = true
+    this.send(this.#system, call)
+    this.#c.sendRaw(NO_DATA, (error) => {
+      if (error !== undefined) this.#c.close()
+    })
+  }
+
+  #giveBack(answer: Buffer): void {
+    const id = this.#newId(answer)
+    if (id !== undefined) this.#delete(new ClientChannel(this, id))
   }
 
   // ---- the end -----------------------------------------------------------------------------------------------------
@@ -431,9 +529,11 @@ export class ClientConnection implements ByteSource {
 
   ended(reason: CloseReason): void {
     this.closed = true
+    this.#heartbeat?.stop()
     const error = (sent: boolean): IipError =>
       new IipError(IipErrorCode.CLOSED, `the connection ended: ${reason.message}`, sent, reason.error)
     for (const channel of this.#channels.values()) channel.close(error)
+    for (const channel of this.channels) channel.close(error)
     this.#pool.connectionClosed(this, reason)
   }
 }
@@ -467,13 +567,13 @@ export class ClientProtocol implements Protocol<undefined, Call> {
     const data = call.data as Uint8Array
     const size = path.length + MIN_HEADER - 1
     if (data.length > COPY_BELOW || size + data.length > target.length - offset) return -1
-    const at = putHeader(target, offset, Status.REQUEST, path, call.channel, data.length)
+    const at = putHeader(target, offset, Status.REQUEST, path, call.channel!.id, data.length)
     target.set(data, at)
     return size + data.length
   }
 
   packet(_c: ProtocolConnection<Call>, call: Call): Packed {
-    return packets(Status.REQUEST_FIRST, call.path, call.channel, call.data as Uint8Array)
+    return packets(Status.REQUEST_FIRST, call.path, call.channel!.id, call.data as Uint8Array)
   }
 
   onClose(c: ProtocolConnection<Call>, reason: CloseReason): void {
@@ -498,6 +598,22 @@ function channelId(answer: Buffer): number | undefined {
 function isDelete(ring: RingBuffer, start: number, end: number): boolean {
   if (end - start !== DELETE_CHANNEL.length - 1) return false
   return DELETE_CHANNEL.compare(ring.storage, start, end, 0, DELETE_CHANNEL.length - 1) === 0
+}
+
+function bytesOfChunk(chunk: unknown): Uint8Array {
+  if (typeof chunk === 'string') return Buffer.from(chunk)
+  if (chunk instanceof Uint8Array) return chunk
+  throw optionError(`a chunk of a request must be bytes or a string, not ${typeof chunk}`)
+}
+
+function ignore(): void {}
+
+function deletedThere(sent: boolean): IipError {
+  return new IipError(IipErrorCode.CLOSED, 'the server deleted the channel', sent)
+}
+
+function givenUp(sent: boolean): IipError {
+  return new IipError(IipErrorCode.CLOSED, 'the channel ends with its connection', sent)
 }
 
 function tooLarge(limit: number): IipError {

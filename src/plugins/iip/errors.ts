@@ -24,13 +24,15 @@ export const IipErrorCode = {
   TOO_LARGE: 'ERR_IIP_TOO_LARGE',
   /** The balancer has no backend that can be asked. */
   NO_BACKEND: 'ERR_IIP_NO_BACKEND',
+  /** The server answered with an error; see {@link IipRemoteError}. */
+  REMOTE: 'ERR_IIP_REMOTE',
 } as const
 
 export type IipErrorCode = (typeof IipErrorCode)[keyof typeof IipErrorCode]
 
 /** What the promises of a client reject with, unless an `AbortSignal` gave its own reason. */
 export class IipError extends Error {
-  override readonly name = 'IipError'
+  override readonly name: string = 'IipError'
   readonly code: IipErrorCode
   /** `false`: nothing of the request has left this process, so it can be tried again without being done twice. */
   readonly sent: boolean
@@ -39,6 +41,48 @@ export class IipError extends Error {
     super(message, cause === undefined ? undefined : { cause })
     this.code = code
     this.sent = sent
+  }
+}
+
+/**
+ * The server's answer was an error: JSON with a `code` other than 0 and a `message`, and nothing else. The request was
+ * handled: the connection and the server are well.
+ */
+export class IipRemoteError extends IipError {
+  override readonly name: string = 'IipRemoteError'
+  /** The `code` of the answer: -1 where the handler failed, 101 where it gave nothing back, 102 where there is none. */
+  readonly remoteCode: number
+
+  /** `message` is that of the answer. */
+  constructor(remoteCode: number, message: string) {
+    super(IipErrorCode.REMOTE, message, true)
+    this.remoteCode = remoteCode
+  }
+}
+
+/** A longer answer is never taken for an error. */
+export const MAX_ERROR_BYTES: number = 64 * 1024
+const ERROR_BEGIN: Buffer = Buffer.from('{"code":')
+
+/** Whether bytes begin as an error answer does; `undefined`: there are too few of them to say. */
+export function beginsAsError(bytes: Buffer, start: number, end: number): boolean | undefined {
+  const count = Math.min(end - start, ERROR_BEGIN.length)
+  for (let i = 0; i < count; i++) if (bytes[start + i] !== ERROR_BEGIN[i]) return false
+  return count === ERROR_BEGIN.length ? true : undefined
+}
+
+/** The error that a whole answer stands for; `undefined`: it is none. */
+export function remoteError(answer: Buffer): IipRemoteError | undefined {
+  if (answer.length > MAX_ERROR_BYTES || beginsAsError(answer, 0, answer.length) !== true) return undefined
+  try {
+    const value = JSON.parse(answer.toString()) as { readonly code: unknown; readonly message?: unknown }
+    const { code, message } = value
+    const isError = Number.isInteger(code) && code !== 0 && typeof message === 'string'
+    return isError && Object.keys(value).length === 2
+      ? new IipRemoteError(code as number, message)
+      : undefined
+  } catch {
+    return undefined
   }
 }
 

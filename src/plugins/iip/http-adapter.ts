@@ -157,6 +157,7 @@ export class IipHttpAdapter {
       timeout: this.#timeout,
       signal: gone.signal,
       clientIp: request.socket.remoteAddress ?? '',
+      raw: true,
       safe: request.method === 'GET' || request.method === 'HEAD',
     })
     end(response, this.#options.status?.(answer) ?? defaultStatus(answer), answer)

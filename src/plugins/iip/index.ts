@@ -18,9 +18,9 @@ export {
   type IipBalancerOptions,
 } from './balancer.js'
 export type { IipBody } from './body.js'
-export { type IipChannel, IipClient, type IipClientOptions } from './client.js'
+export { IipClient, type IipClientOptions } from './client.js'
 export type { RequestData, RequestOptions } from './client-call.js'
-export { IipError, IipErrorCode } from './errors.js'
+export { IipError, IipErrorCode, IipRemoteError } from './errors.js'
 export { encodePacket, MAX_DATA, MAX_PATH, Status } from './frame.js'
 export {
   type ChooseBackend,
@@ -28,6 +28,7 @@ export {
   IipHttpAdapter,
   type IipHttpAdapterOptions,
 } from './http-adapter.js'
+export type { IipChannel } from './own-channel.js'
 export { IipProtocol, type IipProtocolOptions } from './protocol.js'
 export type { IipConnection, IipOut, IipRequest } from './request.js'
 export {

@@ -1,0 +1,94 @@
+/** A scripted IIP server on plain sockets: it gives channels as servers do, and leaves everything else to its test. */
+import { once } from 'node:events'
+import net from 'node:net'
+import { atEnd, type Frame, frame, parseFrames } from './iip-support.js'
+import { until } from './support/wait.js'
+
+/** One connection, as the script sees it. */
+export class FrameSocket {
+  readonly socket: net.Socket
+  /** Which connection of the server it is, from 0. */
+  readonly index: number
+  /** All that came, also what the server answers by itself. */
+  readonly frames: Frame[] = []
+  channels = 0
+  closed = false
+
+  constructor(socket: net.Socket, index: number) {
+    this.socket = socket
+    this.index = index
+    socket
+      .on('error', () => {})
+      .on('close', () => {
+        this.closed = true
+      })
+  }
+
+  send(status: number, path: string, channel: number, data: Uint8Array | string): void {
+    this.socket.write(frame(status, path, channel, data))
+  }
+
+  /** Answers a request as a whole. */
+  answer({ path, channel, data }: Frame, answer: Uint8Array | string = data): void {
+    this.send(5, path, channel, answer)
+  }
+
+  of(path: string): Frame[] {
+    return this.frames.filter((each) => each.path === path)
+  }
+}
+
+export type Script = (asked: Frame, on: FrameSocket) => void
+
+export class FrameServer {
+  readonly connections: FrameSocket[] = []
+  port = 0
+  readonly #script: Script
+
+  private constructor(script: Script) {
+    this.#script = script
+  }
+
+  /** Ends with its test. Default: it echoes. */
+  static async start(script: Script = (asked, on) => on.answer(asked)): Promise<FrameServer> {
+    const made = new FrameServer(script)
+    const server = net.createServer((socket) => made.#accept(socket))
+    server.listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    made.port = (server.address() as net.AddressInfo).port
+    atEnd(() => {
+      for (const { socket } of made.connections) socket.destroy()
+      server.close()
+    })
+    return made
+  }
+
+  #accept(socket: net.Socket): void {
+    const on = new FrameSocket(socket, this.connections.length)
+    this.connections.push(on)
+    let rest = Buffer.alloc(0)
+    socket.on('data', (chunk) => {
+      rest = Buffer.concat([rest, chunk])
+      for (const each of parseFrames(rest)) {
+        rest = rest.subarray(Buffer.byteLength(each.path) + 10 + each.data.length)
+        on.frames.push(each)
+        this.#handle(each, on)
+      }
+    })
+  }
+
+  #handle(asked: Frame, on: FrameSocket): void {
+    if (asked.path === '/sys/new_channel') {
+      const id = ++on.channels
+      on.answer(asked, JSON.stringify({ code: 0, channel_id: id }))
+    } else if (asked.path === '/sys/delete_channel') return
+    else this.#script(asked, on)
+  }
+
+  /** Awaits so many requests for a path, over all connections. */
+  async asked(path: string, count = 1): Promise<Frame[]> {
+    const all = (): Frame[] => this.connections.flatMap((on) => on.of(path))
+    await until(`${count} requests for ${path}`, () => all().length >= count)
+    return all()
+  }
+}

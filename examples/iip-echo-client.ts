@@ -5,7 +5,7 @@ import { exampleFlags } from './flags.js'
 import { orFail } from './iip/or-fail.js'
 
 const { host, port, path, timeout } = exampleFlags({ port: 9090, path: '/echo', timeout: 3000 })
-const client = new IipClient({ address: { host, port }, timeout })
+const client = new IipClient({ address: { host, port }, timeout, raw: true })
 
 for await (const line of createInterface({ input: process.stdin })) {
   const answer = await orFail(client.request(path, line === '' ? undefined : line))

@@ -56,6 +56,7 @@ const client = new IipClient({
   address: target[1]!,
   connectTimeout: Math.max(1, timeout),
   logger: 'error',
+  raw: true,
   ...tls,
 })
 const answer = await orFail(client.request(target[2]!, data, { timeout }))

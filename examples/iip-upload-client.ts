@@ -4,7 +4,8 @@ import path from 'node:path'
 import { IipClient } from 'ringloop/iip'
 import { exampleFlags } from './flags.js'
 import { checksum, openFile } from './iip/folder.js'
-import { fail, orFail } from './iip/or-fail.js'
+import { ifHandled } from './iip/if-handled.js'
+import { orFail } from './iip/or-fail.js'
 
 const WIDTH = 40
 
@@ -13,9 +14,16 @@ const name = flags.as || path.basename(flags.file)
 const client = new IipClient({ address: { host: flags.host, port: flags.port } })
 const channel = await orFail(client.channel())
 
-async function ask(route: string, data: Buffer | string): Promise<{ Size: number; DoneBytes: number }> {
-  const answer = JSON.parse((await channel.request(route, data)).toString())
-  return answer.code === undefined ? answer : fail(answer.message)
+async function ask(route: string, data: Buffer): Promise<{ readonly DoneBytes: number }> {
+  return JSON.parse((await channel.request(route, data)).toString())
+}
+
+/** How much of the file the server has. */
+async function doneBefore(): Promise<number> {
+  const answer = await ifHandled(channel.request('/upload_status', JSON.stringify({ FilePath: name })))
+  if (answer !== undefined) return JSON.parse(answer.toString()).Size
+  console.log('the server knows no status and no checksums: from the beginning, and unverified')
+  return 0
 }
 
 function upload(start: number, block: Buffer, end: object = { Completed: false }): ReturnType<typeof ask> {
@@ -33,8 +41,8 @@ function progress(done: number, size: number): void {
 await orFail(
   openFile(flags.file, constants.O_RDONLY, async (file) => {
     const { size } = await file.stat()
-    const { Size } = await ask('/upload_status', JSON.stringify({ FilePath: name }))
-    let at = Size > size ? 0 : Size
+    const done = await doneBefore()
+    let at = done > size ? 0 : done
     if (at > 0) console.log(`going on at byte ${at}`)
     for (progress(at, size); at < size; progress(at, size)) {
       const { buffer, bytesRead } = await file.read(Buffer.allocUnsafe(flags.block), 0, flags.block, at)

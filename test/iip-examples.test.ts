@@ -18,6 +18,7 @@ import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { Folder } from '../examples/iip/folder.js'
+import { IipRouter } from '../src/plugins/iip/index.js'
 import {
   type Ended,
   type ExampleProcess,
@@ -26,7 +27,7 @@ import {
   runExample,
   startExample,
 } from './example-process.js'
-import { atEnd, endAll, FramePeer, iipClient } from './iip-support.js'
+import { atEnd, endAll, FramePeer, iipClient, serveIip } from './iip-support.js'
 
 const MIB = 1024 * 1024
 const NO_FILE = /handler fail:there is no file/
@@ -100,6 +101,8 @@ describe('iip-request', () => {
       stderr: '',
     })
     expect((await request(`${at}/echo`)).stdout).toBe('{}')
+    const nobody = { code: 0, stdout: '{"code":102,"message":"handle error"}', stderr: '' }
+    expect(await request(`${at}/nobody`)).toEqual(nobody)
     writeFileSync(inside('data'), 'from a file')
     expect((await request(`${at}/echo`, '--data-file', inside('data'), '--timeout', '500ms')).stdout).toBe(
       'from a file',
@@ -150,6 +153,25 @@ describe('iip-file-server', () => {
     expect((await download(server.port, 'f').ended).stderr).toMatch(/the checksum of f is wrong/)
     expect(await download(server.port, 'f').ended).toMatchObject({ code: 0 })
     expect(readFileSync(inside('got'), 'utf8')).toBe('the new content')
+  })
+
+  it('is one of Go’s: its client goes without a checksum, says so, and keeps what it has', async () => {
+    const bytes = randomBytes(30_000)
+    // It gives blocks of its own size, and has no other path.
+    const port = await serveIip(
+      new IipRouter().handle('/download_file', ({ data }) => {
+        const { DownloadStartPos: at } = JSON.parse(data.toString())
+        const block = bytes.subarray(at, at + 10_236)
+        return Buffer.concat([Buffer.of(0, 0, 0, block.length === 0 ? 1 : 0), block])
+      }),
+    )
+    const { code, stdout } = await download(port, '/tmp/f').ended
+    expect([code, stdout]).toEqual([
+      0,
+      expect.stringMatching(/^the server knows no checksums.*\n.*: 30000 bytes\n$/),
+    ])
+    expect(readFileSync(inside('got')).equals(bytes)).toBe(true)
+    expect((await download(port, '/tmp/f').ended).code).toBe(0)
   })
 
   it('answers the bytes of the Go example', async () => {
@@ -273,6 +295,28 @@ describe('iip-upload-server', () => {
       expect((await peer.received(answers.length)).toString()).toBe(answers.toString())
     }
     expect(statSync(inside('root', 'tmp', 'iip_ul2.bin')).size).toBe(3000)
+  })
+
+  it('is one of Go’s: its client begins anew each time, and says so', async () => {
+    const bytes = randomBytes(600_000)
+    writeFileSync(inside('from'), bytes)
+    let got = Buffer.alloc(0)
+    const port = await serveIip(
+      new IipRouter().handle('/upload_file', ({ data }) => {
+        const metaEnd = 4 + data.readUInt32BE(0)
+        const { UploadStartPos } = JSON.parse(data.toString('utf8', 4, metaEnd))
+        got = Buffer.concat([UploadStartPos === 0 ? Buffer.alloc(0) : got, data.subarray(metaEnd)])
+        return JSON.stringify({ TaskId: 1, DoneBytes: data.length - metaEnd })
+      }),
+    )
+    for (let i = 0; i < 2; i++) {
+      const { code, stdout } = await upload(port).ended
+      expect([code, stdout]).toEqual([
+        0,
+        expect.stringMatching(/^the server knows no status.*\nfrom: 600000 bytes\n$/),
+      ])
+      expect(got.equals(bytes)).toBe(true)
+    }
   })
 
   it('throws away what does not have its checksum', async () => {

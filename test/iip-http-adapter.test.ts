@@ -12,6 +12,7 @@ import {
   type IipHttpAdapterOptions,
   IipRouter,
 } from '../src/plugins/iip/index.js'
+import { Peer } from './example-process.js'
 import { atEnd, endAll, parseFrames, serveIip } from './iip-support.js'
 
 afterEach(endAll)
@@ -160,6 +161,49 @@ describe('an HTTP request', () => {
       const { body } = await ask(port, `/headers?${name}=${forged}&a=1`)
       expect(JSON.parse(body.toString())).toEqual({ Connection: ['close'] })
     }
+  })
+
+  it('keeps its headers where its URI has a fragment, which is no part of it', async () => {
+    const { port } = await adapter()
+    const forged = Buffer.from('{"X-User":["root"]}').toString('base64url')
+    const fragments = ['#part', '?a=1#part', '#?a=1', `#?__http_hdr__=${forged}`, `?__http_hdr__=${forged}#x`]
+    for (const fragment of fragments) {
+      const { body } = await ask(port, `/headers${fragment}`, { headers: { 'X-A': '1' } })
+      expect([fragment, JSON.parse(body.toString())]).toEqual([
+        fragment,
+        { 'X-A': ['1'], Connection: ['close'] },
+      ])
+    }
+  })
+
+  it('with two Host headers is refused', async () => {
+    const { port } = await adapter()
+    const peer = await Peer.connect(port)
+    await peer.write('GET /echo HTTP/1.1\r\nHost: localhost\r\nHost: elsewhere\r\nConnection: close\r\n\r\n')
+    expect(String(await peer.ended)).toMatch(/^HTTP\/1\.1 400 /)
+  })
+
+  it('whose header is not whole is not waited for when the adapter closes', async () => {
+    const { made, port } = await adapter()
+    const peers = [await Peer.connect(port), await Peer.connect(port)]
+    await peers[0]!.write('GET /echo HTTP/1.1\r\nHost: loc')
+    await peers[1]!.write('GET /echo HTTP/1.1\r\nHost: localhost\r\n\r\n')
+    await peers[1]!.said(/\{\}$/)
+    await peers[1]!.write('GET /half')
+    await Promise.all([made.close(), ...peers.map(({ ended }) => ended)])
+  })
+
+  it('gets 502 at once while its server cannot be reached, also between attempts to connect', async () => {
+    const { made, port } = await adapter({ timeout: 60_000 })
+    const dead = {
+      servers: '127.0.0.1:1#1',
+      logger: false,
+      minReconnectDelay: 60_000,
+      maxReconnectDelay: 60_000,
+    } as const
+    made.backend('nobody', dead).route('dead', /.*/, 'nobody')
+    for (let i = 0; i < 8; i++)
+      expect((await ask(port, '/echo', { headers: { Host: 'dead' } })).status).toBe(502)
   })
 
   it('gets a status for what went wrong', async () => {

@@ -4,7 +4,7 @@
  */
 import { once } from 'node:events'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
-import type { AddressInfo } from 'node:net'
+import type { AddressInfo, Socket } from 'node:net'
 import { checkLimit, checkOptions, ErrorCode, type OptionNames, RingloopError } from '../../index.js'
 import { IipBalancer, type IipBalancerOptions } from './balancer.js'
 import { goJson, IipError, IipErrorCode, NO_HANDLER, NO_RESPONSE } from './errors.js'
@@ -54,6 +54,7 @@ export class IipHttpAdapter {
   readonly #backends = new Map<string, IipBalancer>()
   readonly #routes: Route[] = []
   #server: Server | undefined
+  readonly #sockets = new Set<Socket>()
   /** Not yet answered. */
   readonly #open = new Set<ServerResponse>()
 
@@ -108,19 +109,28 @@ export class IipHttpAdapter {
     if (this.#server !== undefined) throw new RingloopError(ErrorCode.STATE, 'the adapter listens already')
     const server = createServer(this.handle)
     this.#server = server
+    server.on('connection', (socket) => {
+      this.#sockets.add(socket)
+      socket.once('close', () => this.#sockets.delete(socket))
+    })
     server.listen(port, host)
     await once(server, 'listening')
     return server.address() as AddressInfo
   }
 
-  /** Stops listening, lets requests that have begun end, and closes the backends. */
+  /** Stops listening, lets requests end whose headers are here, and closes the backends. */
   async close(): Promise<void> {
     const server = this.#server
     if (server?.listening === true) {
       const closed = once(server, 'close')
-      for (const response of this.#open) endsConnection(response)
+      const busy = new Set<Socket>()
+      for (const response of this.#open) {
+        endsConnection(response)
+        busy.add(response.req.socket)
+      }
       server.close()
-      server.closeIdleConnections()
+      // node:http waits for one that has sent half a header.
+      for (const socket of this.#sockets) if (!busy.has(socket)) socket.destroy()
       await closed
     }
     await Promise.all([...this.#backends.values()].map((backend) => backend.close()))
@@ -143,7 +153,8 @@ export class IipHttpAdapter {
   }
 
   async #answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const uri = request.url ?? '/'
+    if ((request.headersDistinct.host?.length ?? 0) > 1) return end(response, 400, 'more than one Host')
+    const uri = withoutFragment(request.url ?? '/')
     const alias = this.#find(hostOf(request), uri, request)
     const backend = alias === undefined ? undefined : this.#backends.get(alias)
     if (backend === undefined) return end(response, 501, 'no route')
@@ -237,6 +248,12 @@ async function readBody(request: IncomingMessage, limit: number): Promise<Buffer
     chunks.push(chunk)
   }
   return Buffer.concat(chunks, length)
+}
+
+/** Servers cut it off, and whatever stands behind it. */
+function withoutFragment(uri: string): string {
+  const at = uri.indexOf('#')
+  return at < 0 ? uri : uri.slice(0, at)
 }
 
 /** The URI with the headers behind it. A parameter of that name that the peer made up is taken out. */

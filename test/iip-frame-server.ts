@@ -12,6 +12,8 @@ export class FrameSocket {
   /** All that came, also what the server answers by itself. */
   readonly frames: Frame[] = []
   channels = 0
+  /** Answers the questions whether the server is about to stop. */
+  drain: () => void = () => {}
   closed = false
 
   constructor(socket: net.Socket, index: number) {
@@ -38,11 +40,15 @@ export class FrameSocket {
   }
 }
 
+export const DRAINS = '{"code":0}'
+
 export type Script = (asked: Frame, on: FrameSocket) => void
 
 export class FrameServer {
   readonly connections: FrameSocket[] = []
   port = 0
+  /** What it says of draining; anything else than `{"code":0}` at once. */
+  drains: string = DRAINS
   readonly #script: Script
 
   private constructor(script: Script) {
@@ -81,8 +87,10 @@ export class FrameServer {
     if (asked.path === '/sys/new_channel') {
       const id = ++on.channels
       on.answer(asked, JSON.stringify({ code: 0, channel_id: id }))
-    } else if (asked.path === '/sys/delete_channel') return
-    else this.#script(asked, on)
+    } else if (asked.path === '/sys/drain') {
+      on.drain = () => on.answer(asked, this.drains)
+      if (this.drains !== DRAINS) on.drain()
+    } else if (asked.path !== '/sys/delete_channel') this.#script(asked, on)
   }
 
   /** Awaits so many requests for a path, over all connections. */

@@ -60,7 +60,7 @@ export interface HealthProbe {
   readonly check?: (answer: Buffer) => boolean
 }
 
-export interface IipBalancerOptions extends Omit<IipClientOptions, 'address'> {
+export interface IipBalancerOptions extends Omit<IipClientOptions, 'address' | 'onDrain'> {
   /** `'host:port#weight,host:port#weight'`, weights from 1 to 100. Bad entries are left out; see {@link IipBalancer.badEntries}. */
   readonly servers: string
   /** Default `min-pending`. */
@@ -206,7 +206,8 @@ export class IipBalancer {
   #newClient(address: string): IipClient {
     const names = Object.keys(SHARED_OPTIONS) as (keyof typeof SHARED_OPTIONS)[]
     const shared = Object.fromEntries(names.map((name) => [name, this.#options[name]]))
-    return new IipClient({ ...shared, address, loop: this.#loop })
+    const onDrain = (): void => this.#backends.find((each) => each.address === address)?.pause()
+    return new IipClient({ ...shared, address, onDrain, loop: this.#loop })
   }
 
   #set(backends: Backend[]): void {

@@ -57,7 +57,7 @@ export class ClientChannel {
     while (this.usable) {
       const call = this.outbox.shift()
       if (call === undefined) return
-      if (!call.settled) this.connection.send(this, call)
+      if (!call.settled && !this.connection.send(this, call)) this.outbox.unshift(call)
     }
   }
 

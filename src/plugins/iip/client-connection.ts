@@ -16,6 +16,7 @@ import {
 } from '../../index.js'
 import { Call } from './client-call.js'
 import { ClientChannel } from './client-channel.js'
+import { type Drainable, DrainWatch } from './drain-watch.js'
 import { beginsAsError, IipError, IipErrorCode, MAX_ERROR_BYTES, remoteError } from './errors.js'
 import {
   checkOrder,
@@ -54,9 +55,11 @@ export interface Pool {
   /** A channel is idle, a connection takes data again, or something ended. */
   changed(): void
   connectionClosed(connection: ClientConnection, reason: CloseReason): void
+  /** The server takes no more calls on a connection, because it is going to stop. */
+  draining(): void
 }
 
-export class ClientConnection implements ByteSource {
+export class ClientConnection implements ByteSource, Drainable {
   readonly #c: ProtocolConnection<Call>
   readonly #limits: ClientLimits
   readonly #pool: Pool
@@ -74,6 +77,9 @@ export class ClientConnection implements ByteSource {
   retiring = false
   closed = false
   writable = true
+  /** Nothing can be sent any more; its end is about to be told. */
+  #broken = false
+  readonly #watch: DrainWatch
   /** While it is not read: it is written to, by which a peer that is gone shows. */
   #heartbeat: Timer | undefined = undefined
   readonly #awaitRoom: (() => void)[] = []
@@ -92,6 +98,7 @@ export class ClientConnection implements ByteSource {
     this.#maxChannels = limits.maxChannelsPerConn
     this.#system = new ClientChannel(this, 0)
     this.#channels.set(0, this.#system)
+    this.#watch = new DrainWatch(this, c.loop)
   }
 
   isOpen(channel: number): boolean {
@@ -100,7 +107,7 @@ export class ClientConnection implements ByteSource {
 
   /** Calls can be sent on it, now or soon. */
   get serves(): boolean {
-    return !this.closed && !this.retiring && this.#c.connected
+    return !(this.closed || this.retiring || this.#broken) && this.#c.connected
   }
 
   /** It is not read until somebody reads what has come: answers on it may take long. */
@@ -138,8 +145,21 @@ export class ClientConnection implements ByteSource {
       const channel = new ClientChannel(this, await this.#askForChannel())
       this.#channels.set(channel.id, channel)
       this.channels.push(channel)
+      this.#watch.channelOpened()
     } finally {
       this.opening--
+    }
+  }
+
+  async openSpare(): Promise<ClientChannel | undefined> {
+    try {
+      const id = this.#newId(await this.#ask(makeQuiet))
+      if (id === undefined) return undefined
+      const channel = new ClientChannel(this, id)
+      this.#channels.set(id, channel)
+      return channel
+    } catch {
+      return undefined
     }
   }
 
@@ -157,7 +177,7 @@ export class ClientConnection implements ByteSource {
     return new Promise((resolve, reject) => {
       const call = new Call(NEW_CHANNEL, EMPTY_OBJECT, undefined, resolve, reject)
       prepare(call)
-      this.send(this.#system, call)
+      if (!this.send(this.#system, call)) call.fail(givenUp(false))
     })
   }
 
@@ -176,25 +196,35 @@ export class ClientConnection implements ByteSource {
 
   // ---- out ---------------------------------------------------------------------------------------------------------
 
-  send(channel: ClientChannel, call: Call): void {
-    if (this.closed) {
-      call.fail(new IipError(IipErrorCode.CLOSED, 'the connection is closed', false))
-      return
-    }
+  /** `false`: the connection is at its end, and not a byte of the call was sent. */
+  send(channel: ClientChannel, call: Call): boolean {
+    const { data } = call
     channel.pending.push(call)
     call.sent = true
     call.channel = channel
-    const { data } = call
     if (!(data instanceof Uint8Array)) {
       channel.sending = true
       channel.exclusive = true
       void this.#sendChunks(channel, call, data)
-      return
+      return true
     }
     call.inParts = data.length > MAX_DATA
+    const isTaken = this.#c.send(call)
+    // Of a large one a part may be out.
+    if (!isTaken && data.length <= COPY_BELOW) return this.#unsent(channel, call)
     if (call.body !== undefined || call.inParts) channel.exclusive = true
-    this.#c.send(call)
     this.#checkRoom()
+    return true
+  }
+
+  #unsent(channel: ClientChannel, call: Call): false {
+    channel.pending.pop()
+    call.sent = false
+    call.channel = undefined
+    this.#broken = true
+    this.writable = false
+    this.#c.close()
+    return false
   }
 
   /** The last chunk is held back until the next one is known: its packet says that it is the last. */
@@ -292,6 +322,11 @@ export class ClientConnection implements ByteSource {
     if (this.retiring && this.live === 0) this.#c.close()
   }
 
+  drain(): void {
+    this.#retire()
+    this.#pool.draining()
+  }
+
   /** A call that was sent on the channel was given up. */
   abandoned(channel: ClientChannel): void {
     channel.retired = true
@@ -319,7 +354,7 @@ export class ClientConnection implements ByteSource {
       this.#retire()
       return
     }
-    this.#delete(channel)
+    this.forget(channel)
     channel.pending.clear()
     channel.answering = false
     channel.retired = false
@@ -331,7 +366,7 @@ export class ClientConnection implements ByteSource {
   }
 
   /** Until the server hands the id out again, what comes for it is dropped. */
-  #delete(channel: ClientChannel): void {
+  forget(channel: ClientChannel): void {
     const late = new ClientChannel(this, channel.id)
     late.answering = channel.answering
     late.deletedAt = performance.now()
@@ -459,6 +494,7 @@ export class ClientConnection implements ByteSource {
 
   #answered(channel: ClientChannel): void {
     const call = channel.pending.shift()!
+    if (channel !== this.#system) this.#watch.answered()
     if (channel.pending.length === 0) {
       channel.retired = false
       channel.exclusive = channel.sending
@@ -508,17 +544,12 @@ export class ClientConnection implements ByteSource {
    */
   #beat(): void {
     if (this.live === 0) return
-    const call = new Call(NEW_CHANNEL, EMPTY_OBJECT, undefined, (answer) => this.#giveBack(answer), ignore)
-    call.quiet = true
-    this.send(this.#system, call)
+    void this.openSpare().then((spare) => {
+      if (spare !== undefined) this.forget(spare)
+    })
     this.#c.sendRaw(NO_DATA, (error) => {
       if (error !== undefined) this.#c.close()
     })
-  }
-
-  #giveBack(answer: Buffer): void {
-    const id = this.#newId(answer)
-    if (id !== undefined) this.#delete(new ClientChannel(this, id))
   }
 
   // ---- the end -----------------------------------------------------------------------------------------------------
@@ -530,6 +561,7 @@ export class ClientConnection implements ByteSource {
   ended(reason: CloseReason): void {
     this.closed = true
     this.#heartbeat?.stop()
+    this.#watch.stop()
     const error = (sent: boolean): IipError =>
       new IipError(IipErrorCode.CLOSED, `the connection ended: ${reason.message}`, sent, reason.error)
     for (const channel of this.#channels.values()) channel.close(error)
@@ -606,14 +638,16 @@ function bytesOfChunk(chunk: unknown): Uint8Array {
   throw optionError(`a chunk of a request must be bytes or a string, not ${typeof chunk}`)
 }
 
-function ignore(): void {}
+function makeQuiet(call: Call): void {
+  call.quiet = true
+}
 
 function deletedThere(sent: boolean): IipError {
   return new IipError(IipErrorCode.CLOSED, 'the server deleted the channel', sent)
 }
 
 function givenUp(sent: boolean): IipError {
-  return new IipError(IipErrorCode.CLOSED, 'the channel ends with its connection', sent)
+  return new IipError(IipErrorCode.CLOSED, 'the connection is at its end', sent)
 }
 
 function tooLarge(limit: number): IipError {

@@ -30,6 +30,8 @@ export interface PoolSettings extends ClientLimits {
   readonly maxPipeline: number
   readonly minReconnectDelay: number
   readonly maxReconnectDelay: number
+  /** See `IipClientOptions.onDrain`. */
+  readonly onDrain: () => void
 }
 
 /** Somebody who wants a channel for himself; `call` settles when he has it. */
@@ -72,10 +74,7 @@ export class ClientPool implements Pool, CallTarget {
   submit(call: Call): void {
     if (this.#waiting.length === 0 && this.#takers.length === 0) {
       const channel = this.#choose()
-      if (channel !== undefined) {
-        channel.connection.send(channel, call)
-        return
-      }
+      if (channel?.connection.send(channel, call) === true) return
     }
     this.#waiting.push(call)
     this.changed()
@@ -123,7 +122,7 @@ export class ClientPool implements Pool, CallTarget {
       const channel = settled ? undefined : this.#choose()
       if (channel === undefined && !settled) return
       const call = this.#waiting.shift()!
-      if (channel !== undefined) channel.connection.send(channel, call)
+      if (channel?.connection.send(channel, call) === false) this.#waiting.unshift(call)
     }
   }
 
@@ -256,6 +255,11 @@ export class ClientPool implements Pool, CallTarget {
       const message = `the connection ended before it was of use: ${reason.message}`
       this.#failed(IipErrorCode.CLOSED, message, reason.error)
     }
+  }
+
+  draining(): void {
+    this.#loop.queueInLoop(this.#settings.onDrain)
+    this.changed()
   }
 
   /** The next attempt comes after a pause. Where there is no other connection, waiting calls need not wait. */

@@ -68,6 +68,8 @@ export interface IipClientOptions {
   readonly waitForReady?: boolean
   /** Answers that stand for an error are data like any other, and do not reject. Default `false`. */
   readonly raw?: boolean
+  /** A server says that it is going to stop: requests go to new connections from now on, those that it has it still answers. */
+  readonly onDrain?: () => void
   /** The options of `tls.connect`, or `true`. The server's certificate is verified unless told otherwise. */
   readonly tls?: ConnectOptions['tls']
   /** The loop that it runs on, such as `connection.loop` in a handler. Default: one of its own in this thread. */
@@ -79,7 +81,7 @@ export interface IipClientOptions {
 }
 
 /** Those that a balancer has, too. */
-export const SHARED_OPTIONS: OptionNames<Omit<IipClientOptions, 'address'>> = {
+export const SHARED_OPTIONS: OptionNames<Omit<IipClientOptions, 'address' | 'onDrain'>> = {
   maxConnections: true,
   maxChannelsPerConn: true,
   maxPipeline: true,
@@ -97,7 +99,11 @@ export const SHARED_OPTIONS: OptionNames<Omit<IipClientOptions, 'address'>> = {
   logger: true,
 }
 
-const OPTIONS = { ...SHARED_OPTIONS, address: true } as const satisfies OptionNames<IipClientOptions>
+const OPTIONS = {
+  ...SHARED_OPTIONS,
+  address: true,
+  onDrain: true,
+} as const satisfies OptionNames<IipClientOptions>
 
 export class IipClient {
   readonly #defaults: CallDefaults
@@ -275,6 +281,11 @@ function bytesOf(data: RequestData | undefined): Call['data'] {
   throw optionError(`the data of a request must be bytes, a string or an async iterable, not ${typeof data}`)
 }
 
+function checkFunction<T>(name: string, value: T): T {
+  if (value === undefined || typeof value === 'function') return value
+  throw optionError(`${name} must be a function, not ${typeof value}`)
+}
+
 function isAsyncIterable(value: unknown): value is AsyncIterable<Uint8Array | string> {
   return typeof value === 'object' && value !== null && Symbol.asyncIterator in value
 }
@@ -302,6 +313,7 @@ function settingsOf(options: IipClientOptions): PoolSettings {
     maxUnreadBytes: number('maxUnreadBytes', MIB, 0),
     minReconnectDelay: number('minReconnectDelay', 100, 0),
     maxReconnectDelay: number('maxReconnectDelay', 5000, 0),
+    onDrain: checkFunction('onDrain', options.onDrain) ?? ignore,
   }
 }
 

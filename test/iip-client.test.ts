@@ -111,6 +111,26 @@ describe('requests', () => {
     await expect(client.request('/echo', '')).rejects.toEqual(option)
   })
 
+  it('of a type that cannot be sent, or with options that are none, reject at once and leave nothing', async () => {
+    const client = iipClient(await serveIip(router()), one)
+    const option = expect.objectContaining({ code: 'ERR_RINGLOOP_OPTION' })
+    for (const data of [5, true, null, {}, ['x'], new ArrayBuffer(2), Symbol('x'), () => 'x']) {
+      await expect(client.request('/echo', data as never, { timeout: 0 })).rejects.toEqual(option)
+      await expect(client.stream('/echo', data as never, { timeout: 0 }).next()).rejects.toEqual(option)
+    }
+    async function* chunks(): AsyncGenerator<unknown> {
+      yield 'x'
+      yield 5
+    }
+    await expect(client.request('/echo', chunks() as never, { timeout: 0 })).rejects.toEqual(option)
+    for (const options of [{ signal: {} }, { timeout: 'x' }, { waitForReady: 1 }, { raw: 'no' }, 5, null]) {
+      await expect(client.request('/echo', 'x', options as never)).rejects.toEqual(option)
+      await expect(client.channel(options as never)).rejects.toEqual(option)
+    }
+    expect(client.pending).toBe(0)
+    expect((await client.request('/echo', 'after')).toString()).toBe('after')
+  })
+
   it('of many MiB go both ways at once over one connection', async () => {
     const client = iipClient(await serveIip(router()), { maxConnections: 1 })
     const blocks = [35, 1, 20, 3].map((size, i) => Buffer.alloc(size * MIB + i, `${i}`))
@@ -278,6 +298,25 @@ describe('a request that is given up', () => {
     expect((await client.request('/p', 'found')).toString()).toBe('found')
   })
 
+  it('may share its signal with many others: no warning, and all of them end', async () => {
+    const client = iipClient(await serveIip(router()))
+    const warnings: Error[] = []
+    const note = (warning: Error): void => void warnings.push(warning)
+    process.on('warning', note)
+    atEnd(() => process.off('warning', note))
+    const controller = new AbortController()
+    const asked = Array.from({ length: 50 }, () =>
+      client.request('/sleep?ms=60000', 'x', { signal: controller.signal, timeout: 0 }),
+    )
+    const answered = Promise.all(Array.from({ length: 50 }, () => client.request('/echo', 'x')))
+    await turn()
+    controller.abort(new Error('enough'))
+    for (const each of asked) await expect(each).rejects.toThrow('enough')
+    await answered
+    await turn()
+    expect([warnings, client.pending]).toEqual([[], 0])
+  })
+
   it('leaves nothing behind on its signal', async () => {
     const client = iipClient(await serveIip(router()))
     const { signal } = new AbortController()
@@ -422,6 +461,17 @@ describe('a client', () => {
 
   it('refuses options that make no sense', () => {
     expect(() => iipClient(1, { maxConnections: 0 })).toThrow(/maxConnections must be an integer, 1 or more/)
+    for (const bad of [
+      { address: 'nowhere' },
+      { address: 5 },
+      { address: undefined },
+      { raw: 'yes' },
+      { waitForReady: 0 },
+      { onDrain: true },
+    ]) {
+      const option = expect.objectContaining({ code: 'ERR_RINGLOOP_OPTION' })
+      expect(() => iipClient(1, bad as never)).toThrow(option)
+    }
   })
 })
 

@@ -50,8 +50,18 @@ export function checkRequestOptions(
   checkOptions('a request', options, known)
   const { timeout, signal } = options
   checkLimit('timeout', timeout, 0, 0)
+  checkSwitches(options)
   if (signal === undefined || signal instanceof AbortSignal) return
   throw new RingloopError(ErrorCode.OPTION, 'signal must be an AbortSignal')
+}
+
+/** Throws `ERR_RINGLOOP_OPTION`. */
+export function checkSwitches(options: Pick<RequestOptions, 'waitForReady' | 'raw'>): void {
+  for (const name of ['waitForReady', 'raw'] as const) {
+    const value: unknown = options[name]
+    if (value === undefined || typeof value === 'boolean') continue
+    throw new RingloopError(ErrorCode.OPTION, `${name} must be true or false, not ${typeof value}`)
+  }
 }
 
 /** What can be sent: bytes, a string as UTF-8, or chunks that go out as they come. */

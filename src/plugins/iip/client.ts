@@ -24,6 +24,7 @@ import {
   Call,
   type CallDefaults,
   checkRequestOptions,
+  checkSwitches,
   NO_OPTIONS,
   type RequestData,
   type RequestOptions,
@@ -317,7 +318,9 @@ function settingsOf(options: IipClientOptions): PoolSettings {
   }
 }
 
-function defaultsOf({ timeout, waitForReady = false, raw = false }: IipClientOptions): CallDefaults {
+function defaultsOf(options: IipClientOptions): CallDefaults {
+  checkSwitches(options)
+  const { timeout, waitForReady = false, raw = false } = options
   return { timeout: checkLimit('timeout', timeout, 30_000, 0), waitForReady, raw }
 }
 

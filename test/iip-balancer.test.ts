@@ -5,7 +5,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, describe, expect, it } from 'vitest'
 import { fnv1, parseServers } from '../src/plugins/iip/balancer.js'
 import { IipBalancer, type IipBalancerOptions, IipFailure, IipRouter } from '../src/plugins/iip/index.js'
-import { atEnd, endAll, startIip, until } from './iip-support.js'
+import { FrameServer, type FrameSocket } from './iip-frame-server.js'
+import { atEnd, endAll, type Frame, startIip, until } from './iip-support.js'
 
 afterEach(endAll)
 
@@ -13,6 +14,8 @@ interface Named {
   readonly address: string
   readonly port: number
   requests: number
+  /** It never answers who it is. */
+  slow: boolean
   stop(): Promise<void>
 }
 
@@ -21,7 +24,7 @@ async function named(name: string, port = 0): Promise<Named> {
   const router = new IipRouter({ statistics: 'off' })
     .handle('/who', () => {
       self.requests++
-      return name
+      return self.slow ? new Promise(() => {}) : name
     })
     .handle('/sleep', async ({ query }) => {
       self.requests++
@@ -41,9 +44,16 @@ async function named(name: string, port = 0): Promise<Named> {
     address: `127.0.0.1:${server.address.port}`,
     port: server.address.port,
     requests: 0,
+    slow: false,
     stop: () => server.stop(),
   }
   return self
+}
+
+/** Loses its connection where it is asked to. */
+function cut(asked: Frame, on: FrameSocket): void {
+  if (asked.path === '/cut') on.socket.destroy()
+  else on.answer(asked)
 }
 
 /** A port on which nobody listens. */
@@ -252,6 +262,67 @@ describe('a server that fails', () => {
     expect([first(), balancer.backends[0]!.failures]).toEqual([false, 2])
     expect(await ask(balancer, 1)).toEqual(['a'])
     expect(b.requests).toBe(0)
+  })
+
+  it('is asked again no more often than the retry budget allows', async () => {
+    const servers = [await FrameServer.start(cut), await FrameServer.start(cut)]
+    const balancer = balance({
+      servers: servers.map(({ port }) => `127.0.0.1:${port}#1`).join(),
+      maxFailures: 1_000_000,
+      minReconnectDelay: 0,
+      retry: { budget: 0.5 },
+    })
+    const asked = (): number =>
+      servers.flatMap(({ connections }) => connections).flatMap((on) => on.of('/cut')).length
+    for (let i = 0; i < 300; i++) {
+      await expect(balancer.request('/cut', 'x', { safe: true })).rejects.toMatchObject({
+        code: 'ERR_IIP_CLOSED',
+      })
+    }
+    // 100 are free, and then every second request is tried twice.
+    expect(asked()).toBe(300 + 250)
+  })
+
+  it('that is slow is given a part of the time of a safe request', async () => {
+    const [a, b] = [await named('a'), await named('b')]
+    const balancer = balance({
+      servers: `${a.address}#1,${b.address}#1`,
+      strategy: (_, [first]) => first?.address,
+      retry: { perTryTimeout: 50 },
+    })
+    const since = performance.now()
+    a.slow = true
+    expect(String(await balancer.request('/who', 'x', { safe: true, timeout: 60_000 }))).toBe('b')
+    expect(performance.now() - since).toBeLessThan(20_000)
+    expect([a.requests, b.requests]).toEqual([1, 1])
+    // The last try has all that is left, as a request has that cannot be done twice.
+    expect(String(await balancer.request('/sleep?ms=200', 'x', { timeout: 60_000 }))).toBe('a')
+    await b.stop()
+    const last = balancer.request('/who', 'x', { safe: true, timeout: 300 })
+    await expect(last).rejects.toMatchObject({
+      code: expect.stringMatching(/^ERR_IIP_(CONNECT|CLOSED|TIMEOUT)$/),
+    })
+    for (const retry of [{ budget: -1 }, { budget: 'x' }, { perTryTimeout: -1 }, { tries: 3 }, 5]) {
+      expect(() => balance({ servers: 'a:1#1', retry: retry as never })).toThrow(
+        expect.objectContaining({ code: 'ERR_RINGLOOP_OPTION' }),
+      )
+    }
+  })
+
+  it('is judged by its streams, too', async () => {
+    const server = await FrameServer.start(cut)
+    const balancer = balance({ servers: `127.0.0.1:${server.port}#1`, maxFailures: 2, pause: 50 })
+    for (let i = 0; i < 2; i++) {
+      await expect(balancer.stream('/cut').bytes()).rejects.toMatchObject({ code: 'ERR_IIP_CLOSED' })
+    }
+    await until(() => balancer.backends[0]!.failures === 2)
+    await until(() => !balancer.backends[0]!.paused)
+    expect(String(await balancer.stream('/echo', 'x').bytes())).toBe('x')
+    await until(() => balancer.backends[0]!.failures === 0)
+    // One that its reader leaves says nothing against the server.
+    await balancer.stream('/echo', 'x').return()
+    expect(String(await balancer.stream('/echo', 'x').bytes())).toBe('x')
+    expect(balancer.backends[0]).toMatchObject({ paused: false, failures: 0 })
   })
 
   it('is found by a probe without any request, and may be judged by its answers', async () => {

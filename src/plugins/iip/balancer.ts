@@ -16,7 +16,7 @@ import {
 } from '../../index.js'
 import { Backend, type BackendLimits, type BackendStatus } from './backend.js'
 import type { IipBody } from './body.js'
-import { IipClient, type IipClientOptions, SHARED_OPTIONS } from './client.js'
+import { IipClient, type IipClientOptions, SHARED_OPTIONS, streamAndTell } from './client.js'
 import {
   checkRequestOptions,
   NO_OPTIONS,
@@ -26,6 +26,7 @@ import {
 } from './client-call.js'
 import { IipError, IipErrorCode, IipRemoteError } from './errors.js'
 import { parsePath, parseQuery } from './path.js'
+import { RetryBudget } from './retry-budget.js'
 
 /** What a strategy of one's own may look at. */
 export interface BalancedRequest {
@@ -60,6 +61,20 @@ export interface HealthProbe {
   readonly check?: (answer: Buffer) => boolean
 }
 
+/** How requests are tried again that failed on one server. */
+export interface RetryOptions {
+  /**
+   * The share of requests that may be sent a second time, of those in the last 10 to 20 s; 100 in that time are free.
+   * What was not sent the first time does not count. Default 0.2; `Infinity` is no limit.
+   */
+  readonly budget?: number
+  /**
+   * Milliseconds for one try of a `safe` request, as long as there is another server to try; 0 (default) is all the time
+   * that the request has.
+   */
+  readonly perTryTimeout?: number
+}
+
 export interface IipBalancerOptions extends Omit<IipClientOptions, 'address' | 'onDrain'> {
   /** `'host:port#weight,host:port#weight'`, weights from 1 to 100. Bad entries are left out; see {@link IipBalancer.badEntries}. */
   readonly servers: string
@@ -74,6 +89,7 @@ export interface IipBalancerOptions extends Omit<IipClientOptions, 'address' | '
   /** Says whether an answer, or a failure, counts as a success. Default: an answer does. */
   readonly isHealthy?: (error: unknown, answer: Buffer | undefined) => boolean
   readonly probe?: HealthProbe
+  readonly retry?: RetryOptions
 }
 
 export interface BalancedOptions extends RequestOptions {
@@ -95,7 +111,10 @@ const OPTIONS = {
   pause: true,
   isHealthy: true,
   probe: true,
+  retry: true,
 } as const satisfies OptionNames<IipBalancerOptions>
+
+const RETRY = { budget: true, perTryTimeout: true } as const satisfies OptionNames<RetryOptions>
 
 const PROBE = {
   path: true,
@@ -133,6 +152,8 @@ export class IipBalancer {
   readonly #strategy: BalanceStrategy
   readonly #limits: BackendLimits
   readonly #timeout: number
+  readonly #budget: RetryBudget
+  readonly #perTryTimeout: number
   readonly #loop: Loop
   readonly #ownsLoop: boolean
   readonly #logger: Logger
@@ -146,7 +167,8 @@ export class IipBalancer {
   /** Throws `ERR_RINGLOOP_OPTION`, also where no entry of `servers` can be used. */
   constructor(options: IipBalancerOptions) {
     checkOptions('IipBalancer', options, OPTIONS)
-    const { strategy = 'min-pending', paramKey, probe } = options
+    const { strategy = 'min-pending', paramKey, probe, retry = {} } = options
+    checkOptions('retry', retry, RETRY)
     if (probe !== undefined) checkOptions('probe', probe, PROBE)
     if (typeof strategy !== 'function' && !STRATEGIES.includes(strategy)) {
       throw optionError(`strategy must be one of ${STRATEGIES.join(', ')} or a function, not '${strategy}'`)
@@ -161,6 +183,8 @@ export class IipBalancer {
       pause: checkLimit('pause', options.pause, 5000, 0),
     }
     this.#timeout = checkLimit('timeout', options.timeout, 30_000, 0)
+    this.#budget = new RetryBudget(shareOf(retry.budget))
+    this.#perTryTimeout = checkLimit('retry.perTryTimeout', retry.perTryTimeout, 0, 0)
     this.badEntries = bad
     this.#ownsLoop = options.loop === undefined
     this.#loop = options.loop ?? new EventLoop(loopOptions(options))
@@ -224,19 +248,27 @@ export class IipBalancer {
     const timeout = checkLimit('timeout', options.timeout, this.#timeout, 0)
     const deadline = timeout === 0 ? Number.POSITIVE_INFINITY : performance.now() + timeout
     const tried = new Set<Backend>()
-    let failure: unknown
+    let failure: IipError | undefined
+    this.#budget.request()
     for (;;) {
       const backend = this.#choose(path, options.clientIp ?? '', tried)
       const left = Math.ceil(deadline - performance.now())
-      if (backend === undefined || left <= 0) throw failure ?? this.#noBackend()
+      if (backend === undefined || left <= 0 || !this.#mayTry(failure)) throw failure ?? this.#noBackend()
       tried.add(backend)
       try {
-        return await this.#try(backend, path, data, ofClient(options, timeout === 0 ? 0 : left))
+        const isLast = options.safe !== true || tried.size >= this.#backends.length
+        const time = isLast ? left : Math.min(left, this.#perTryTimeout || left)
+        return await this.#try(backend, path, data, ofClient(options, time))
       } catch (error) {
-        failure = error
         if (!mayRepeat(error, data, options)) throw error
+        failure = error
       }
     }
+  }
+
+  /** What was not sent makes no server do anything twice. */
+  #mayTry(failure: IipError | undefined): boolean {
+    return failure?.sent !== true || this.#budget.retry()
   }
 
   async #try(
@@ -251,8 +283,7 @@ export class IipBalancer {
       this.#count(backend, undefined, answer)
       return answer
     } catch (error) {
-      const says = isBackendsFault(error) || error instanceof IipRemoteError
-      if (says && options.signal?.aborted !== true) this.#count(backend, error, undefined)
+      this.#countError(backend, error, options)
       throw error
     } finally {
       if (isTrial) backend.tried()
@@ -265,7 +296,12 @@ export class IipBalancer {
     const backend = this.#choose(path, options.clientIp ?? '', new Set())
     if (backend === undefined) throw this.#noBackend()
     const { timeout = this.#timeout } = options
-    return backend.client.stream(path, data, ofClient(options, timeout))
+    const isTrial = backend.begin()
+    return streamAndTell(backend.client, path, data, ofClient(options, timeout), (error) => {
+      if (error === undefined) backend.succeeded()
+      else this.#countError(backend, error, options)
+      if (isTrial) backend.tried()
+    })
   }
 
   #noBackend(): IipError {
@@ -280,6 +316,12 @@ export class IipBalancer {
     const healthy = isHealthy === undefined ? !isBackendsFault(error) : isHealthy(error, answer)
     if (healthy) backend.succeeded()
     else this.#countFailure(backend, error)
+  }
+
+  /** Says nothing of the server: that the caller gave up, or asked for what cannot be. */
+  #countError(backend: Backend, error: unknown, { signal }: BalancedOptions): void {
+    const says = isBackendsFault(error) || error instanceof IipRemoteError
+    if (says && signal?.aborted !== true) this.#count(backend, error, undefined)
   }
 
   #countFailure(backend: Backend, error: unknown, isCertain = false): void {
@@ -413,10 +455,21 @@ function isBackendsFault(error: unknown): error is IipError {
   )
 }
 
-function mayRepeat(error: unknown, data: RequestData | undefined, options: BalancedOptions): boolean {
+function mayRepeat(
+  error: unknown,
+  data: RequestData | undefined,
+  options: BalancedOptions,
+): error is IipError {
   if (!isBackendsFault(error) || options.signal?.aborted === true) return false
   if (data !== undefined && typeof data !== 'string' && !(data instanceof Uint8Array)) return false
   return !error.sent || options.safe === true
+}
+
+/** Throws `ERR_RINGLOOP_OPTION`. */
+function shareOf(budget: unknown): number {
+  if (budget === undefined) return 0.2
+  if (typeof budget === 'number' && budget >= 0) return budget
+  throw optionError(`retry.budget must be a number, 0 or more, not ${String(budget)}`)
 }
 
 /** Its pending requests may still be answered. */

@@ -17,6 +17,7 @@ import {
   type OptionNames,
   type PollerOption,
   parseAddress,
+  RingBuffer,
   RingloopError,
 } from '../../index.js'
 import type { IipBody } from './body.js'
@@ -30,11 +31,13 @@ import {
   type RequestOptions,
 } from './client-call.js'
 import type { ClientChannel } from './client-channel.js'
+import { type ClientMiddleware, type ClientRequest, runMiddleware } from './client-middleware.js'
 import { ClientPool, type PoolSettings } from './client-pool.js'
 import { IipError, IipErrorCode } from './errors.js'
 import { framePath } from './frame.js'
 import { type CallTarget, type ChannelOwner, type IipChannel, OwnChannel } from './own-channel.js'
 import { ParsedPath, SysPath } from './path.js'
+import { traceCall } from './request-trace.js'
 
 const MIB = 1024 * 1024
 /** Paths are turned into bytes once, unless there are more than so many of them. */
@@ -106,11 +109,27 @@ const OPTIONS = {
   onDrain: true,
 } as const satisfies OptionNames<IipClientOptions>
 
+/** For a balancer, which judges a server by its streams too: as `IipClient.stream`, and `told` hears once how it ended. */
+export let streamAndTell: (
+  client: IipClient,
+  path: string,
+  data: RequestData | undefined,
+  options: RequestOptions,
+  told: (error?: unknown) => void,
+) => IipBody
+
 export class IipClient {
+  static {
+    streamAndTell = (client, path, data, options, told) =>
+      client.#stream(client.#pool, path, data, options, told)
+  }
+
   readonly #defaults: CallDefaults
   readonly #loop: Loop
   readonly #ownsLoop: boolean
+  readonly #address: Address
   readonly #pool: ClientPool
+  readonly #middleware: ClientMiddleware[] = []
   readonly #owner: ChannelOwner = {
     request: (target, path, data, options) => this.#request(target, path, data, options),
     stream: (target, path, data, options) => this.#stream(target, path, data, options),
@@ -126,6 +145,7 @@ export class IipClient {
   constructor(options: IipClientOptions) {
     checkOptions('IipClient', options, OPTIONS)
     parseAddress(options.address)
+    this.#address = options.address
     this.#defaults = defaultsOf(options)
     const settings = settingsOf(options)
     this.#ownsLoop = options.loop === undefined
@@ -169,6 +189,16 @@ export class IipClient {
     })
   }
 
+  /**
+   * Runs `middleware` around every request and stream that is made from now on, also on channels of one's own; those that
+   * were added first outermost. Throws `ERR_RINGLOOP_OPTION`.
+   */
+  use(middleware: ClientMiddleware): this {
+    if (typeof middleware !== 'function') throw optionError('middleware must be a function')
+    this.#middleware.push(middleware)
+    return this
+  }
+
   /** Open connections. */
   get connections(): number {
     return this.#pool.size
@@ -201,24 +231,52 @@ export class IipClient {
     data: RequestData | undefined,
     options: RequestOptions,
   ): Promise<Buffer> {
+    if (this.#middleware.length === 0) return this.#send(target, path, data, options)
+    const request: ClientRequest = { path, data, options, streamed: false }
+    return runMiddleware(this.#middleware, request, () =>
+      this.#send(target, request.path, request.data, request.options),
+    )
+  }
+
+  #send(
+    target: CallTarget,
+    path: string,
+    data: RequestData | undefined,
+    options: RequestOptions,
+  ): Promise<Buffer> {
     return new Promise((resolve, reject) => {
-      this.#submit(target, this.#call(path, data, options, undefined, resolve, reject), options)
+      this.#submit(target, this.#call(path, data, options, undefined, resolve, reject), path, options)
     })
   }
 
-  #stream(target: CallTarget, path: string, data: RequestData | undefined, options: RequestOptions): IipBody {
-    let call: Call | undefined
+  /** `told` hears once how it ended: with the error, if it failed. */
+  #stream(
+    target: CallTarget,
+    path: string,
+    data: RequestData | undefined,
+    options: RequestOptions,
+    told: (error?: unknown) => void = ignore,
+  ): IipBody {
+    const source = new StreamSource()
     // How much may wait is bounded by the connection, for all of its streams together.
-    const body = new ByteStream(
-      sourceOf(() => call),
-      Number.POSITIVE_INFINITY,
+    const body = new ByteStream(source, Number.POSITIVE_INFINITY)
+    const request: ClientRequest = { path, data, options, streamed: true }
+    const send = (): Promise<Buffer> =>
+      new Promise((resolve, reject) => {
+        const call = this.#call(request.path, request.data, request.options, body, resolve, reject)
+        source.attach(call)
+        this.#submit(target, call, request.path, request.options)
+      })
+    runMiddleware(this.#middleware, request, send).then(
+      (answer) => {
+        if (source.call === undefined) writeAll(body, answer)
+        told()
+      },
+      (error) => {
+        body.fail(error)
+        told(error)
+      },
     )
-    try {
-      call = this.#call(path, data, options, body, ignore, ignore)
-      this.#submit(target, call, options)
-    } catch (error) {
-      body.fail(error)
-    }
     return body
   }
 
@@ -235,9 +293,11 @@ export class IipClient {
     return new Call(this.#pathBytes(path), bytesOf(data), body, resolve, reject)
   }
 
-  #submit(target: CallTarget, call: Call, options: RequestOptions): void {
+  #submit(target: CallTarget, call: Call, path: string, options: RequestOptions): void {
+    if (call.settled) return
     call.onSettled = this.#countSettled
     this.#pending++
+    traceCall(call, this.#address, path)
     this.#begin(call, options)
     if (!call.settled) target.submit(call)
   }
@@ -260,11 +320,33 @@ export class IipClient {
   }
 }
 
-/** What a streamed answer tells its call, which is there once the reader can ask. */
-function sourceOf(call: () => Call | undefined): ByteSource {
-  return {
-    taken: (bytes) => call()?.channel?.connection.taken(bytes),
-    cancel: () => call()?.leave(),
+/** An answer that did not come from the wire. */
+function writeAll(body: ByteStream, answer: Buffer): void {
+  const ring = new RingBuffer(Math.max(1, answer.length))
+  ring.write(answer)
+  body.write(ring, answer.length)
+  body.end()
+}
+
+/** Where a streamed answer comes from: its call, once that is made. */
+class StreamSource implements ByteSource {
+  call: Call | undefined = undefined
+  #left = false
+
+  /** Throws `ERR_RINGLOOP_STATE` where one was made before. Where the reader has left already it is not sent. */
+  attach(call: Call): void {
+    if (this.call !== undefined) throw new RingloopError(ErrorCode.STATE, 'a stream is sent once')
+    this.call = call
+    if (this.#left) call.leave()
+  }
+
+  taken(bytes: number): void {
+    this.call?.channel?.connection.taken(bytes)
+  }
+
+  cancel(): void {
+    this.#left = true
+    this.call?.leave()
   }
 }
 

@@ -16,10 +16,12 @@ export {
   type HealthProbe,
   IipBalancer,
   type IipBalancerOptions,
+  type RetryOptions,
 } from './balancer.js'
 export type { IipBody } from './body.js'
 export { IipClient, type IipClientOptions } from './client.js'
 export type { RequestData, RequestOptions } from './client-call.js'
+export type { ClientMiddleware, ClientRequest } from './client-middleware.js'
 export { IipError, IipErrorCode, IipRemoteError } from './errors.js'
 export { encodePacket, MAX_DATA, MAX_PATH, Status } from './frame.js'
 export {
@@ -31,6 +33,7 @@ export {
 export type { IipChannel } from './own-channel.js'
 export { IipProtocol, type IipProtocolOptions } from './protocol.js'
 export type { IipConnection, IipOut, IipRequest } from './request.js'
+export type { IipRequestTrace } from './request-trace.js'
 export {
   IipFailure,
   type IipFailureOptions,

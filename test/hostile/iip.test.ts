@@ -2,7 +2,7 @@
 import { once } from 'node:events'
 import net from 'node:net'
 import { expect, it } from 'vitest'
-import { encodePacket } from '../../src/plugins/iip/index.js'
+import { encodePacket, IipClient } from '../../src/plugins/iip/index.js'
 import { type HostedServer, SHAPES } from '../support/hosted-server.js'
 import { hostedScene } from '../support/scene.js'
 import { within } from '../support/wait.js'
@@ -51,6 +51,27 @@ for (const shape of SHAPES) {
     leaver.reset()
     await server.told('source-ended', 1)
     await expectEcho(server)
+  })
+
+  it(`${shape.name}: a stream without end that its client leaves ends, and the client goes on`, async () => {
+    const server = await serve('iip.mjs', shape)
+    const asker = new IipClient({
+      address: `127.0.0.1:${server.port}`,
+      poller: shape.poller,
+      connectTimeout: 500,
+      logger: false,
+    })
+    try {
+      for await (const chunk of asker.stream('/endless')) {
+        expect(chunk.length).toBeGreaterThan(0)
+        break
+      }
+      await server.told('source-ended', 1)
+      for (let i = 0; i < 5; i++) expect(String(await asker.request('/echo', `${i}`))).toBe(`${i}`)
+      expect(asker.pending).toBe(0)
+    } finally {
+      await asker.close()
+    }
   })
 
   it(`${shape.name}: an upload without end to a server that is gone fails`, async () => {

@@ -330,7 +330,8 @@ export class ClientConnection implements ByteSource, Drainable {
   /** A call that was sent on the channel was given up. */
   abandoned(channel: ClientChannel): void {
     channel.retired = true
-    if (channel === this.#system) this.#refused()
+    // While it is not read no answer could come.
+    if (channel === this.#system && !this.#paused) this.#refused()
     // Its source may never say another word.
     if (channel.sending) this.retiring = true
     else this.#cancel(channel)

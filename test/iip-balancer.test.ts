@@ -7,6 +7,7 @@ import { fnv1, parseServers } from '../src/plugins/iip/balancer.js'
 import { IipBalancer, type IipBalancerOptions, IipFailure, IipRouter } from '../src/plugins/iip/index.js'
 import { FrameServer, type FrameSocket } from './iip-frame-server.js'
 import { atEnd, endAll, type Frame, startIip, until } from './iip-support.js'
+import { until as within } from './support/wait.js'
 
 afterEach(endAll)
 
@@ -217,6 +218,23 @@ describe('a server that fails', () => {
     await a.stop()
     const answers = Array.from({ length: 20 }, () => balancer.request('/who', 'x', { safe: true }))
     expect((await Promise.all(answers)).map(String)).toEqual(Array(20).fill('b'))
+  })
+
+  it('is tried when its pause is over, however long its client would pause', async () => {
+    const port = await freePort()
+    const balancer = balance({
+      servers: `127.0.0.1:${port}#1`,
+      maxFailures: 1,
+      pause: 50,
+      minReconnectDelay: 60_000,
+      maxReconnectDelay: 60_000,
+    })
+    await expect(balancer.request('/who')).rejects.toMatchObject({ code: 'ERR_IIP_CONNECT' })
+    await named('back', port)
+    await within('it is back', async () => {
+      const answer = await balancer.request('/who').catch(() => undefined)
+      return String(answer) === 'back'
+    })
   })
 
   it('is tried by one request when its pause is over, and the others go elsewhere', async () => {

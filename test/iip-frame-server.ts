@@ -40,7 +40,7 @@ export class FrameSocket {
   }
 }
 
-export const DRAINS = '{"code":0}'
+const DRAINS = '{"code":0}'
 
 export type Script = (asked: Frame, on: FrameSocket) => void
 

@@ -5,10 +5,7 @@
 import {
   type ByteSource,
   type CloseReason,
-  type Connection,
   ErrorCode,
-  type Packed,
-  type Protocol,
   type ProtocolConnection,
   type RingBuffer,
   RingloopError,
@@ -18,19 +15,7 @@ import { Call } from './client-call.js'
 import { ClientChannel } from './client-channel.js'
 import { type Drainable, DrainWatch } from './drain-watch.js'
 import { beginsAsError, IipError, IipErrorCode, MAX_ERROR_BYTES, remoteError } from './errors.js'
-import {
-  checkOrder,
-  FIRST,
-  FrameReader,
-  framePath,
-  LAST,
-  MAX_DATA,
-  MIN_HEADER,
-  ONLY,
-  packets,
-  putHeader,
-  Status,
-} from './frame.js'
+import { checkOrder, FIRST, FrameReader, framePath, LAST, MAX_DATA, ONLY, packets, Status } from './frame.js'
 
 const NEW_CHANNEL: Buffer = framePath('/sys/new_channel')
 const DELETE_CHANNEL: Buffer = framePath('/sys/delete_channel')
@@ -39,7 +24,7 @@ const NO_DATA: Buffer = Buffer.alloc(0)
 /** Above so many unsent bytes nothing more is sent until all of them are out. */
 const MAX_UNSENT = 1024 * 1024
 /** From here on it pays to hand the data to the loop as it is. */
-const COPY_BELOW = 16 * 1024
+export const COPY_BELOW: number = 16 * 1024
 /** Milliseconds between signs of life from a connection that cannot be read. */
 const HEARTBEAT = 500
 
@@ -569,53 +554,6 @@ export class ClientConnection implements ByteSource, Drainable {
     for (const channel of this.channels) channel.close(error)
     this.#pool.connectionClosed(this, reason)
   }
-}
-
-/** The client's side of the protocol; what it sends are calls. */
-export class ClientProtocol implements Protocol<undefined, Call> {
-  readonly #limits: ClientLimits
-  readonly #pool: Pool
-
-  constructor(limits: ClientLimits, pool: Pool) {
-    this.#limits = limits
-    this.#pool = pool
-  }
-
-  onConnect(c: ProtocolConnection<Call>): void {
-    c.session = new ClientConnection(c, this.#limits, this.#pool)
-  }
-
-  unPacket(c: ProtocolConnection<Call>, buffer: RingBuffer): undefined {
-    connectionOf(c).read(buffer)
-  }
-
-  packetInto(
-    _c: ProtocolConnection<Call>,
-    call: Call,
-    _ctx: undefined,
-    target: Buffer,
-    offset: number,
-  ): number {
-    const { path } = call
-    const data = call.data as Uint8Array
-    const size = path.length + MIN_HEADER - 1
-    if (data.length > COPY_BELOW || size + data.length > target.length - offset) return -1
-    const at = putHeader(target, offset, Status.REQUEST, path, call.channel!.id, data.length)
-    target.set(data, at)
-    return size + data.length
-  }
-
-  packet(_c: ProtocolConnection<Call>, call: Call): Packed {
-    return packets(Status.REQUEST_FIRST, call.path, call.channel!.id, call.data as Uint8Array)
-  }
-
-  onClose(c: ProtocolConnection<Call>, reason: CloseReason): void {
-    connectionOf(c).ended(reason)
-  }
-}
-
-export function connectionOf(c: Connection<Call>): ClientConnection {
-  return (c as ProtocolConnection<Call>).session as ClientConnection
 }
 
 function channelId(answer: Buffer): number | undefined {

@@ -8,13 +8,8 @@ import Denque from 'denque'
 import type { Address, CloseReason, Connection, ConnectOptions, Loop, Timer } from '../../index.js'
 import type { Call } from './client-call.js'
 import type { ClientChannel } from './client-channel.js'
-import {
-  type ClientConnection,
-  type ClientLimits,
-  ClientProtocol,
-  connectionOf,
-  type Pool,
-} from './client-connection.js'
+import type { ClientConnection, ClientLimits, Pool } from './client-connection.js'
+import { ClientProtocol, connectionOf } from './client-protocol.js'
 import { IipError, IipErrorCode } from './errors.js'
 import type { CallTarget } from './own-channel.js'
 

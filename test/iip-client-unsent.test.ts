@@ -5,11 +5,12 @@ import { errno } from '../src/system-error.js'
 import type { FakeSocket } from './fake-poller.js'
 import { atEnd, endAll, frame } from './iip-support.js'
 import { fakeLoop } from './support/fake-loop.js'
-import { rounds, until } from './support/wait.js'
+import { rounds, until, within } from './support/wait.js'
 
 afterEach(endAll)
 
-it('a request of which no byte was sent takes another connection; one that may have been sent rejects', async () => {
+/** A client whose one connection has answered a request, and breaks at the next write. */
+async function aboutToBreak() {
   const { loop, poller } = await fakeLoop({ onMessage() {} })
   const client = new IipClient({
     address: '127.0.0.1:1',
@@ -34,6 +35,37 @@ it('a request of which no byte was sent takes another connection; one that may h
   broken.read(frame(5, '/first', 1, 'one'))
   expect(String(await first)).toBe('one')
   broken.room = () => errno.EPIPE
+  return { client, poller, broken, connected }
+}
+
+it.each([1, 2])(
+  'a request whose source has given %i chunks when its connection is at its end rejects',
+  async (count) => {
+    const { client, broken } = await aboutToBreak()
+    if (count === 2) broken.room = (offered) => offered
+    async function* chunks(): AsyncGenerator<string> {
+      for (let i = 0; i < count; i++) {
+        if (i === 1) {
+          broken.room = () => errno.EPIPE
+          await rounds()
+        }
+        yield `${i}`
+      }
+      await new Promise(() => {})
+    }
+    const lost = client.request('/lost').catch((error) => error)
+    await rounds()
+    const upload = client.request('/upload', chunks()).catch((error) => error)
+    await rounds()
+    broken.reset()
+    expect(await within('its end', upload)).toMatchObject({ code: 'ERR_IIP_CLOSED' })
+    expect(await lost).toMatchObject({ code: 'ERR_IIP_CLOSED', sent: true })
+    expect(client.pending).toBe(0)
+  },
+)
+
+it('a request of which no byte was sent takes another connection; one that may have been sent rejects', async () => {
+  const { client, poller, connected } = await aboutToBreak()
   const lost = client.request('/lost').catch((error) => error)
   await rounds()
   const moved = client.request('/moved')

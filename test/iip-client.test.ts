@@ -118,6 +118,9 @@ describe('requests', () => {
       await expect(client.request('/echo', data as never, { timeout: 0 })).rejects.toEqual(option)
       await expect(client.stream('/echo', data as never, { timeout: 0 }).next()).rejects.toEqual(option)
     }
+    for (const path of [5, null, undefined, Symbol('x'), Buffer.from('/echo')]) {
+      await expect(client.request(path as never, 'x', { timeout: 0 })).rejects.toEqual(option)
+    }
     async function* chunks(): AsyncGenerator<unknown> {
       yield 'x'
       yield 5

@@ -162,7 +162,7 @@ export class ClientConnection implements ByteSource, Drainable {
     return new Promise((resolve, reject) => {
       const call = new Call(NEW_CHANNEL, EMPTY_OBJECT, undefined, resolve, reject)
       prepare(call)
-      if (!this.send(this.#system, call)) call.fail(givenUp(false))
+      if (!this.send(this.#system, call)) call.fail(atItsEnd(false))
     })
   }
 
@@ -184,6 +184,7 @@ export class ClientConnection implements ByteSource, Drainable {
   /** `false`: the connection is at its end, and not a byte of the call was sent. */
   send(channel: ClientChannel, call: Call): boolean {
     const { data } = call
+    if (!this.#c.connected) return this.#isBroken()
     channel.pending.push(call)
     call.sent = true
     call.channel = channel
@@ -206,6 +207,10 @@ export class ClientConnection implements ByteSource, Drainable {
     channel.pending.pop()
     call.sent = false
     call.channel = undefined
+    return this.#isBroken()
+  }
+
+  #isBroken(): false {
     this.#broken = true
     this.writable = false
     this.#c.close()
@@ -223,7 +228,8 @@ export class ClientConnection implements ByteSource, Drainable {
     let whole = false
     try {
       for await (const given of chunks) {
-        if (call.settled || !(await this.#canGoOn())) break
+        if (call.settled) break
+        if (!(await this.#canGoOn())) throw atItsEnd(begun)
         const chunk = bytesOfChunk(given)
         if (chunk.length === 0) continue
         if (last !== undefined) {
@@ -347,7 +353,7 @@ export class ClientConnection implements ByteSource, Drainable {
     channel.exclusive = false
     channel.stale = false
     channel.renewing = true
-    if (this.retiring) this.#remove(channel, givenUp)
+    if (this.retiring) this.#remove(channel, atItsEnd)
     else void this.#reopen(channel)
   }
 
@@ -548,6 +554,8 @@ export class ClientConnection implements ByteSource, Drainable {
     this.closed = true
     this.#heartbeat?.stop()
     this.#watch.stop()
+    // Sources that wait for it end.
+    this.#hasRoom()
     const error = (sent: boolean): IipError =>
       new IipError(IipErrorCode.CLOSED, `the connection ended: ${reason.message}`, sent, reason.error)
     for (const channel of this.#channels.values()) channel.close(error)
@@ -585,7 +593,7 @@ function deletedThere(sent: boolean): IipError {
   return new IipError(IipErrorCode.CLOSED, 'the server deleted the channel', sent)
 }
 
-function givenUp(sent: boolean): IipError {
+function atItsEnd(sent: boolean): IipError {
   return new IipError(IipErrorCode.CLOSED, 'the connection is at its end', sent)
 }
 

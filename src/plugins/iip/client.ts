@@ -310,6 +310,7 @@ export class IipClient {
   #pathBytes(path: string): Buffer {
     const known = this.#paths.get(path)
     if (known !== undefined) return known
+    if (typeof path !== 'string') throw optionError(`a path must be a string, not ${typeof path}`)
     const bytes = framePath(path)
     const parsed = new ParsedPath(bytes.subarray(0, -1))
     if (parsed.path === '') throw optionError(`nothing is left of the path '${path}' without host and query`)

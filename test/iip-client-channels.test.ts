@@ -26,7 +26,7 @@ class EachPacket {
 }
 
 describe.each(['native', 'net'] as const)('%s', (poller) => {
-  const limits = { ...one, poller, timeout: 10_000 }
+  const limits = { ...one, poller }
 
   it('a channel whose answer ended before its request is never used again', async () => {
     const server = await FrameServer.start(new EachPacket().script)
@@ -127,7 +127,7 @@ describe.each(['native', 'net'] as const)('%s', (poller) => {
       const timer = setInterval(() => on.send(6, asked.path, asked.channel, 'more'), 5)
       on.socket.once('close', () => clearInterval(timer))
     })
-    const client = iipClient(server.port, { ...limits, connectTimeout: 200 })
+    const client = iipClient(server.port, { ...limits, connectTimeout: 1000 })
     for await (const _ of client.stream('/endless')) break
     await until(() => server.connections[0]!.closed)
     expect(String(await client.request('/echo', 'after'))).toBe('after')

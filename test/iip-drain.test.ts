@@ -25,16 +25,16 @@ describe.each(['native', 'net'] as const)('%s', (poller) => {
 
   it('a connection asks once for a notice, on a channel that nothing else uses or counts', async () => {
     const { server } = await holding()
-    const client = iipClient(server.port, { ...one, timeout: 200 })
-    expect(String(await client.request('/echo', 'x'))).toBe('x')
+    const client = iipClient(server.port, { ...one, timeout: 50 })
+    const echo = (): Promise<Buffer> => client.request('/echo', 'x', { timeout: 0 })
+    expect(String(await echo())).toBe('x')
     const [asked] = await server.asked('/sys/drain')
     expect([asked!.channel, client.pending, client.connections]).toEqual([2, 0, 1])
-    await Promise.all(Array.from({ length: 40 }, () => client.request('/echo', 'x')))
-    expect(server.connections[0]!.of('/echo').every(({ channel }) => channel === 1)).toBe(true)
-    await until('as long as requests may take', async () => {
-      await client.request('/echo', 'x')
-      return server.connections[0]!.of('/echo').length > 300
+    await until('longer than requests may take', async () => {
+      await Promise.all(Array.from({ length: 40 }, echo))
+      return server.connections[0]!.of('/echo').length > 500
     })
+    expect(server.connections[0]!.of('/echo').every(({ channel }) => channel === 1)).toBe(true)
     expect(server.connections[0]!.of('/sys/drain')).toHaveLength(1)
     expect(server.connections).toHaveLength(1)
   })
@@ -106,7 +106,7 @@ describe.each(['native', 'net'] as const)('%s', (poller) => {
       servers: servers.map(({ port }) => `127.0.0.1:${port}#1`).join(),
       strategy: 'round-robin',
       poller,
-      pause: 500,
+      pause: 1500,
       logger: false,
     })
     atEnd(() => balancer.close())

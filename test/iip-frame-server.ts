@@ -44,6 +44,12 @@ const DRAINS = '{"code":0}'
 
 export type Script = (asked: Frame, on: FrameSocket) => void
 
+/** How many bytes the unfinished packet still needs, at least: large ones are not put together at each read. */
+function missingOf(rest: Buffer): number {
+  const nul = rest.indexOf(0, 1)
+  return nul < 0 || rest.length < nul + 9 ? 1 : nul + 9 + rest.readUInt32BE(nul + 5) - rest.length
+}
+
 export class FrameServer {
   readonly connections: FrameSocket[] = []
   port = 0
@@ -72,14 +78,20 @@ export class FrameServer {
   #accept(socket: net.Socket): void {
     const on = new FrameSocket(socket, this.connections.length)
     this.connections.push(on)
-    let rest = Buffer.alloc(0)
+    const chunks: Buffer[] = []
+    let missing = 0
     socket.on('data', (chunk) => {
-      rest = Buffer.concat([rest, chunk])
+      chunks.push(chunk)
+      missing -= chunk.length
+      if (missing > 0) return
+      let rest = Buffer.concat(chunks.splice(0))
       for (const each of parseFrames(rest)) {
         rest = rest.subarray(Buffer.byteLength(each.path) + 10 + each.data.length)
         on.frames.push(each)
         this.#handle(each, on)
       }
+      chunks.push(rest)
+      missing = missingOf(rest)
     })
   }
 

@@ -58,7 +58,7 @@ for (const shape of SHAPES) {
     const asker = new IipClient({
       address: `127.0.0.1:${server.port}`,
       poller: shape.poller,
-      connectTimeout: 500,
+      connectTimeout: 1000,
       logger: false,
     })
     try {

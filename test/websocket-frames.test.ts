@@ -5,6 +5,7 @@ import type { CloseReason } from '../src/errors.js'
 import { copyMasked, maskInPlace, rotateKey } from '../src/plugins/websocket/mask.js'
 import { ACCEPT, checkUtf8, REJECT } from '../src/plugins/websocket/utf8.js'
 import { settle } from './support/fake-loop.js'
+import { until } from './support/wait.js'
 import {
   Client,
   closeFrame,
@@ -104,12 +105,42 @@ describe('messages', () => {
     globalThis.gc?.()
     const before = process.memoryUsage()
     const many = Buffer.concat(Array.from({ length: 10_000 }, () => frame(0, 'x', { fin: false })))
-    for (let i = 0; i < 10; i++) client.read(many)
+    for (let i = 0; i < 10; i++) await until('it is read', () => client.socket.read(many))
+    await until('all is taken', () => client.c.readBufferLength === 0)
     globalThis.gc?.()
     const after = process.memoryUsage()
     expect(after.heapUsed + after.external - before.heapUsed - before.external).toBeLessThan(20_000_000)
     client.read(frame(0, 'y'))
-    expect(client.body.length).toBe(100_001 + 10)
+    await until('it is whole', () => client.body.length === 100_001 + 10)
+  })
+})
+
+describe('frames that are no message', () => {
+  const MANY = 5000
+
+  it('pings: some of them are answered in a turn, and all of them in the end', async () => {
+    const { client } = await open()
+    client.read(Buffer.concat(Array.from({ length: MANY }, () => frame(9))))
+    expect(client.told.length).toBeGreaterThan(0)
+    expect(client.told.length).toBeLessThan(MANY / 5)
+    await until('all are answered', () => client.told.length === MANY)
+  })
+
+  it('pings beside an answer that is pending', async () => {
+    const { client } = await open({ onMessage: () => new Promise(() => {}) })
+    client.read(frame(1, 'x'), Buffer.concat(Array.from({ length: MANY }, () => frame(9))))
+    expect(client.told.length).toBeGreaterThan(0)
+    expect(client.told.length).toBeLessThan(MANY / 5)
+  })
+
+  it('empty parts of a message: it is put together over several turns', async () => {
+    const handler = recorder()
+    const { client } = await open(handler)
+    const parts = Array.from({ length: MANY }, () => frame(0, '', { fin: false }))
+    client.read(Buffer.concat([frame(1, 'a', { fin: false }), ...parts, frame(0, 'z')]))
+    expect(handler.seen).toEqual([])
+    await until('it is whole', () => handler.seen.length === 1)
+    expect(handler.seen).toEqual(['text az'])
   })
 })
 

@@ -14,6 +14,7 @@ const CHUNK = 64 * KIB
 const PIPELINED = 100_000
 const PATIENCE_MS = 100
 const LEAVERS_PER_SECOND = 1000
+const NO_BYTES: Buffer = Buffer.alloc(0)
 
 const { values } = parseArgs({
   options: {
@@ -94,11 +95,13 @@ function deflated(bytes: Uint8Array): Buffer {
   return Buffer.concat([Buffer.from([0xc2, 0x80 | payload.length, 0, 0, 0, 0]), payload])
 }
 
-function pourFrames(frame: Buffer): void {
+function pourFrames(frame: Buffer, first: Buffer = NO_BYTES): void {
   const socket = open()
   socket.write(`${UPGRADE.join('\r\n')}\r\n\r\n`)
   socket.once('data', (head: Buffer) => {
     if (!head.toString('latin1').includes('permessage-deflate')) throw new Error(`refused: ${head}`)
+    socket.write(first)
+    socket.resume()
     pour(socket, repeat(frame, CHUNK))
   })
 }
@@ -125,6 +128,8 @@ const ACTS: Readonly<Record<string, () => void>> = {
   upload,
   'inflate-64k': () => pourFrames(deflated(Buffer.alloc(64 * KIB))),
   'inflate-1': () => pourFrames(deflated(Buffer.from('.'))),
+  pings: () => pourFrames(Buffer.from([0x89, 0x80, 0, 0, 0, 0])),
+  'empty-parts': () => pourFrames(Buffer.from([0, 0x80, 0, 0, 0, 0]), Buffer.from([2, 0x80, 0, 0, 0, 0])),
 }
 
 setPriority(NICE)

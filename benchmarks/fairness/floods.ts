@@ -23,6 +23,8 @@ export const FLOODS: readonly Flood[] = [
   { name: 'upload', service: 'http', connections: 1 },
   { name: 'inflate-64k', service: 'websocket', connections: 20 },
   { name: 'inflate-1', service: 'websocket', connections: 20 },
+  { name: 'pings', service: 'websocket', connections: 20 },
+  { name: 'empty-parts', service: 'websocket', connections: 20 },
 ]
 
 export function floodCalled(name: string): Flood {

@@ -34,6 +34,8 @@ const WHOLE_BINARY = FIN | Opcode.BINARY
 const WHOLE_PING = FIN | Opcode.PING
 const NOT_ASCII = 0x80808080
 const SMALL_HEADER = 2 + MASK_LENGTH
+/** Frames of a connection in a turn of the loop that are no message; a header and its payload are two steps. */
+const STEPS_PER_TURN = 256
 /** Above, a native call is faster than a loop by the word. */
 const WORDS_UP_TO = 125
 
@@ -103,9 +105,9 @@ export class Receiver {
     }
   }
 
-  /** What waits begins with a frame. Whatever is wrong with one is found when it is its turn. */
+  /** What waits begins with a frame; those that are too many are looked at with the next bytes. Whatever is wrong with one is found when it is its turn. */
   lookAhead(session: Session, buffer: RingBuffer): void {
-    while (session.state === State.OPEN) {
+    for (let steps = 0; steps < STEPS_PER_TURN && session.state === State.OPEN; steps++) {
       const { lookedAt } = session
       const header = this.#headerAt(buffer, lookedAt)
       if (header === 0) return
@@ -202,13 +204,13 @@ export class Receiver {
     return this.#window
   }
 
-  /** Any frames. */
+  /** Any frames, as many as one turn is for: those that are no message cost time too. */
   #frames(
     c: WebSocketConnection,
     session: Session,
     buffer: RingBuffer,
   ): Packet<WebSocketContext> | undefined {
-    for (;;) {
+    for (let steps = 0; steps < STEPS_PER_TURN; steps++) {
       const { incoming } = session
       if (incoming?.inFrame !== true) {
         if (!this.#header(session, buffer)) return undefined
@@ -236,6 +238,8 @@ export class Receiver {
           : this.#whole(session, incoming, incoming.finish())
       }
     }
+    c.yield()
+    return undefined
   }
 
   // ---- headers -----------------------------------------------------------------------------------------------------

@@ -653,6 +653,7 @@ static bool add_constants(napi_env env, napi_value exports)
         CONSTANT(RECORD_HANGUP),
         CONSTANT(RECORD_ACCEPT_ERROR),
         CONSTANT(RECORD_LOST),
+        CONSTANT(RECORD_LEFT),
     };
     napi_value object = NULL;
     if (napi_create_object(env, &object) != napi_ok) return false;

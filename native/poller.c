@@ -20,9 +20,10 @@ enum { WRITE_MAX = 1 << 30 }; /* of one write */
 typedef struct {
     int fd;
     uint8_t state;
-    bool detached;     /* taken out of the epoll set after a hangup while reading was off */
-    bool want_write;   /* a write was short: report when there is room */
-    bool want_read;
+    bool detached : 1;   /* taken out of the epoll set after a hangup while reading was off */
+    bool want_write : 1; /* a write was short: report when there is room */
+    bool want_read : 1;
+    bool told_left : 1;  /* RECORD_LEFT or RECORD_END was reported since reading was last turned on */
     int next, prev;    /* of the free list, or of the lingering queue */
     union {
         int64_t deadline;  /* of a lingering slot */
@@ -129,7 +130,9 @@ static void recycle_slots(poller *p)
 
 static uint32_t interest_of(const slot_t *s)
 {
-    return (s->want_read ? (uint32_t)EPOLLIN : 0) | (s->want_write ? (uint32_t)EPOLLOUT : 0);
+    bool watch_end = s->state == SLOT_OPEN && !s->want_read && !s->told_left;
+    return (s->want_read ? (uint32_t)EPOLLIN : 0) | (s->want_write ? (uint32_t)EPOLLOUT : 0) |
+           (watch_end ? (uint32_t)EPOLLRDHUP : 0);
 }
 
 static int update_interest(poller *p, int slot)
@@ -191,6 +194,7 @@ static void read_slot(poller *p, int slot)
         return;
     }
     p->slots[slot].want_read = false;
+    p->slots[slot].told_left = true;
     (void)update_interest(p, slot);
     add_record(p, slot, 0, 0, RECORD_END);
 }
@@ -202,6 +206,13 @@ static void hang_up(poller *p, int slot)
     s->detached = true;
     (void)epoll_set(p, EPOLL_CTL_DEL, s->fd, 0, 0);
     add_record(p, slot, 0, 0, RECORD_HANGUP);
+}
+
+static void tell_left(poller *p, int slot)
+{
+    p->slots[slot].told_left = true;
+    (void)update_interest(p, slot);
+    add_record(p, slot, 0, 0, RECORD_LEFT);
 }
 
 static void finish_connect(poller *p, int slot)
@@ -252,6 +263,8 @@ static void handle_slot(poller *p, int slot, uint32_t events)
             if (events & (EPOLLIN | EPOLLERR | EPOLLHUP)) read_slot(p, slot);
         } else if ((events & (EPOLLERR | EPOLLHUP)) && !p->slots[slot].detached) {
             hang_up(p, slot);
+        } else if ((events & EPOLLRDHUP) && !p->slots[slot].told_left) {
+            tell_left(p, slot);
         }
     }
 }
@@ -599,6 +612,7 @@ int poller_set_reading(poller *p, int slot, bool on)
     if (s == NULL) return -EBADF;
     if (s->want_read == on) return 0;
     s->want_read = on;
+    if (on) s->told_left = false;
     if (!s->detached) return update_interest(p, slot);
     if (!on) return 0;
     int rc = watch_slot(p, slot, true, s->want_write);

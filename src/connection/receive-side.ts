@@ -42,6 +42,7 @@ const Wait = {
 /** For these reading goes on, up to READ_AHEAD bytes. */
 const READS_AHEAD = Wait.REPLY | Wait.HELD | Wait.TURN | Wait.GREETING
 const HOLDS_PACKETS = READS_AHEAD | Wait.PAUSED | Wait.THROTTLED | Wait.DIVERTED | Wait.DIVERSION_FULL
+const DIVERSION = Wait.DIVERTED | Wait.DIVERSION_FULL
 const HOLDS_DIVERTED = Wait.PAUSED | Wait.THROTTLED | Wait.DIVERSION_FULL
 /** For these what waits is shown to a protocol that wants to know: it may be long. */
 const LOOKS_AHEAD = Wait.REPLY | Wait.HELD
@@ -227,6 +228,12 @@ export abstract class ReceiveSide<Out, Context> extends SendSide<Out, Context> {
   /** What has come is handed over, and only answers that come later keep it open. */
   protected get isAnswering(): boolean {
     return this.#pending > 0 && (this.#waits & HOLDS_PACKETS & ~Wait.REPLY) === 0
+  }
+
+  /** Packets wait, and so does reading, for an answer or {@link releasePackets}; for nothing else. */
+  protected get isHeldBack(): boolean {
+    const waits = this.#waits
+    return (waits & LOOKS_AHEAD) !== 0 && (waits & (Wait.TURN | Wait.PAUSED | DIVERSION)) === 0
   }
 
   protected takeSettled(): boolean {

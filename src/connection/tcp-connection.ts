@@ -27,7 +27,9 @@ const Bit = {
   TOLD_END: 1 << 11,
   /** It stays open when the peer has ended its side. */
   HALF_OPEN: 1 << 12,
-  /** The peer has left, and it waits for its next turn to see what has settled. */
+  /** The peer has ended its side behind bytes that are not read, or is gone. */
+  LEFT: 1 << 15,
+  /** It has left, and this waits for the next turn to see what has settled. */
   LEAVING: 1 << 13,
   /** The loop drains. */
   DRAINING: 1 << 14,
@@ -151,6 +153,13 @@ export class TcpConnection<Out = Uint8Array | string, Context = unknown>
     else this.handleEnd()
   }
 
+  /** The peer has ended its side, behind bytes that are not read. */
+  handleLeft(): void {
+    this.bits |= Bit.LEFT
+    if (this.endsWithPeer) this.callProtocolOnLeft()
+    this.finishIfDone()
+  }
+
   /** The socket broke while reading was off. */
   handleHangup(): void {
     const { hasEnded } = this
@@ -160,6 +169,7 @@ export class TcpConnection<Out = Uint8Array | string, Context = unknown>
     if (this.hasEnded) return
     this.noteReading(false)
     this.updateReading()
+    this.handleLeft()
   }
 
   /** No more bytes will come: once all is handed over and answered the handler hears it, and the connection closes. */
@@ -180,8 +190,13 @@ export class TcpConnection<Out = Uint8Array | string, Context = unknown>
 
   /** The peer has ended its side, which in this protocol says that it wants no answer any more. */
   private get isLeft(): boolean {
-    if (!this.hasEnded || (this.bits & Bit.HALF_OPEN) !== 0) return false
-    return this.config.protocol.endsWithPeer === true && this.isAnswering
+    if (!this.endsWithPeer) return false
+    if (this.hasEnded) return this.isAnswering
+    return (this.bits & Bit.LEFT) !== 0 && this.isHeldBack
+  }
+
+  private get endsWithPeer(): boolean {
+    return this.config.protocol.endsWithPeer === true && (this.bits & Bit.HALF_OPEN) === 0
   }
 
   /** Promises that settle at once still answer: they have until the next round. */
@@ -200,7 +215,8 @@ export class TcpConnection<Out = Uint8Array | string, Context = unknown>
     this.bits &= ~Bit.LEAVING
     if (!this.connected || !this.isLeft) return
     if (this.takeSettled()) this.awaitSettled()
-    else this.beginClose(PEER_CLOSED)
+    else if (this.hasEnded) this.beginClose(PEER_CLOSED)
+    else this.handleEnd() // nobody will read what is behind
   }
 
   /** A handler hears of a peer that has ended, not of one that broke; a diversion also of a loop that stops. */
@@ -425,6 +441,14 @@ export class TcpConnection<Out = Uint8Array | string, Context = unknown>
       this.config.protocol.onEnd?.(this)
     } catch (error) {
       this.fail('the protocol’s onEnd', error)
+    }
+  }
+
+  private callProtocolOnLeft(): void {
+    try {
+      this.config.protocol.onLeft?.(this)
+    } catch (error) {
+      this.fail('the protocol’s onLeft', error)
     }
   }
 

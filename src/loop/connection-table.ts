@@ -254,6 +254,10 @@ export class ConnectionTable implements PollerSink, ConnectionHost {
     this.#connections[slot]?.handleError(errno)
   }
 
+  handleLeft(slot: number): void {
+    this.#connections[slot]?.handleLeft()
+  }
+
   handleHangup(slot: number): void {
     this.#connections[slot]?.handleHangup()
   }

@@ -89,6 +89,12 @@ export interface Protocol<Ctx = undefined, Out = Uint8Array | string, Session = 
   onDraining?(c: ProtocolConnection<Out, Session>): boolean
 
   /**
+   * For one with {@link endsWithPeer} that pauses connections by itself: the peer has ended its side, or is gone, behind
+   * bytes that are not read now. Not called with `allowHalfOpen`, and not by the net poller, which cannot tell.
+   */
+  onLeft?(c: ProtocolConnection<Out, Session>): void
+
+  /**
    * This side is about to end the connection, by `close`, after an error, or because the server stops: a last word can
    * go out with `c.sendRaw`. Not a place to call `c.close`.
    */

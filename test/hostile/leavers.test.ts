@@ -8,13 +8,24 @@ import { frame, request, told } from '../support/websocket.js'
 
 const CLIENTS = 20
 const MANY = 5000
+/** More bytes than are read ahead. */
+const BEHIND = 100_000
 
 const { serve, client } = hostedScene()
 
 const get = (target: string): string => `GET ${target} HTTP/1.1\r\nHost: x\r\n\r\n`
 
+type Leave = (client: RawClient) => void
+const end: Leave = (one) => one.socket.end()
+const reset: Leave = (one) => one.reset()
+
 /** All of them have sent `bytes`, the handler has heard of it, and the first part has come; then they end their sides. */
-async function leave(server: HostedServer, bytes: string | Buffer, first = ''): Promise<void> {
+async function leave(
+  server: HostedServer,
+  bytes: string | Buffer,
+  first = '',
+  how: Leave = end,
+): Promise<void> {
   const before = server.events('asked').length
   const all: RawClient[] = []
   for (let i = 0; i < CLIENTS; i++) {
@@ -24,7 +35,7 @@ async function leave(server: HostedServer, bytes: string | Buffer, first = ''): 
   }
   await server.told('asked', before + CLIENTS)
   await until('the first part has come', () => all.every((one) => one.text.includes(first)))
-  for (const one of all) one.socket.end()
+  for (const one of all) how(one)
   for (const one of all) await one.whenEnded()
 }
 
@@ -123,6 +134,41 @@ for (const shape of SHAPES) {
     expect(told(one.received.subarray(head))).toEqual(frames.map((_, i) => `text now ${i}`))
     expect(await server.told('closed')).toMatchObject([{ code: 'peer-closed', status: 1006 }])
     await expectNobody(server, server.sockets())
+  })
+
+  // A socket that is not read says nothing of its end under the net poller: there the times do that bound it.
+  if (shape.poller === 'native') {
+    const requests = get('/now').repeat(BEHIND / get('/now').length)
+    const frames = Buffer.concat(Array.from({ length: BEHIND / 1006 }, () => frame(1, '.'.repeat(1000))))
+    const pending = Buffer.concat([Buffer.from(request()), frame(1, 'never'), frames])
+    const deciding = Buffer.concat([Buffer.from(request({}, 'GET /never HTTP/1.1')), frames])
+
+    for (const how of [end, reset]) {
+      it.each([
+        ['HTTP', 'http.mjs', get('/deaf') + requests, ''],
+        ['HTTP with a stream', 'http.mjs', get('/quiet') + requests, 'first'],
+        ['WebSocket', 'websocket-waits.mjs', pending, '101'],
+        ['WebSocket while a hook decides', 'websocket-waits.mjs', deciding, ''],
+      ])(
+        `${shape.name}: %s clients that leave (${how.name}) with much unread behind`,
+        async (_name, file, bytes, first) => {
+          const server = await serve(file, shape)
+          const sockets = server.sockets()
+          await leave(server, bytes, first, how)
+          await expectNobody(server, sockets)
+        },
+      )
+    }
+  }
+
+  it(`${shape.name}: WebSocket clients that are gone with much unread behind are found by the heartbeat`, async () => {
+    const options = { data: { protocol: { heartbeat: 200 } } }
+    const server = await serve('websocket-waits.mjs', { ...shape, options })
+    const sockets = server.sockets()
+    const behind = Buffer.concat(Array.from({ length: 1000 }, () => frame(1, '.'.repeat(1000))))
+    const bytes = Buffer.concat([Buffer.from(request()), frame(1, 'never'), behind])
+    await leave(server, bytes, '101', (one) => one.destroy())
+    await expectNobody(server, sockets)
   })
 
   it(`${shape.name}: WebSocket clients may end their side where the server says allowHalfOpen`, async () => {

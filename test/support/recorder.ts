@@ -60,6 +60,9 @@ export class Recorder implements PollerSink {
   handleHangup(slot: number): void {
     this.#note(`hangup ${slot}`)
   }
+  handleLeft(slot: number): void {
+    this.#note(`left ${slot}`)
+  }
   handleWritable(slot: number): void {
     this.#note(`writable ${slot}`)
   }

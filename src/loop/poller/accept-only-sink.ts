@@ -27,6 +27,9 @@ export abstract class AcceptOnlySink implements PollerSink {
   handleHangup(): void {
     assert.fail('a parked socket is not watched')
   }
+  handleLeft(): void {
+    assert.fail('a parked socket is not watched')
+  }
   handleWritable(): void {
     assert.fail('a parked socket is not written')
   }

@@ -79,6 +79,7 @@ export const RecordKind = {
   HANGUP: 6,
   ACCEPT_ERROR: 7,
   LOST: 8,
+  LEFT: 9,
 } as const
 
 /**
@@ -105,6 +106,7 @@ const CONSTANTS: Readonly<Record<string, number>> = {
   RECORD_HANGUP: RecordKind.HANGUP,
   RECORD_ACCEPT_ERROR: RecordKind.ACCEPT_ERROR,
   RECORD_LOST: RecordKind.LOST,
+  RECORD_LEFT: RecordKind.LEFT,
 }
 
 const NAME = 'ringloop.node'

@@ -121,6 +121,9 @@ export class NativePoller implements Poller {
       case RecordKind.HANGUP:
         sink.handleHangup(slot)
         break
+      case RecordKind.LEFT:
+        sink.handleLeft(slot)
+        break
       case RecordKind.LOST:
         sink.handleLost(offset)
         break

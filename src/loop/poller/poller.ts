@@ -31,6 +31,11 @@ export interface PollerSink {
   handleError(slot: number, errno: number): void
   /** The socket broke while reading was off: what is still unread can be had with `setReading(slot, true)`. */
   handleHangup(slot: number): void
+  /**
+   * The peer ended its side while reading was off, behind bytes that have not been read: those, and `handleEnd`, come once
+   * reading is on. Only where the poller can tell: `native`.
+   */
+  handleLeft(slot: number): void
   /** Room again after a short `write` or `flush`. */
   handleWritable(slot: number): void
   /** Accepting failed (`EMFILE` and its like) and is off until `setAccepting(listener, true)`. */

@@ -33,6 +33,7 @@ const READ_AHEAD = 64 * 1024
 /** Strings up to here are written by a loop: that is faster than the native call. */
 const SHORT_TEXT = 48
 const FIRST_NON_ASCII = 0x80
+const PEER_LEFT: CloseReason = { code: 'peer-closed', message: 'the client left without its answer' }
 const PEER_ENDED: CloseReason = { code: 'peer-closed', message: 'the client ended, and has its answers' }
 /** More than the fields take that ringloop adds to a head. */
 const OWN_FIELDS = 256
@@ -167,6 +168,10 @@ export class HttpProtocol implements Protocol<HttpRequest, HttpOutput> {
     const s = c.session as HttpSession
     s.isEnded = true
     if (s.reader !== undefined && c.readBufferLength === 0) breakOff(c)
+  }
+
+  onLeft(c: Client): void {
+    if ((c.session as HttpSession).isPaused) c.close(PEER_LEFT)
   }
 
   onClose(c: Client, reason: CloseReason): void {

@@ -314,7 +314,11 @@ export class Lifecycle {
   #beat(session: Session): void {
     const { heartbeatInterval, heartbeatTimeout } = this.#settings
     const { connection } = session
-    if (this.#isBusy(connection)) session.liveness = Liveness.HEARD
+    if (this.#isBusy(connection)) {
+      session.liveness = Liveness.HEARD
+      // Nobody reads what it answers, but where it is gone its system refuses the ping.
+      if (connection.writeBufferLength === 0) this.sender.control(connection, Opcode.PING, NO_BYTES)
+    }
     if (session.liveness === Liveness.HEARD) {
       session.liveness = Liveness.QUIET
       this.#startTimer(session, heartbeatInterval)

@@ -10,6 +10,8 @@ import { Receiver } from './receiver.js'
 import { Sender } from './sender.js'
 import { Liveness, type Session, State, type WebSocketConnection, type WebSocketSession } from './session.js'
 
+const PEER_LEFT: CloseReason = { code: 'peer-closed', message: 'the client left before it was answered' }
+
 export class WebSocketProtocol implements Protocol<WebSocketContext, WebSocketOut, WebSocketSession> {
   readonly handshake = true
   readonly takesAll = true
@@ -64,6 +66,10 @@ export class WebSocketProtocol implements Protocol<WebSocketContext, WebSocketOu
 
   broadcast(out: WebSocketOut): BroadcastPacker<WebSocketOut, WebSocketSession> {
     return this.#sender.broadcast(out)
+  }
+
+  onLeft(c: WebSocketConnection): void {
+    if ((c.session as Session).state === State.DECIDING) c.close(PEER_LEFT)
   }
 
   onClosing(c: WebSocketConnection, reason: CloseReason): void {

@@ -3,7 +3,7 @@
  * both, `connection/tcp-connection.ts`. Every member is to be used on the thread of the loop that owns the connection.
  */
 import type { CloseCode, CloseReason } from './errors.js'
-import type { Loop } from './loop.js'
+import type { BroadcastOptions, BroadcastResult, Loop } from './loop.js'
 import type { Packed } from './protocol/protocol.js'
 
 /** Called once: without an error when the bytes are in the kernel, with one when they never will be. */
@@ -88,6 +88,22 @@ export interface Connection<Out = Uint8Array | string, State = unknown, Data = u
    * lets the others have their turn.
    */
   drained(): Promise<boolean>
+
+  /**
+   * From now on it gets what is published to `topic`, an exact name: 1 to 255 bytes in UTF-8, without control characters;
+   * for another `ERR_RINGLOOP_TOPIC` is thrown. `true` the first time; `false` when it is subscribed already, or when
+   * nothing can be sent to it (any more). It leaves all its topics when its close begins.
+   */
+  subscribe(topic: string): boolean
+
+  /** Ends a {@link subscribe}; `false` when it was not subscribed. Throws `ERR_RINGLOOP_TOPIC`. */
+  unsubscribe(topic: string): boolean
+
+  /** What it is subscribed to, as it changes; in `onClose` what it was subscribed to, afterwards nothing. */
+  readonly topics: ReadonlySet<string>
+
+  /** As {@link Loop.publish}, to every subscriber but this connection. Also in `onClose`. */
+  publish(topic: string, out: Out, options?: BroadcastOptions): Promise<BroadcastResult>
 }
 
 /** A connection as its protocol sees it. `Session` is what the protocol remembers of it. */

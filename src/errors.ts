@@ -30,6 +30,8 @@ export const ErrorCode = {
   LOOP_START: 'ERR_RINGLOOP_LOOP_START',
   /** The protocol cannot pack what is to be sent; the message says why. */
   PACKET: 'ERR_RINGLOOP_PACKET',
+  /** A topic cannot have this name: it is empty, longer than 255 bytes, or has control characters. */
+  TOPIC: 'ERR_RINGLOOP_TOPIC',
 } as const
 
 export type ErrorCode = (typeof ErrorCode)[keyof typeof ErrorCode]
@@ -66,7 +68,7 @@ export interface CloseReason {
  * `peer-closed` the peer ended its side · `closed` this side called `close` · `idle` no traffic for `idleTime` ·
  * `read-buffer-full` a packet did not complete within `maxReadBuffer` · `protocol-error` the peer broke the protocol ·
  * `handler-error` the handler threw or rejected · `network-error` reset, timed out, unreachable ·
- * `slow-consumer` closed by a broadcast's policy · `server-stopped` the server or loop was stopped ·
+ * `slow-consumer` closed by the policy of a broadcast or a publication · `server-stopped` the server or loop was stopped ·
  * `handshake-timeout` the handshake, or a promise of `onConnect`, took longer than `handshakeTimeout`.
  */
 export type CloseCode =

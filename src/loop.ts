@@ -9,11 +9,11 @@ import type { Address, ConnectOptions, StopOptions } from './options.js'
 import type { Protocol } from './protocol/protocol.js'
 import type { Timer } from './timers/index.js'
 
-/** What a broadcast did. */
+/** What a broadcast or a publication did. */
 export interface BroadcastResult {
   /** Connections that the message was sent to. */
   readonly sent: number
-  /** Connections above their high-water mark that it was not sent to. */
+  /** Connections above their high-water mark that it was not sent to; of a publication also loops too far behind. */
   readonly dropped: number
   /** Of the dropped ones, those that were closed for it. */
   readonly closed: number
@@ -103,6 +103,24 @@ export interface Loop<Data = unknown> {
     out: Said<Out>,
     options?: LocalBroadcastOptions<Said<Out>>,
   ): BroadcastResult
+
+  /**
+   * Sends `out` to every connection that is subscribed to `topic`, on every loop of the server: on this one at once, packed
+   * once where the protocol can, on the others soon. What one publisher publishes to one topic keeps its order everywhere.
+   * Where there are several loops `out` must be a value that can be cloned.
+   *
+   * Resolves with what all loops did; rejects with `ERR_RINGLOOP_PACKET` where another loop could not be given it or could
+   * not pack it, which is logged too and may be left unawaited. Throws `ERR_RINGLOOP_TOPIC` (see
+   * {@link Connection.subscribe}), `ERR_RINGLOOP_OPTION`, and what the protocol throws for an `out` that it cannot pack.
+   */
+  publish<Out = Uint8Array | string>(
+    topic: string,
+    out: Said<Out>,
+    options?: BroadcastOptions,
+  ): Promise<BroadcastResult>
+
+  /** How many connections of this loop are subscribed to `topic`. Throws `ERR_RINGLOOP_TOPIC`. */
+  subscribers(topic: string): number
 
   /**
    * Ends every connection: those with an answer pending or bytes unsent get `drain` ms (default 0) for them. Then

@@ -241,6 +241,10 @@ export function checkBroadcastOptions(options: object): void {
   checkOptions('broadcast', options, BROADCAST)
 }
 
+export function checkPublishOptions(options: object): void {
+  checkOptions('publish', options, BROADCAST)
+}
+
 export function checkLocalBroadcastOptions(options: object): void {
   checkOptions('broadcast', options, LOCAL_BROADCAST)
 }

@@ -14,15 +14,18 @@ import { type Extension, Extensions } from './extension.js'
 import type { Handler } from './handler.js'
 import { createLogger, type Logger } from './log.js'
 import { SharedAdmission } from './loop/admission.js'
-import { EventLoop, NOTHING_SENT } from './loop/event-loop.js'
+import { NOTHING_SENT } from './loop/broadcast-result.js'
+import { EventLoop } from './loop/event-loop.js'
 import { choosePoller } from './loop/poller/choose-poller.js'
 import type { Endpoint, Poller, PollerSink } from './loop/poller/poller.js'
 import { type ServerStats, SharedStats } from './loop/stats.js'
+import { UNPUBLISHED } from './loop/topics.js'
 import type { BroadcastOptions, BroadcastResult } from './loop.js'
 import {
   checkBroadcastOptions,
   checkNoThreadOptions,
   checkOnLoopDied,
+  checkPublishOptions,
   checkServerOptions,
   connectionLimits,
   drainTime,
@@ -45,6 +48,7 @@ import type { ThreadSetup } from './threads/thread-messages.js'
 import { type WorkerOptions, workerOptions } from './threads/worker-options.js'
 import type { Timer } from './timers/timer.js'
 import { TimingWheel } from './timers/timing-wheel.js'
+import { checkTopicName } from './topic-name.js'
 
 // biome-ignore lint/suspicious/noExplicitAny: whether both fit was checked where the server was made
 type Any = any
@@ -296,10 +300,36 @@ export class Server<Ctx = undefined, Out = Uint8Array | string, State = unknown,
    */
   async broadcast(out: Out, options: BroadcastOptions = {}): Promise<BroadcastResult> {
     checkBroadcastOptions(options)
-    if (this.#loops === undefined || this.#address === undefined || this.#stopping !== undefined) {
-      return NOTHING_SENT
-    }
-    return this.#loops.broadcast(out, options)
+    return this.#servingLoops?.broadcast(out, options) ?? NOTHING_SENT
+  }
+
+  /**
+   * Sends `out` to every connection that is subscribed to `topic`, on every loop; see {@link Loop.publish}. What is
+   * published here to one topic keeps its order. With several loops `out` must be a value that can be cloned.
+   *
+   * Resolves with what the loops did; sends to nobody before `start` and after `stop`. Rejects with `ERR_RINGLOOP_PACKET`
+   * where `out` cannot be cloned or packed, which is logged too and may be left unawaited. Throws `ERR_RINGLOOP_TOPIC` and
+   * `ERR_RINGLOOP_OPTION`.
+   */
+  publish(topic: string, out: Out, options: BroadcastOptions = {}): Promise<BroadcastResult> {
+    checkTopicName(topic)
+    checkPublishOptions(options)
+    const loops = this.#servingLoops
+    if (loops === undefined) return Promise.resolve(NOTHING_SENT)
+    const all = loops.publish({ topic, out, options })
+    all.catch((err: unknown) => this.logger.error({ err }, UNPUBLISHED))
+    return all
+  }
+
+  /** Resolves with how many connections of all loops are subscribed to `topic`. Throws `ERR_RINGLOOP_TOPIC`. */
+  subscribers(topic: string): Promise<number> {
+    checkTopicName(topic)
+    return this.#servingLoops?.subscribers(topic) ?? Promise.resolve(0)
+  }
+
+  /** While it serves. */
+  get #servingLoops(): ServerLoops | undefined {
+    return this.#address === undefined || this.#stopping !== undefined ? undefined : this.#loops
   }
 
   /** Stops at the end of an `await using` block, without `drain`. */

@@ -14,7 +14,7 @@
 import type { OnSent, ProtocolConnection } from '../connection.js'
 import type { CloseCode, CloseReason } from '../errors.js'
 import { ErrorCode, ProtocolError, RingloopError, toError } from '../errors.js'
-import type { Loop } from '../loop.js'
+import type { BroadcastOptions, BroadcastResult, Loop } from '../loop.js'
 import type { Packed, Packet, Protocol } from '../protocol/protocol.js'
 import type { ConnectionConfig } from './config.js'
 import type { ConnectionTimer } from './connection-timer.js'
@@ -57,6 +57,8 @@ export class Extra {
   reason: CloseReason | undefined = undefined
   timer: ConnectionTimer | undefined = undefined
   idleTime: number | undefined = undefined
+  /** What it is subscribed to; of one that has closed what it was, until its `onClose`. */
+  topics: Set<string> | undefined = undefined
 
   /** Nothing of it is needed any more. */
   get isEmpty(): boolean {
@@ -71,6 +73,7 @@ export class Extra {
       this.pendingConnect === undefined &&
       this.reason === undefined &&
       this.idleTime === undefined &&
+      this.topics === undefined &&
       this.peerAddr === undefined &&
       this.localAddr === undefined
     )
@@ -178,6 +181,10 @@ export abstract class ConnectionBase<Out, Context> implements ProtocolConnection
   abstract yield(): void
   abstract established(): void
   abstract abort(reason?: CloseReason | CloseCode | Error): void
+  abstract readonly topics: ReadonlySet<string>
+  abstract subscribe(topic: string): boolean
+  abstract unsubscribe(topic: string): boolean
+  abstract publish(topic: string, out: Out, options?: BroadcastOptions): Promise<BroadcastResult>
   abstract close(reason?: CloseReason | CloseCode | Error): void
 
   // ---- faults --------------------------------------------------------------------------------------------------------

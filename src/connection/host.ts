@@ -6,7 +6,7 @@
 import type { CloseReason } from '../errors.js'
 import type { LogLimit } from '../log-limit.js'
 import type { Poller } from '../loop/poller/poller.js'
-import type { Loop } from '../loop.js'
+import type { BroadcastOptions, BroadcastResult, Loop } from '../loop.js'
 import type { RingBufferPool } from '../ringbuffer/pool.js'
 import type { RingBuffer } from '../ringbuffer/ring-buffer.js'
 import type { MessageSampler } from './message-sampler.js'
@@ -77,6 +77,24 @@ export interface Turns {
   readonly isTired: boolean
 }
 
+/** Who is subscribed to what, on the loop. */
+export interface Subscriptions {
+  /** Throws `ERR_RINGLOOP_TOPIC` for what is no name. */
+  add(topic: string, c: AnyConnection): void
+  /** Does nothing where it is not subscribed. */
+  remove(topic: string, c: AnyConnection): void
+  /**
+   * To every subscriber of every loop but `publisher`. Resolves with what was done; a rejection is looked after. Throws
+   * `ERR_RINGLOOP_TOPIC`, `ERR_RINGLOOP_OPTION`, and what a protocol throws for an `out` that it cannot pack.
+   */
+  publish(
+    topic: string,
+    out: unknown,
+    options: BroadcastOptions,
+    publisher: AnyConnection | undefined,
+  ): Promise<BroadcastResult>
+}
+
 export interface ConnectionHost {
   readonly loop: Loop
   /** The loop's clock in ms, as of this turn: an int32, which wraps after 24.8 days; compare differences `| 0`. */
@@ -86,6 +104,7 @@ export interface ConnectionHost {
   readonly poller: Poller
   readonly out: OutSegments
   readonly turns: Turns
+  readonly topics: Subscriptions
   readonly traffic: Traffic
   readonly sampler: MessageSampler
   /** The one view through which protocols look at the poller's memory. */

@@ -7,7 +7,9 @@
  */
 import type { ProtocolConnection } from '../connection.js'
 import { type CloseCode, type CloseReason, ErrorCode, RingloopError, toError } from '../errors.js'
+import type { BroadcastOptions, BroadcastResult } from '../loop.js'
 import { errno } from '../system-error.js'
+import { checkTopicName } from '../topic-name.js'
 import { CLOSED_HERE, closeReason, neverReady, PEER_CLOSED } from './close-reason.js'
 import type { ConnectionConfig } from './config.js'
 import { isThenable, type PendingConnect, State } from './connection-base.js'
@@ -129,9 +131,14 @@ export class TcpConnection<Out = Uint8Array | string, Context = unknown>
     this.extras().pendingConnect = pending
   }
 
-  /** It was accepted, its handshake is over, and it can be sent to: a broadcast reaches it. */
+  /** Its handshake is over, and it can be sent to: what is published reaches it. */
+  get isReachable(): boolean {
+    return this.canSend && this.isGreeted
+  }
+
+  /** And it was accepted: a broadcast reaches it. */
   get isReceiver(): boolean {
-    return this.canSend && this.isAccepted && this.isGreeted
+    return this.isReachable && this.isAccepted
   }
 
   get isAccepted(): boolean {
@@ -271,6 +278,7 @@ export class TcpConnection<Out = Uint8Array | string, Context = unknown>
     if ((this.bits & Bit.TOLD_CLOSING) === 0) this.callOnClosing(extra.reason)
     if (!this.connected) return
     this.state = State.CLOSING
+    this.leaveTopics()
     this.stopReceiving()
     this.host.out.afterFlush(this.slot)
   }
@@ -318,9 +326,52 @@ export class TcpConnection<Out = Uint8Array | string, Context = unknown>
     this.settleSends()
     extra.diversion?.closed(reason)
     if (wasOpen) this.callOnClose(reason)
+    extra.topics = undefined
     const { pendingConnect } = extra
     extra.pendingConnect = undefined
     pendingConnect?.reject(neverReady(reason))
+  }
+
+  // ---- topics --------------------------------------------------------------------------------------------------------
+
+  get topics(): ReadonlySet<string> {
+    return this.extra?.topics ?? new Set()
+  }
+
+  subscribe(topic: string): boolean {
+    if (this.extra?.topics?.has(topic) === true) return false
+    if (!this.canSend) {
+      checkTopicName(topic)
+      return false
+    }
+    this.host.topics.add(topic, this)
+    const extra = this.extras()
+    extra.topics ??= new Set()
+    extra.topics.add(topic)
+    return true
+  }
+
+  unsubscribe(topic: string): boolean {
+    const topics = this.extra?.topics
+    if (topics?.delete(topic) !== true) {
+      checkTopicName(topic)
+      return false
+    }
+    this.host.topics.remove(topic, this)
+    if (topics.size === 0) this.extra!.topics = undefined
+    this.trim()
+    return true
+  }
+
+  publish(topic: string, out: Out, options: BroadcastOptions = {}): Promise<BroadcastResult> {
+    return this.host.topics.publish(topic, out, options, this)
+  }
+
+  /** It gets nothing any more. What it was subscribed to it remembers, for its `onClose`. */
+  private leaveTopics(): void {
+    const topics = this.extra?.topics
+    if (topics === undefined) return
+    for (const topic of topics) this.host.topics.remove(topic, this)
   }
 
   // ---- time ----------------------------------------------------------------------------------------------------------

@@ -6,19 +6,19 @@
  */
 import type { AnyConfig } from '../connection/config.js'
 import type { PendingConnect } from '../connection/connection-base.js'
-import type { AnyConnection, ConnectionHost, Turns } from '../connection/host.js'
+import type { AnyConnection, ConnectionHost, Subscriptions, Turns } from '../connection/host.js'
 import { MessageSampler } from '../connection/message-sampler.js'
 import { TcpConnection } from '../connection/tcp-connection.js'
 import { Traffic } from '../connection/traffic.js'
 import type { CloseReason } from '../errors.js'
 import { LogLimit } from '../log-limit.js'
 import type { BroadcastResult, LocalBroadcastOptions, Loop } from '../loop.js'
-import type { BroadcastPacker } from '../protocol/protocol.js'
 import { RingBufferPool } from '../ringbuffer/pool.js'
 import { RingBuffer } from '../ringbuffer/ring-buffer.js'
 import { systemError } from '../system-error.js'
 import type { Timer } from '../timers/index.js'
 import type { Admission } from './admission.js'
+import { Delivery } from './delivery.js'
 import { OutSlab } from './out-slab.js'
 import {
   ACCEPT_RETRY_MS,
@@ -36,12 +36,12 @@ const IN_POOL = { maxBuffers: 1024, initialCapacity: 4096, maxCapacity: 128 * 10
 const FIRST_SLOTS = 64
 /** Sockets that a poller reads at least in one round, when they are all ready. */
 const READS_PER_ROUND = 512
-const SLOW: CloseReason = { code: 'slow-consumer', message: 'above the high-water mark at a broadcast' }
 
 /** The loop, as its tables see it. */
 export interface TableOwner extends Loop {
   readonly now: number
   readonly turns: Turns
+  readonly topics: Subscriptions
   readClock(): number
   nextConnectionId(): number
   /** The poller has a batch for the connections. */
@@ -101,6 +101,10 @@ export class ConnectionTable implements PollerSink, ConnectionHost {
 
   get turns(): Turns {
     return this.#loop.turns
+  }
+
+  get topics(): Subscriptions {
+    return this.#loop.topics
   }
 
   get roundsToReadAll(): number {
@@ -270,41 +274,17 @@ export class ConnectionTable implements PollerSink, ConnectionHost {
 
   /** To every accepted connection whose handshake is over. */
   broadcast<Out>(out: Out, options: LocalBroadcastOptions<Out>): BroadcastResult {
-    const pack = this.#config?.protocol.broadcast?.(out)
-    let sent = 0
-    let dropped = 0
-    let closed = 0
+    const delivery = new Delivery(out, options.slow)
+    // What cannot be packed is a mistake, also where nobody is there.
+    if (this.#config !== undefined) delivery.packFor(this.#config.protocol)
     for (const c of this.#connections) {
       // The filter is the user's, and may have closed it.
       if (c === undefined || !c.isReceiver || options.filter?.(c) === false || !c.isReceiver) continue
-      if (c.isThrottled) {
-        dropped++
-        if (options.slow !== 'close') continue
-        c.beginClose(SLOW)
-        closed++
-      } else if (pack === undefined) {
-        c.send(out)
-        sent++
-      } else {
-        sent += this.#sendPacked(c, pack)
-      }
+      delivery.offer(c)
     }
-    if (dropped > 0) this.#counters.add(CELL.slowConsumerDrops, dropped)
-    return { sent, dropped, closed }
-  }
-
-  /** How many: a packer that fails for one connection ends that one, and the others get theirs. */
-  #sendPacked(c: AnyConnection, pack: BroadcastPacker<never, unknown>): number {
-    try {
-      const bytes = pack(c)
-      if (bytes === undefined) return 0
-      c.sendRaw(bytes)
-      this.traffic.messagesOut++
-      return 1
-    } catch (error) {
-      c.fail('the packing of a broadcast', error)
-      return 0
-    }
+    const { result } = delivery
+    this.#counters.add(CELL.slowConsumerDrops, result.dropped)
+    return result
   }
 
   /** The end of a turn: what was gathered goes out, what was counted is published. */

@@ -13,7 +13,7 @@ import type { AnyConnection } from '../connection/host.js'
 import type { Connection } from '../connection.js'
 import { type CloseReason, ErrorCode, RingloopError, toError } from '../errors.js'
 import { createLogger, type Logger } from '../log.js'
-import type { BroadcastResult, LocalBroadcastOptions, Loop } from '../loop.js'
+import type { BroadcastOptions, BroadcastResult, LocalBroadcastOptions, Loop } from '../loop.js'
 import {
   type Address,
   type ConnectOptions,
@@ -34,6 +34,7 @@ import { NetPoller } from './poller/net-poller.js'
 import { LINGER_CHECK_MS, type Poller, type PollerSink } from './poller/poller.js'
 import { CELL, LoopCounters, type LoopStats, SharedStats } from './stats.js'
 import { TaskQueue } from './task-queue.js'
+import { type Relay, Topics } from './topics.js'
 import { TurnQueue } from './turn-queue.js'
 
 /** What a server gives a loop that it makes. */
@@ -42,10 +43,9 @@ export interface LoopSetup {
   readonly serverId: string
   readonly stats: SharedStats
   readonly createPoller: (sink: PollerSink) => Poller
+  /** To the other loops, where there are any. */
+  readonly relay?: Relay
 }
-
-/** Of a broadcast when nobody is there. */
-export const NOTHING_SENT: BroadcastResult = { sent: 0, dropped: 0, closed: 0 }
 
 const LOOP_STOPPED: CloseReason = { code: 'server-stopped', message: 'the server was stopped' }
 /** A mailbox gives 64 connections a round: enough for as many as a backlog holds. */
@@ -62,6 +62,7 @@ export class EventLoop<Data = unknown> implements Loop<Data>, TableOwner, Connec
   /** Milliseconds since the loop was made, as of this turn; see `ConnectionHost.now`. */
   now = 0
   readonly turns: TurnQueue
+  readonly topics: Topics
   readonly table: ConnectionTable
   readonly sharedStats: SharedStats
 
@@ -109,6 +110,7 @@ export class EventLoop<Data = unknown> implements Loop<Data>, TableOwner, Connec
     this.#tasks = new TaskQueue(onError)
     this.#counters = new LoopCounters(this.sharedStats, this.id)
     this.turns = new TurnQueue(() => this.#scheduleRound())
+    this.topics = new Topics(this.#counters, this.logger, setup?.relay)
     const createPoller =
       setup?.createPoller ?? ((sink) => choosePoller(checkPoller(options.poller), sink, this.logger))
     this.table = new ConnectionTable(this, this.#counters, createPoller)
@@ -171,6 +173,18 @@ export class EventLoop<Data = unknown> implements Loop<Data>, TableOwner, Connec
   broadcast<Out = Uint8Array | string>(out: Out, options: LocalBroadcastOptions<Out> = {}): BroadcastResult {
     checkLocalBroadcastOptions(options)
     return this.table.broadcast(out, options)
+  }
+
+  publish<Out = Uint8Array | string>(
+    topic: string,
+    out: Out,
+    options: BroadcastOptions = {},
+  ): Promise<BroadcastResult> {
+    return this.topics.publish(topic, out, options, undefined)
+  }
+
+  subscribers(topic: string): number {
+    return this.topics.count(topic)
   }
 
   // ---- a turn --------------------------------------------------------------------------------------------------------

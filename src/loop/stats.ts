@@ -29,7 +29,7 @@ export interface LoopStats {
   readonly bytesOut: number
   /** Bytes that wait now because the peers are slower than we. */
   readonly writeBufferBytes: number
-  /** Messages that a broadcast left out. */
+  /** Messages that a broadcast or a publication left out; one that left out the whole loop counts once. */
   readonly slowConsumerDrops: number
   readonly handlerErrors: number
   readonly protocolErrors: number
@@ -150,6 +150,7 @@ const OUTBOUND = 1
 const REJECTED = 2
 const RESTARTS = 3
 const LOST = 4
+const LEFT_OUT = 5
 const BLOCK_BYTES = LINE_BYTES + Math.ceil((CELLS * 8) / LINE_BYTES) * LINE_BYTES
 
 /** The whole of the counters. Every thread makes its own view of the one `buffer`. */
@@ -227,6 +228,11 @@ export class SharedStats {
     Atomics.add(this.#ints, this.#line(loop) + RESTARTS, 1)
   }
 
+  /** `loop` did not get a publication: it is too far behind. Any thread. */
+  countLeftOut(loop: number): void {
+    Atomics.add(this.#ints, this.#line(loop) + LEFT_OUT, 1)
+  }
+
   /** The float64 cells of a loop. Only that loop may write them. */
   cellsOf(loop: number): Float64Array {
     return new Float64Array(this.buffer, this.#line(loop) * 4 + LINE_BYTES, CELLS)
@@ -244,12 +250,15 @@ export class SharedStats {
   #snapshotOf(loop: number): LoopStats {
     const cells = this.cellsOf(loop)
     const line = this.#line(loop)
+    const counted = byName((name) => cells[CELL[name]]!)
+    const leftOut = Atomics.load(this.#ints, line + LEFT_OUT) >>> 0
     return {
       connections: this.connectionsOf(loop),
       rejected: Atomics.load(this.#ints, line + REJECTED) >>> 0,
       restarts: Atomics.load(this.#ints, line + RESTARTS) >>> 0,
       lost: Atomics.load(this.#ints, line + LOST) >>> 0,
-      ...byName((name) => cells[CELL[name]]!),
+      ...counted,
+      slowConsumerDrops: counted.slowConsumerDrops + leftOut,
       closed: byReason((_, i) => cells[CLOSED_CELL + i]!),
       handlerTime: histogramOf(HANDLER_TIME, cells),
       batchTime: histogramOf(BATCH_TIME, cells),

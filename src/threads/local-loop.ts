@@ -9,6 +9,7 @@ import type { Endpoint } from '../loop/poller/poller.js'
 import type { BroadcastOptions, BroadcastResult } from '../loop.js'
 import { checkReceiveBuffer, type ListenSettings } from '../options.js'
 import { resolvesWithin, STOP_GRACE_MS } from './deadline.js'
+import type { Publication } from './publication.js'
 import type { ServerLoops } from './server-loops.js'
 
 export class LocalLoop implements ServerLoops {
@@ -67,5 +68,13 @@ export class LocalLoop implements ServerLoops {
 
   async broadcast(out: unknown, options: BroadcastOptions): Promise<BroadcastResult> {
     return this.#loop.broadcast(out as never, options)
+  }
+
+  async publish({ topic, out, options }: Publication): Promise<BroadcastResult> {
+    return this.#loop.publish(topic, out as never, options)
+  }
+
+  async subscribers(topic: string): Promise<number> {
+    return this.#loop.subscribers(topic)
   }
 }

@@ -8,18 +8,22 @@ import { connectionConfig } from '../connection/config.js'
 import { ErrorCode, RingloopError, toError } from '../errors.js'
 import type { Logger } from '../log.js'
 import { SharedAdmission } from '../loop/admission.js'
-import { EventLoop, NOTHING_SENT } from '../loop/event-loop.js'
+import { NOTHING_SENT } from '../loop/broadcast-result.js'
+import { EventLoop } from '../loop/event-loop.js'
 import { listenOn } from '../loop/listen.js'
 import { LoopMonitor } from '../loop/loop-monitor.js'
 import { NativePoller } from '../loop/poller/native-poller.js'
 import { NetPoller } from '../loop/poller/net-poller.js'
 import type { Endpoint, Poller, PollerSink } from '../loop/poller/poller.js'
 import { SharedStats } from '../loop/stats.js'
+import type { BroadcastOptions, BroadcastResult } from '../loop.js'
 import { socketSettings } from '../options.js'
 import { resolvesWithin, STOP_GRACE_MS } from './deadline.js'
 import { DescriptorInbox } from './descriptor-inbox.js'
 import { importLoopModule } from './loop-module.js'
-import type { FromThread, LogMethod, ThreadData, ToThread } from './thread-messages.js'
+import { Publisher } from './publication.js'
+import { answerTo, Questions } from './questions.js'
+import type { FromThread, LogMethod, PublishMessage, ThreadData, ToThread } from './thread-messages.js'
 
 const { setup, port } = workerData as ThreadData
 
@@ -53,6 +57,11 @@ function plainField(value: unknown): unknown {
   return ['object', 'function', 'symbol'].includes(typeof value) ? inspect(value) : value
 }
 
+const stats = SharedStats.from(setup.stats)
+const questions = new Questions()
+const publisher = new Publisher(questions, stats, setup.id, stats.numLoops)
+/** Publications of other loops. */
+const arrivals: PublishMessage[] = []
 let poller: Poller
 let inbox: DescriptorInbox | undefined
 let loop: ThreadLoop | undefined
@@ -106,7 +115,6 @@ async function leave(stopping: Promise<void>): Promise<void> {
 
 async function start(): Promise<void> {
   const { id, serverId, data, tick, wheelSize, acceptMode, maxConnections, limits } = setup
-  const stats = SharedStats.from(setup.stats)
   const options = {
     logger,
     data,
@@ -115,7 +123,8 @@ async function start(): Promise<void> {
   }
   const module = await importLoopModule(setup.moduleUrl)
   assertWanted()
-  const made = new ThreadLoop(options, { id, serverId, stats, createPoller })
+  const others = stats.numLoops > 1 ? { relay } : {}
+  const made = new ThreadLoop(options, { id, serverId, stats, createPoller, ...others })
   loop = made
   const handler = await module.handler(made)
   const config = connectionConfig(handler, await module.protocol(made), limits)
@@ -148,20 +157,40 @@ function receive(message: ToThread): void {
       void loop?.stop({ drain: message.drain })
       break
     case 'broadcast':
-      broadcast(message)
+      void answer(message.id, () => loop?.broadcast(message.out as never, message.options) ?? NOTHING_SENT)
+      break
+    case 'publish':
+      arrivals.push(message)
+      if (arrivals.length === 1) setImmediate(deliver)
+      break
+    case 'subscribers':
+      void answer(message.id, () => loop?.subscribers(message.topic) ?? 0)
+      break
+    case 'answer':
+      questions.settle(message)
       break
     case 'socket':
       ;(poller as NetPoller).adoptSocket(message.socket)
   }
 }
 
-function broadcast({ id, out, options }: Extract<ToThread, { type: 'broadcast' }>): void {
-  try {
-    const result = loop?.broadcast(out as never, options) ?? NOTHING_SENT
-    tell({ type: 'broadcast', id, result, error: undefined })
-  } catch (error) {
-    tell({ type: 'broadcast', id, result: NOTHING_SENT, error: toError(error).message })
+async function answer(id: number, work: () => unknown): Promise<void> {
+  tell(await answerTo(id, work))
+}
+
+/** What came from other loops in one round of Node's loop leaves together. */
+function deliver(): void {
+  for (const { id, publication } of arrivals.splice(0)) {
+    const { topic, out, options } = publication
+    void answer(id, () => loop?.topics.deliver(topic, out, options.slow, undefined) ?? NOTHING_SENT)
   }
+}
+
+/** To the server, for the other loops. */
+function relay(topic: string, out: unknown, options: BroadcastOptions): Promise<BroadcastResult> {
+  return publisher.publish({ topic, out, options }, (id, publication) =>
+    tell({ type: 'publish', id, publication }),
+  )
 }
 
 /** The thread is terminated when the server hears of it: the loop ends first, with `onStop` if it was started. */

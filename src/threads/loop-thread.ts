@@ -6,13 +6,15 @@ import type { Socket } from 'node:net'
 import { MessageChannel, type MessagePort, receiveMessageOnPort, Worker } from 'node:worker_threads'
 import { ErrorCode, RingloopError, toError } from '../errors.js'
 import type { Logger } from '../log.js'
-import { NOTHING_SENT } from '../loop/event-loop.js'
+import { NOTHING_SENT } from '../loop/broadcast-result.js'
 import type { Endpoint } from '../loop/poller/poller.js'
 import type { SharedStats } from '../loop/stats.js'
 import type { BroadcastOptions, BroadcastResult } from '../loop.js'
 import type { DeadLoop } from './dead-loop.js'
 import { resolvesWithin, STOP_GRACE_MS } from './deadline.js'
 import type { LoopLoad } from './load-balance.js'
+import { type Publication, Publisher } from './publication.js'
+import { answerTo, Questions } from './questions.js'
 import type { FromThread, ThreadData, ThreadSetup, ToThread } from './thread-messages.js'
 import { hasInputType, type WorkerOptions } from './worker-options.js'
 
@@ -27,6 +29,8 @@ const MAIN = new URL('./loop-thread-main.js', import.meta.url)
 export interface LoopThreadEvents {
   /** It can take connections (again). */
   onReady(): void
+  /** Its loop has published something, which is for the other loops: resolves with what they did. */
+  onPublish(publication: Publication): Promise<BroadcastResult>
   /** Its thread has ended unasked, or could not be started again; it will be tried in a while. Must not throw. */
   onDied(loop: DeadLoop): void
 }
@@ -48,11 +52,6 @@ interface Life {
   readonly exited: Promise<void>
 }
 
-interface WaitingBroadcast {
-  resolve(result: BroadcastResult): void
-  reject(error: Error): void
-}
-
 export class LoopThread implements LoopLoad {
   readonly id: number
   #setup: ThreadSetup
@@ -60,7 +59,8 @@ export class LoopThread implements LoopLoad {
   readonly #stats: SharedStats
   readonly #logger: Logger
   readonly #events: LoopThreadEvents
-  readonly #broadcasts = new Map<number, WaitingBroadcast>()
+  readonly #questions: Questions = new Questions()
+  readonly #publisher: Publisher
   #life: Life | undefined
   #mailbox = -1
   #alive = false
@@ -69,7 +69,6 @@ export class LoopThread implements LoopLoad {
   #stopping = false
   #restartMs = MIN_RESTART_MS
   #restartTimer: NodeJS.Timeout | undefined
-  #lastBroadcast = 0
 
   constructor(
     setup: ThreadSetup,
@@ -84,6 +83,7 @@ export class LoopThread implements LoopLoad {
     this.#stats = stats
     this.#logger = logger
     this.#events = events
+    this.#publisher = new Publisher(this.#questions, stats, this.id, 1)
   }
 
   /** Can take connections. */
@@ -177,8 +177,13 @@ export class LoopThread implements LoopLoad {
       case 'log':
         this.#logger[message.method](message.fields, message.message)
         break
-      case 'broadcast':
-        this.#settleBroadcast(message)
+      case 'answer':
+        this.#questions.settle(message)
+        break
+      case 'publish':
+        void answerTo(message.id, () => this.#events.onPublish(message.publication)).then((answer) =>
+          life.port.postMessage(answer satisfies ToThread),
+        )
     }
   }
 
@@ -190,13 +195,6 @@ export class LoopThread implements LoopLoad {
     this.#mailbox = mailbox
     this.#alive = true
     this.#events.onReady()
-  }
-
-  #settleBroadcast({ id, result, error }: Extract<FromThread, { type: 'broadcast' }>): void {
-    const waiting = this.#broadcasts.get(id)
-    this.#broadcasts.delete(id)
-    if (error === undefined) waiting?.resolve(result)
-    else waiting?.reject(new RingloopError(ErrorCode.PACKET, error))
   }
 
   /** The thread is gone, and its connections with it. */
@@ -214,8 +212,7 @@ export class LoopThread implements LoopLoad {
     this.#life = undefined
     life.setStopped()
     this.#stats.resetLoop(this.id)
-    for (const { resolve } of this.#broadcasts.values()) resolve(NOTHING_SENT)
-    this.#broadcasts.clear()
+    this.#questions.giveUp()
     const error = life.failure ?? new Error(`its thread ended with exit code ${code}`)
     life.reject(error)
     if (this.#stopping || !this.#served) return
@@ -256,18 +253,20 @@ export class LoopThread implements LoopLoad {
 
   broadcast(out: unknown, options: BroadcastOptions): Promise<BroadcastResult> {
     if (!this.#alive) return Promise.resolve(NOTHING_SENT)
-    const id = ++this.#lastBroadcast
-    return new Promise((resolve, reject) => {
-      try {
-        this.#send({ type: 'broadcast', id, out, options })
-        this.#broadcasts.set(id, { resolve, reject })
-      } catch (error) {
-        const reason = toError(error).message
-        reject(
-          new RingloopError(ErrorCode.PACKET, `a broadcast over threads must be cloneable: ${reason}`, error),
-        )
-      }
-    })
+    return this.#questions.ask(NOTHING_SENT, 0, (id) => this.#send({ type: 'broadcast', id, out, options }))
+  }
+
+  /** One that is too far behind is left out. */
+  publish(publication: Publication): Promise<BroadcastResult> {
+    if (!this.#alive) return Promise.resolve(NOTHING_SENT)
+    return this.#publisher.publish(publication, (id, alone) =>
+      this.#send({ type: 'publish', id, publication: alone }),
+    )
+  }
+
+  subscribers(topic: string): Promise<number> {
+    if (!this.#alive) return Promise.resolve(0)
+    return this.#questions.ask(0, 0, (id) => this.#send({ type: 'subscribers', id, topic }))
   }
 
   /**

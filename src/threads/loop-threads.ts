@@ -4,6 +4,7 @@
  */
 import { ErrorCode, RingloopError } from '../errors.js'
 import type { Logger } from '../log.js'
+import { addResults, NOTHING_SENT } from '../loop/broadcast-result.js'
 import type { Endpoint } from '../loop/poller/poller.js'
 import type { SharedStats } from '../loop/stats.js'
 import type { BroadcastOptions, BroadcastResult } from '../loop.js'
@@ -14,6 +15,7 @@ import type { DeadLoop } from './dead-loop.js'
 import { createBalancer } from './load-balance.js'
 import { LoopPicker } from './loop-picker.js'
 import { LoopThread } from './loop-thread.js'
+import type { Publication } from './publication.js'
 import type { ServerLoops } from './server-loops.js'
 import type { ThreadSetup } from './thread-messages.js'
 import type { WorkerOptions } from './worker-options.js'
@@ -73,6 +75,7 @@ export class LoopThreads implements ServerLoops {
     const { setup, worker, stats, logger } = this.#options
     const thread = new LoopThread(setup(id, endpoint), worker, stats, logger, {
       onReady: () => this.#acceptor?.resume(),
+      onPublish: (publication) => this.#publish(publication, thread),
       onDied: (loop) => void this.#tellDied(loop),
     })
     this.#threads.push(thread)
@@ -112,10 +115,22 @@ export class LoopThreads implements ServerLoops {
 
   async broadcast(out: unknown, options: BroadcastOptions): Promise<BroadcastResult> {
     const results = await Promise.all(this.#threads.map((thread) => thread.broadcast(out, options)))
-    return results.reduce((sum, each) => ({
-      sent: sum.sent + each.sent,
-      dropped: sum.dropped + each.dropped,
-      closed: sum.closed + each.closed,
-    }))
+    return results.reduce(addResults)
+  }
+
+  publish(publication: Publication): Promise<BroadcastResult> {
+    return this.#publish(publication, undefined)
+  }
+
+  /** The loop that it comes `from` has done its part. */
+  async #publish(publication: Publication, from: LoopThread | undefined): Promise<BroadcastResult> {
+    const others = this.#threads.filter((thread) => thread !== from)
+    const results = await Promise.all(others.map((thread) => thread.publish(publication)))
+    return results.reduce(addResults, NOTHING_SENT)
+  }
+
+  async subscribers(topic: string): Promise<number> {
+    const counts = await Promise.all(this.#threads.map((thread) => thread.subscribers(topic)))
+    return counts.reduce((sum, each) => sum + each)
   }
 }

@@ -1,6 +1,7 @@
 /** The loops of one server, as it sees them: one in its own thread (local-loop.ts), or a thread each (loop-threads.ts). */
 import type { Endpoint } from '../loop/poller/poller.js'
 import type { BroadcastOptions, BroadcastResult } from '../loop.js'
+import type { Publication } from './publication.js'
 
 export interface ServerLoops {
   /** Resolves when every loop serves, to where they listen. What a rejection leaves behind is for `stop` to end. */
@@ -11,4 +12,8 @@ export interface ServerLoops {
    */
   stop(drain: number): Promise<void>
   broadcast(out: unknown, options: BroadcastOptions): Promise<BroadcastResult>
+  /** To the subscribers of every loop, in the order of the calls. */
+  publish(publication: Publication): Promise<BroadcastResult>
+  /** Of every loop together. */
+  subscribers(topic: string): Promise<number>
 }

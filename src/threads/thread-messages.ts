@@ -6,9 +6,11 @@ import type { Socket } from 'node:net'
 import type { MessagePort } from 'node:worker_threads'
 import type { ErrorCode } from '../errors.js'
 import type { Endpoint, PollerOptions } from '../loop/poller/poller.js'
-import type { BroadcastOptions, BroadcastResult } from '../loop.js'
+import type { BroadcastOptions } from '../loop.js'
 import type { ConnectionLimits } from '../options.js'
 import type { AcceptMode } from './accept-mode.js'
+import type { Publication } from './publication.js'
+import type { Answer } from './questions.js'
 
 export interface ThreadSetup {
   readonly id: number
@@ -41,6 +43,13 @@ export interface ThreadData {
 
 export type LogMethod = 'debug' | 'info' | 'warn' | 'error'
 
+/** From a loop to the server for the others, and from there to each of them. */
+export interface PublishMessage {
+  readonly type: 'publish'
+  readonly id: number
+  readonly publication: Publication
+}
+
 export type ToThread =
   | { readonly type: 'stop'; readonly drain: number }
   | {
@@ -49,6 +58,9 @@ export type ToThread =
       readonly out: unknown
       readonly options: BroadcastOptions
     }
+  | PublishMessage
+  | { readonly type: 'subscribers'; readonly id: number; readonly topic: string }
+  | Answer
   | { readonly type: 'socket'; readonly socket: Socket }
 
 export type FromThread =
@@ -57,11 +69,6 @@ export type FromThread =
   /** Its loop is being stopped, by the server or by its own handler: it takes no more connections. */
   | { readonly type: 'stopping' }
   | { readonly type: 'stopped' }
-  | {
-      readonly type: 'broadcast'
-      readonly id: number
-      readonly result: BroadcastResult
-      /** Why it could not be packed. */
-      readonly error: string | undefined
-    }
+  | Answer
+  | PublishMessage
   | { readonly type: 'log'; readonly method: LogMethod; readonly fields: object; readonly message: string }

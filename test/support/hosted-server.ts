@@ -26,6 +26,7 @@ export interface Total {
   readonly rejected: number
   readonly closed: Readonly<Record<string, number>>
   readonly writeBufferBytes: number
+  readonly slowConsumerDrops: number
   readonly handlerErrors: number
   readonly protocolErrors: number
   readonly activeMs: number

@@ -85,6 +85,32 @@ describe.each(EXAMPLES)('the websocket-echo example with $flags', ({ flags }) =>
   )
 })
 
+const TOPICS = POLLERS.flatMap((poller) => ['1', '2'].map((loops) => ['--poller', poller, '--loops', loops]))
+
+describe.each(TOPICS)('the websocket-topics example with %s %s %s %s', (...flags) => {
+  it('gives subscribers what is published, and nobody else', async () => {
+    const example = await startExample('websocket-topics', ...flags)
+    const url = `ws://127.0.0.1:${example.port}/`
+    const clients = await Promise.all(Array.from({ length: 4 }, () => connect(url, false)))
+    // What it publishes to itself comes back behind the subscriptions before it.
+    const ready = clients.map((ws, i) => {
+      for (const line of ['sub news', `sub own-${i}`, `pub own-${i} is here`]) ws.send(line)
+      return messages(ws, 1)
+    })
+    expect(await within('all', Promise.all(ready))).toEqual(clients.map((_, i) => [`text own-${i} is here`]))
+    const seen = clients.map((ws) => messages(ws, 2))
+    for (const line of ['unsub own-1', 'pub own-1 lost', 'pub news one two', 'pub news '])
+      clients[1]!.send(line)
+    for (const each of await within('the news', Promise.all(seen))) {
+      expect(each).toEqual(['text news one two', 'text news '])
+    }
+    const bad = await connect(url, false)
+    bad.send('sub ')
+    await within('the end of who names nothing', once(bad, 'close'))
+    expect((await example.stop()).code).toBe(0)
+  })
+})
+
 describe.each(POLLERS)('over real sockets, on the %s poller', (poller) => {
   it('the close frame reaches a peer that goes on sending', async () => {
     const example = await startExample('websocket-echo', '--poller', poller)

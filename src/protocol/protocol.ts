@@ -59,7 +59,7 @@ export interface Protocol<Ctx = undefined, Out = Uint8Array | string, Session = 
   unanswered?(c: ProtocolConnection<Out, Session>, ctx: Ctx): void
 
   /**
-   * Optional: called once per loop for a broadcast, returns what packs `out` for each connection (so that framing and
+   * Optional: called once per loop for a broadcast or a publication, returns what packs `out` for each connection (so that framing and
    * compression are done once), or `undefined` for a connection that is to be left out.
    */
   broadcast?(out: Out): BroadcastPacker<Out, Session>

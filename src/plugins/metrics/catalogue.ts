@@ -98,7 +98,7 @@ export const CATALOGUE: readonly LoopMetric[] = [
   },
   {
     name: 'ringloop_slow_consumer_drops_total',
-    help: 'Messages that a broadcast did not send to a connection above its high-water mark.',
+    help: 'Messages that a broadcast or a publication did not send to a connection above its high-water mark.',
     type: 'counter',
     value: (loop) => loop.slowConsumerDrops,
   },

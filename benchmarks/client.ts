@@ -29,6 +29,9 @@ const { values } = parseArgs({
     hello: { type: 'string' },
     'hello-until': { type: 'string' },
     'hello-bytes': { type: 'string', default: '0' },
+    join: { type: 'string' },
+    'join-until': { type: 'string', default: '' },
+    'fan-out': { type: 'boolean', default: false },
     idle: { type: 'boolean', default: false },
   },
 })
@@ -63,6 +66,8 @@ const messagesPerRound = pipeline * Number(values['counts-as'])
 
 const tally = new Tally()
 let stopping = false
+/** With `--fan-out`: how many have not got all of this round. */
+let waiting = 0
 
 /** One connection; it owns its socket and destroys it on the first error. */
 class Peer {
@@ -87,7 +92,10 @@ class Peer {
     await new Promise<void>((resolve, reject) => {
       socket.once('connect', resolve).once('error', reject)
     })
-    if (values.hello !== undefined) await greet(socket, readFileSync(values.hello))
+    if (values.hello !== undefined) {
+      await greet(socket, readFileSync(values.hello), values['hello-until'], Number(values['hello-bytes']))
+    }
+    if (values.join !== undefined) await greet(socket, readFileSync(values.join), values['join-until'], 0)
     socket.on('data', (data) => peer.#take(data))
     socket.on('end', () => peer.fail('the server closed the connection'))
     return peer
@@ -97,10 +105,12 @@ class Peer {
     return this.#began !== 0 && !this.#broken
   }
 
-  begin(now: number): void {
+  /** One that `sends` not only waits for what another one has sent. */
+  begin(now: number, sends = true): void {
     this.#rounds++
     this.#got = 0
     this.#began = now
+    if (!sends) return
     if (echoes) this.#shift = (this.#index * 131 + this.#rounds * 17) % SHIFTS
     this.#socket.write(out.subarray(this.#shift, this.#shift + outLength))
   }
@@ -139,16 +149,23 @@ class Peer {
     tally.answered(now - this.#began, messagesPerRound)
     this.#began = 0
     this.#onAnswer()
-    if (!stopping) this.begin(now)
+    if (values['fan-out']) fanOut(now)
+    else if (!stopping) this.begin(now)
   }
 }
 
 let closing = false
 
+/** With `--fan-out`: when all have what the first one has sent, it sends again. */
+function fanOut(now: number): void {
+  if (stopping || --waiting > 0) return
+  waiting = peers.length
+  for (const peer of peers) peer.begin(now, peer === peers[0])
+}
+
 /** Resolves when the greeting's answer is there; nothing may follow it before the first message. */
-function greet(socket: Socket, hello: Buffer): Promise<void> {
-  const until = Buffer.from(values['hello-until'] ?? '', 'hex')
-  const length = Number(values['hello-bytes'])
+function greet(socket: Socket, hello: Buffer, untilHex = '', length = 0): Promise<void> {
+  const until = Buffer.from(untilHex, 'hex')
   let answer: Buffer = Buffer.alloc(0)
   return new Promise((resolve) => {
     const take = (data: Buffer): void => {
@@ -171,7 +188,8 @@ async function drain(peers: readonly Peer[]): Promise<void> {
 }
 
 async function measure(peers: readonly Peer[]): Promise<void> {
-  for (const peer of peers) peer.begin(performance.now())
+  if (values['fan-out']) fanOut(performance.now())
+  else for (const peer of peers) peer.begin(performance.now())
   const counted = await tally.window(Number(values.warmup), Number(values.seconds), values.pid)
   await drain(peers)
   console.log(JSON.stringify({ ...counted, ...tally.failures }))

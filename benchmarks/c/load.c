@@ -7,6 +7,8 @@
  *     --request FILE --reply-bytes N | --expect FILE   these bytes out; N bytes, or exactly those, back
  *   --counts-as M                                      one request holds M messages
  *   --hello FILE --hello-until HEX | --hello-bytes N   said once per connection, before the first message
+ *   --join FILE --join-until HEX                       said once after that
+ *   --fan-out                                          the first connection sends, all of them get the answer
  *   --idle                                             one message each, print {"ready":N}, hold till stdin ends
  *   --host H --warmup S --pipeline K --pid SERVER      the server's processor time is read from /proc
  */
@@ -58,13 +60,14 @@ static struct {
   int connections, pipeline, pid;
   double seconds, warmup;
   size_t message, reply, counts_as;
-  struct bytes request, expect, hello, until;
+  struct bytes request, expect, hello, until, join, joined;
   size_t hello_bytes;
-  bool idle, echo;
+  bool idle, echo, fan_out;
 } options = {.host = "127.0.0.1", .connections = 1, .pipeline = 1, .seconds = 3, .warmup = 1, .counts_as = 1};
 
 static struct peer *peers;
 static int epoll, alive;
+static int waiting; /* with fan_out: how many have not got all of this round */
 static char buffer[BUFFER];
 /* What one round sends and gets; expected.data is NULL when answers are only counted. */
 static struct bytes outgoing, expected;
@@ -246,6 +249,28 @@ static void begin_round(struct peer *peer, uint64_t now) {
   push(peer);
 }
 
+/* One sends, all wait for it. */
+static void begin_fan_out(uint64_t now) {
+  waiting = options.connections;
+  for (int i = 0; i < options.connections; i++) {
+    next_shift(&peers[i]);
+    peers[i].began = now;
+    if (i > 0) peers[i].sent = round_out;
+  }
+  if (peers[0].fd >= 0) push(&peers[0]);
+}
+
+static void end_round(struct peer *peer) {
+  uint64_t now = nanoseconds(CLOCK_MONOTONIC);
+  record(now - peer->began);
+  messages += options.counts_as * (uint64_t)options.pipeline;
+  peer->began = 0;
+  if (options.fan_out && --waiting > 0) return;
+  if (stopping) return;
+  if (options.fan_out) begin_fan_out(now);
+  else begin_round(peer, now);
+}
+
 static void pull(struct peer *peer) {
   ssize_t got = recv(peer->fd, buffer, sizeof buffer, 0);
   if (got < 0) {
@@ -265,12 +290,7 @@ static void pull(struct peer *peer) {
     return;
   }
   peer->got += (size_t)got;
-  if (peer->got < round_in || peer->sent < round_out) return;
-  uint64_t now = nanoseconds(CLOCK_MONOTONIC);
-  record(now - peer->began);
-  messages += options.counts_as * (uint64_t)options.pipeline;
-  if (!stopping) begin_round(peer, now);
-  else peer->began = 0;
+  if (peer->got == round_in && peer->sent == round_out) end_round(peer);
 }
 
 /* ---- opening, which blocks: one connection after another ---- */
@@ -308,6 +328,9 @@ static void greet(int fd) {
   if (options.until.length > 0) receive_until(fd, options.until);
   else if (options.hello_bytes > sizeof buffer) die("--hello-bytes is too large");
   else receive(fd, buffer, options.hello_bytes);
+  if (options.join.data == NULL) return;
+  send_all(fd, options.join.data, options.join.length);
+  receive_until(fd, options.joined);
 }
 
 static void open_peer(struct peer *peer, const struct addrinfo *address) {
@@ -389,6 +412,10 @@ static void start_all(void) {
     fcntl(peer->fd, F_SETFL, fcntl(peer->fd, F_GETFL) | O_NONBLOCK);
     watch(peer, EPOLL_CTL_ADD, EPOLLIN);
   }
+  if (options.fan_out) {
+    begin_fan_out(nanoseconds(CLOCK_MONOTONIC));
+    return;
+  }
   for (int i = 0; i < options.connections; i++) begin_round(&peers[i], nanoseconds(CLOCK_MONOTONIC));
 }
 
@@ -452,7 +479,8 @@ static void parse(int argc, char **argv) {
       {"pid", 1, 0, 'P'},         {"bytes", 1, 0, 'b'},       {"request", 1, 0, 'r'},
       {"reply-bytes", 1, 0, 'n'}, {"expect", 1, 0, 'e'},      {"counts-as", 1, 0, 'm'},
       {"hello", 1, 0, 'H'},       {"hello-until", 1, 0, 'u'}, {"hello-bytes", 1, 0, 'y'},
-      {"idle", 0, 0, 'i'},        {0}};
+      {"idle", 0, 0, 'i'},        {"join", 1, 0, 'j'},        {"join-until", 1, 0, 'J'},
+      {"fan-out", 0, 0, 'f'},     {0}};
   for (int option; (option = getopt_long(argc, argv, "", names, NULL)) != -1;) {
     switch (option) {
       case 'h': options.host = optarg; break;
@@ -471,12 +499,16 @@ static void parse(int argc, char **argv) {
       case 'y': options.hello_bytes = strtoul(optarg, NULL, 10); break;
       case 'm': options.counts_as = strtoul(optarg, NULL, 10); break;
       case 'i': options.idle = true; break;
+      case 'j': options.join = read_file(optarg); break;
+      case 'J': options.joined = from_hex(optarg); break;
+      case 'f': options.fan_out = true; break;
       default: exit(2);
     }
   }
   if (options.port == NULL) die("--port is missing");
   if (options.connections < 1 || options.pipeline < 1) die("--connections and --pipeline start at 1");
   if (options.echo == (options.request.data != NULL)) die("give either --bytes or --request");
+  if (options.echo && options.fan_out) die("--fan-out needs --request");
 }
 
 static void raise_descriptor_limit(void) {

@@ -11,6 +11,12 @@ export function nodeServer(name: string, file: string): Contender {
   return { name, prepare: () => command }
 }
 
+/** The server `examples/FILE.ts`. */
+export function exampleServer(name: string, file: string, ...flags: string[]): Contender {
+  const args = [join(ROOT, 'dist', 'examples', `${file}.js`), '--port', '0', ...flags]
+  return { name, prepare: () => ({ file: process.execPath, args }) }
+}
+
 /** The server `benchmarks/servers/FILE.ts` in Bun, which is no dependency: skipped where there is none. */
 export function bunServer(name: string, file: string): Contender {
   return { name, prepare: () => prepareBun(file) }

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { compileC } from './compile.js'
 import { CACHE, script } from './paths.js'
 import { type Listening, Program } from './processes.js'
-import type { Case, Command, Exchange, Hello } from './suite.js'
+import type { Case, Command, Exchange, Hello, Join } from './suite.js'
 
 /** Longer than the client's own patience, so that its message is the one that is seen. */
 const PATIENCE_MS = 30_000
@@ -67,6 +67,11 @@ function helloArgs(hello: Hello | undefined): string[] {
   return args
 }
 
+function joinArgs(join: Join | undefined): string[] {
+  if (join === undefined) return []
+  return ['--join', cacheFile(join.send), '--join-until', Buffer.from(join.until).toString('hex')]
+}
+
 function startClient(client: LoadClient, server: Listening, what: Case, more: string[]): Program {
   const args = [
     ...client.command.args,
@@ -75,6 +80,8 @@ function startClient(client: LoadClient, server: Listening, what: Case, more: st
     ...['--pipeline', String(what.pipeline ?? 1)],
     ...exchangeArgs(what.exchange),
     ...helloArgs(what.hello),
+    ...joinArgs(what.join),
+    ...(what.fanOut === true ? ['--fan-out'] : []),
     ...more,
   ]
   return new Program('the client', { file: client.command.file, args })

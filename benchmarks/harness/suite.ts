@@ -48,6 +48,12 @@ export type Hello =
   | { readonly send: Uint8Array; readonly until: Uint8Array }
   | { readonly send: Uint8Array; readonly replyBytes: number }
 
+/** Said once per connection after its hello; the answer ends with `until`. */
+export interface Join {
+  readonly send: Uint8Array
+  readonly until: Uint8Array
+}
+
 export interface Case {
   readonly name: string
   readonly connections: number
@@ -55,6 +61,9 @@ export interface Case {
   readonly pipeline?: number
   readonly exchange: Exchange
   readonly hello?: Hello
+  readonly join?: Join
+  /** The first connection sends, and every connection gets the answer, which counts as a message each. */
+  readonly fanOut?: boolean
   /** Measures memory per idle connection instead of speed. */
   readonly idle?: boolean
 }

@@ -1,55 +1,16 @@
 /** WebSocket echo of binary messages: the plugin beside ws, and beside Bun.serve where Bun is installed. */
 import { bunServer, nodeServer } from '../harness/contenders.js'
-import type { Case, Exchange, Hello, Suite } from '../harness/suite.js'
-
-const HELLO: Hello = {
-  send: Buffer.from(
-    [
-      'GET /echo HTTP/1.1',
-      'Host: 127.0.0.1',
-      'Upgrade: websocket',
-      'Connection: Upgrade',
-      'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==',
-      'Sec-WebSocket-Version: 13',
-      '\r\n',
-    ].join('\r\n'),
-  ),
-  until: Buffer.from('\r\n\r\n'),
-}
-
-const KEY = [0x37, 0xfa, 0x21, 0x3d]
-const BINARY = 0x82
-const MASKED = 0x80
-
-/** A frame's length in the header, with the mask bit where it is a client's. */
-function lengthBytes(length: number, maskBit: number): number[] {
-  if (length < 126) return [length | maskBit]
-  if (length <= 0xffff) return [126 | maskBit, length >>> 8, length & 0xff]
-  return [
-    127 | maskBit,
-    0,
-    0,
-    0,
-    0,
-    length >>> 24,
-    (length >>> 16) & 0xff,
-    (length >>> 8) & 0xff,
-    length & 0xff,
-  ]
-}
+import type { Case, Exchange, Suite } from '../harness/suite.js'
+import { BINARY, maskedFrame, plainFrame, UPGRADE } from '../harness/websocket-frames.js'
 
 /** A masked frame, and the same one unmasked as its answer. */
 function echoOf(length: number): Exchange {
   const payload = Buffer.from(Array.from({ length }, (_, i) => (i * 131) & 0xff))
-  const masked = payload.map((byte, i) => byte ^ KEY[i & 3]!)
-  return {
-    request: Buffer.concat([Buffer.from([BINARY, ...lengthBytes(length, MASKED), ...KEY]), masked]),
-    expect: Buffer.concat([Buffer.from([BINARY, ...lengthBytes(length, 0)]), payload]),
-  }
+  return { request: maskedFrame(BINARY, payload), expect: plainFrame(BINARY, payload) }
 }
 
 function echo(name: string, bytes: number, connections: number, pipeline = 1): Case {
-  return { name, connections, pipeline, exchange: echoOf(bytes), hello: HELLO }
+  return { name, connections, pipeline, exchange: echoOf(bytes), hello: UPGRADE }
 }
 
 export const websocket: Suite = {

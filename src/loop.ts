@@ -105,12 +105,13 @@ export interface Loop<Data = unknown> {
   ): BroadcastResult
 
   /**
-   * Sends `out` to every connection that is subscribed to `topic`, on every loop of the server: on this one at once, packed
-   * once where the protocol can, on the others soon. What one publisher publishes to one topic keeps its order everywhere.
-   * Where there are several loops `out` must be a value that can be cloned.
+   * Sends `out` to every connection that is subscribed to `topic`, on every loop of the server: on this one at the end of
+   * the turn, packed once where the protocol can, on the others soon. What one publisher publishes to one topic keeps its
+   * order everywhere, and its place among what is sent here. Bytes are the caller's again when this returns. Where there
+   * are several loops `out` must be a value that can be cloned.
    *
-   * Resolves with what all loops did; rejects with `ERR_RINGLOOP_PACKET` where another loop could not be given it or could
-   * not pack it, which is logged too and may be left unawaited. Throws `ERR_RINGLOOP_TOPIC` (see
+   * Resolves with what all loops did; rejects where it could not be packed later or on another loop, or not be cloned
+   * (`ERR_RINGLOOP_PACKET`), which is logged too and may be left unawaited. Throws `ERR_RINGLOOP_TOPIC` (see
    * {@link Connection.subscribe}), `ERR_RINGLOOP_OPTION`, and what the protocol throws for an `out` that it cannot pack.
    */
   publish<Out = Uint8Array | string>(

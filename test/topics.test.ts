@@ -4,6 +4,7 @@ import { describe, expect, it, vi } from 'vitest'
 import type { AnyConnection } from '../src/connection/host.js'
 import type { Connection, ProtocolConnection } from '../src/connection.js'
 import type { Handler } from '../src/handler.js'
+import type { BroadcastResult } from '../src/loop.js'
 import type { BroadcastPacker, Packed } from '../src/protocol/protocol.js'
 import { RawProtocol } from '../src/protocol/raw.js'
 import type { FakeSocket } from './fake-poller.js'
@@ -102,6 +103,55 @@ describe('a topic', () => {
       expect(text(peer)).toBe('0 1 2 3 4 5 6 7 8 9 ')
       expect(peer.socket.offers).toEqual([20])
     }
+  })
+
+  it('so do thousands of them, of thousands of bytes together, and none is lost', async () => {
+    const { loop, accept } = await fakeLoop(silent, { slabBytes: 4096 })
+    const peers = [accept(), accept(), accept()]
+    for (const { c } of peers) c.subscribe('t')
+    const all = Array.from({ length: 3000 }, (_, i) => `${i}${'.'.repeat(i % 700)} `)
+    const results = await Promise.all(all.map((out) => loop.publish('t', out)))
+    expect(new Set(results.map(({ sent }) => sent))).toEqual(new Set([3]))
+    await settle()
+    for (const peer of peers) expect(text(peer)).toBe(all.join(''))
+  })
+
+  it('keeps its place among what is sent, and comes before an end and a close', async () => {
+    const { loop, accept } = await fakeLoop({ onMessage: () => 'answer ' })
+    const [sends, ends, closes, answers, leaves] = [accept(), accept(), accept(), accept(), accept()]
+    const peers = [sends, ends, closes, answers, leaves]
+    for (const { c } of peers) c.subscribe('t')
+    loop.queueInLoop(() => {
+      void loop.publish('t', 'one ')
+      sends.c.send('sent ')
+      ends.c.shutdownWrite()
+      closes.c.close()
+      leaves.c.unsubscribe('t')
+      void loop.publish('t', 'two ')
+    })
+    void loop.publish('t', 'zero ')
+    answers.socket.read('question')
+    await settle()
+    expect(peers.map(text)).toEqual([
+      'zero one sent two ',
+      'zero one ',
+      'zero one ',
+      'zero answer one two ',
+      'zero one ',
+    ])
+  })
+
+  it('may be of bytes that are changed afterwards', async () => {
+    const { loop, accept } = await fakeLoop(silent)
+    const peer = accept()
+    peer.c.subscribe('t')
+    for (const length of [5, 100_000]) {
+      const out = Buffer.alloc(length, 'a')
+      void loop.publish('t', out)
+      out.fill('b')
+    }
+    await settle()
+    expect(text(peer)).toBe('a'.repeat(100_005))
   })
 
   it('is packed once for each protocol object, not for each subscriber', async () => {
@@ -299,7 +349,7 @@ describe('what happens during a delivery', () => {
     expect([first, leaves, closes, stays, comes].map(text)).toEqual(['12', '', '', '12', '2'])
   })
 
-  it('a publication within it has its own subscribers', async () => {
+  it('a publication within it comes after it', async () => {
     const protocol = new Meddling()
     const { loop, accept } = await fakeLoop(silent, { protocol })
     const [a, b] = [accept(), accept()]
@@ -310,7 +360,7 @@ describe('what happens during a delivery', () => {
     }
     await loop.publish('t', 'outer')
     await settle()
-    expect([text(a), text(b)]).toEqual(['outer', 'innerouter'])
+    expect([text(a), text(b)]).toEqual(['outer', 'outerinner'])
   })
 
   it('a packer that fails ends that subscriber alone', async () => {
@@ -359,6 +409,7 @@ describe('a model of topics', () => {
     fc.record({ do: fc.constant('unsubscribe' as const), peer, topic }),
     fc.record({ do: fc.constant('publish' as const), peer, topic }),
     fc.record({ do: fc.constant('publish by the loop' as const), peer, topic }),
+    fc.record({ do: fc.constant('send' as const), peer, topic }),
     fc.record({ do: fc.constant('turn' as const), peer, topic }),
     { weight: 1, arbitrary: fc.record({ do: fc.constant('close' as const), peer, topic }) },
   )
@@ -375,10 +426,15 @@ describe('a model of topics', () => {
         const { loop, accept, poller } = await fakeLoop(silent)
         const add = (): Modelled => ({ ...accept(), topics: new Set(), expected: '', open: true })
         const peers = Array.from({ length: PEERS }, add)
+        const results: Promise<BroadcastResult>[] = []
+        const expected: BroadcastResult[] = []
         for (const [i, { do: what, peer: at, topic: name }] of steps.entries()) {
           const p = peers[at]!
           if (what === 'turn') await settle()
-          else if (what === 'subscribe') {
+          else if (what === 'send') {
+            if (p.open) p.expected += `s${i} `
+            p.c.send(`s${i} `)
+          } else if (what === 'subscribe') {
             expect(p.c.subscribe(name)).toBe(p.open && !p.topics.has(name))
             if (p.open) p.topics.add(name)
           } else if (what === 'unsubscribe') {
@@ -391,17 +447,18 @@ describe('a model of topics', () => {
           } else {
             const self = what === 'publish' ? p : undefined
             const out = `${name}${i} `
-            const sending = self === undefined ? loop.publish(name, out) : self.c.publish(name, out)
+            results.push(self === undefined ? loop.publish(name, out) : self.c.publish(name, out))
             const to = peers.filter((each) => each !== self && each.topics.has(name))
             for (const each of to) each.expected += out
-            expect(await sending).toEqual({ sent: to.length, dropped: 0, closed: 0 })
+            expected.push({ sent: to.length, dropped: 0, closed: 0 })
           }
           for (const each of ['a', 'b', 'c']) {
             expect(loop.subscribers(each)).toBe(peers.filter(({ topics }) => topics.has(each)).length)
           }
         }
+        expect(await Promise.all(results)).toEqual(expected)
         await settle()
-        expect(peers.map(text)).toEqual(peers.map(({ expected }) => expected))
+        expect(peers.map(text)).toEqual(peers.map((each) => each.expected))
         expect(poller.violations).toEqual([])
         await loop.stop()
       }),

@@ -81,6 +81,8 @@ export interface Turns {
 export interface Subscriptions {
   /** Throws `ERR_RINGLOOP_TOPIC` for what is no name. */
   add(topic: string, c: AnyConnection): void
+  /** What was published in this turn and is not with its subscribers yet. */
+  readonly turn: { readonly hasPending: boolean; deliver(): void }
   /** Does nothing where it is not subscribed. */
   remove(topic: string, c: AnyConnection): void
   /**

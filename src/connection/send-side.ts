@@ -45,12 +45,14 @@ export abstract class SendSide<Out, Context> extends ConnectionBase<Out, Context
 
   send(out: Out, onSent?: OnSent): boolean {
     if (!this.canSend) return this.refuse(onSent)
+    this.letPublicationsPass()
     this.pack(out, undefined)
     return this.sent(onSent)
   }
 
   sendRaw(bytes: Packed, onSent?: OnSent): boolean {
     if (!this.canSend) return this.refuse(onSent)
+    this.letPublicationsPass()
     this.append(bytes)
     return this.sent(onSent)
   }
@@ -63,6 +65,7 @@ export abstract class SendSide<Out, Context> extends ConnectionBase<Out, Context
 
   shutdownWrite(): void {
     if (!this.canSend) return
+    this.letPublicationsPass()
     this.bits |= Bit.SHUT
     this.host.out.afterFlush(this.slot)
   }
@@ -76,8 +79,15 @@ export abstract class SendSide<Out, Context> extends ConnectionBase<Out, Context
   /** The answer to a packet; `ctx` is the packet's. */
   protected answer(out: Out, ctx: unknown): void {
     if (!this.canSend) return
+    this.letPublicationsPass()
     this.pack(out, ctx)
     this.checkHighWater()
+  }
+
+  /** What was published to its topics comes before whatever it sends or does next. */
+  protected letPublicationsPass(): void {
+    const { turn } = this.host.topics
+    if (turn.hasPending && this.extra?.topics !== undefined) turn.deliver()
   }
 
   private pack(out: Out, ctx: unknown): void {

@@ -273,6 +273,7 @@ export class TcpConnection<Out = Uint8Array | string, Context = unknown>
       return
     }
     if (!this.connected) return
+    this.letPublicationsPass()
     const extra = this.extras()
     extra.reason ??= reason
     if ((this.bits & Bit.TOLD_CLOSING) === 0) this.callOnClosing(extra.reason)
@@ -352,6 +353,7 @@ export class TcpConnection<Out = Uint8Array | string, Context = unknown>
   }
 
   unsubscribe(topic: string): boolean {
+    this.letPublicationsPass()
     const topics = this.extra?.topics
     if (topics?.delete(topic) !== true) {
       checkTopicName(topic)

@@ -65,6 +65,7 @@ export class ConnectionTable implements PollerSink, ConnectionHost {
   readonly faultLog: LogLimit = new LogLimit()
   lastActive: Int32Array = new Int32Array(FIRST_SLOTS)
 
+  readonly topics: Subscriptions
   readonly #loop: TableOwner
   readonly #counters: LoopCounters
   readonly #connections: (AnyConnection | undefined)[] = []
@@ -78,6 +79,7 @@ export class ConnectionTable implements PollerSink, ConnectionHost {
 
   constructor(loop: TableOwner, counters: LoopCounters, createPoller: (sink: PollerSink) => Poller) {
     this.#loop = loop
+    this.topics = loop.topics
     this.#counters = counters
     this.poller = createPoller(this)
     this.out = new OutSlab(this.poller, this.#connections, () => loop.scheduleTurn())
@@ -101,10 +103,6 @@ export class ConnectionTable implements PollerSink, ConnectionHost {
 
   get turns(): Turns {
     return this.#loop.turns
-  }
-
-  get topics(): Subscriptions {
-    return this.#loop.topics
   }
 
   get roundsToReadAll(): number {
@@ -274,7 +272,7 @@ export class ConnectionTable implements PollerSink, ConnectionHost {
 
   /** To every accepted connection whose handshake is over. */
   broadcast<Out>(out: Out, options: LocalBroadcastOptions<Out>): BroadcastResult {
-    const delivery = new Delivery(out, options.slow)
+    const delivery = new Delivery(out, options.slow, this.#counters)
     // What cannot be packed is a mistake, also where nobody is there.
     if (this.#config !== undefined) delivery.packFor(this.#config.protocol)
     for (const c of this.#connections) {
@@ -282,9 +280,7 @@ export class ConnectionTable implements PollerSink, ConnectionHost {
       if (c === undefined || !c.isReceiver || options.filter?.(c) === false || !c.isReceiver) continue
       delivery.offer(c)
     }
-    const { result } = delivery
-    this.#counters.add(CELL.slowConsumerDrops, result.dropped)
-    return result
+    return delivery.result
   }
 
   /** The end of a turn: what was gathered goes out, what was counted is published. */

@@ -5,6 +5,7 @@
 import type { AnyConnection } from '../connection/host.js'
 import type { CloseReason } from '../errors.js'
 import type { BroadcastOptions, BroadcastResult } from '../loop.js'
+import { CELL, type LoopCounters } from './stats.js'
 
 const SLOW: CloseReason = { code: 'slow-consumer', message: 'above the high-water mark at a broadcast' }
 
@@ -17,15 +18,22 @@ export class Delivery {
   #closed = 0
   readonly #out: unknown
   readonly #slow: BroadcastOptions['slow']
+  readonly #counters: LoopCounters
   /** Of the last connection, which most often is that of the next. */
   #protocol: AnyProtocol | undefined = undefined
   #pack: Packer = undefined
   /** Where there are several protocols: those before. */
   #packers: Map<AnyProtocol, Packer> | undefined = undefined
 
-  constructor(out: unknown, slow: BroadcastOptions['slow']) {
+  constructor(out: unknown, slow: BroadcastOptions['slow'], counters: LoopCounters) {
     this.#out = out
     this.#slow = slow
+    this.#counters = counters
+  }
+
+  /** Once for all connections of the protocol that it was last packed for. */
+  get isPacked(): boolean {
+    return this.#pack !== undefined
   }
 
   /** Packs it for the connections of `protocol`, where that can be done once. Throws what the protocol throws. */
@@ -44,6 +52,7 @@ export class Delivery {
   offer(c: AnyConnection): void {
     if (c.isThrottled) {
       this.#dropped++
+      this.#counters.add(CELL.slowConsumerDrops, 1)
       if (this.#slow !== 'close') return
       c.beginClose(SLOW)
       this.#closed++

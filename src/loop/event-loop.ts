@@ -110,7 +110,7 @@ export class EventLoop<Data = unknown> implements Loop<Data>, TableOwner, Connec
     this.#tasks = new TaskQueue(onError)
     this.#counters = new LoopCounters(this.sharedStats, this.id)
     this.turns = new TurnQueue(() => this.#scheduleRound())
-    this.topics = new Topics(this.#counters, this.logger, setup?.relay)
+    this.topics = new Topics(this, this.#counters, setup?.relay)
     const createPoller =
       setup?.createPoller ?? ((sink) => choosePoller(checkPoller(options.poller), sink, this.logger))
     this.table = new ConnectionTable(this, this.#counters, createPoller)
@@ -238,6 +238,7 @@ export class EventLoop<Data = unknown> implements Loop<Data>, TableOwner, Connec
 
   #finishTurn(): void {
     this.#tasks.run()
+    this.topics.turn.deliver()
     let packets = 0
     for (const table of this.#tables()) {
       packets += table.traffic.messagesIn
@@ -246,7 +247,8 @@ export class EventLoop<Data = unknown> implements Loop<Data>, TableOwner, Connec
     // The flush of one table may have caused something on another.
     const hasMore = this.#tables().some(({ out }) => out.isDirty)
     if (packets > 0) this.turns.learn(packets, performance.now() - this.#turnStart)
-    if (hasMore || this.#tasks.length > 0 || !this.turns.isEmpty) this.#scheduleRound()
+    if (hasMore || this.#tasks.length > 0 || this.topics.turn.hasPending || !this.turns.isEmpty)
+      this.#scheduleRound()
     if (this.#whenEmpty !== undefined && this.#size === 0) this.#whenEmpty()
     this.#isInTurn = false
   }

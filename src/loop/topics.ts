@@ -1,7 +1,7 @@
 /**
- * The topics of one loop: who of its connections is subscribed to what. A topic is there while it has subscribers. What a
- * connection is subscribed to is remembered there too, by the connection; here is the way from a topic to them. The
- * loop's thread only: the topics of other loops are theirs.
+ * The topics of one loop: the way from a name to those of its connections that are subscribed. A topic is there while it
+ * has subscribers; a connection remembers its own topics by itself. The loop's thread only: the topics of other loops are
+ * theirs, and what is published reaches them through a {@link Relay}.
  */
 import type { AnyConnection, Subscriptions } from '../connection/host.js'
 import type { Logger } from '../log.js'
@@ -10,53 +10,56 @@ import { checkPublishOptions } from '../options.js'
 import { checkTopicName } from '../topic-name.js'
 import { addResults, NOTHING_SENT } from './broadcast-result.js'
 import { Delivery } from './delivery.js'
-import { CELL, type LoopCounters } from './stats.js'
+import type { LoopCounters } from './stats.js'
+import { Topic } from './topic.js'
+import { TurnDeliveries } from './turn-deliveries.js'
 
 export const UNPUBLISHED = 'a publication did not reach every loop'
-
-class Topic {
-  readonly subscribers: Set<AnyConnection> = new Set()
-  /** The same in their order, while nobody comes or goes; a delivery under way keeps the one it began with. */
-  list: readonly AnyConnection[] | undefined = undefined
-}
+/** Up to this length a message waits for the end of the turn. */
+const SMALL = 4 * 1024
 
 /** Brings what is published on this loop to the other loops of the server; resolves with what they did. */
 export type Relay = (topic: string, out: unknown, options: BroadcastOptions) => Promise<BroadcastResult>
 
+/** What topics ask of their loop. */
+export interface TopicsOwner {
+  readonly logger: Logger
+  /** There is something to deliver at the end of a turn. */
+  scheduleTurn(): void
+}
+
 export class Topics implements Subscriptions {
+  readonly turn: TurnDeliveries
   readonly #topics = new Map<string, Topic>()
+  readonly #owner: TopicsOwner
   readonly #counters: LoopCounters
-  readonly #logger: Logger
   readonly #relay: Relay | undefined
 
   /** Without a `relay` there are no other loops. */
-  constructor(counters: LoopCounters, logger: Logger, relay: Relay | undefined) {
+  constructor(owner: TopicsOwner, counters: LoopCounters, relay: Relay | undefined) {
+    this.turn = new TurnDeliveries(() => owner.scheduleTurn())
+    this.#owner = owner
     this.#counters = counters
-    this.#logger = logger
     this.#relay = relay
   }
 
   add(name: string, c: AnyConnection): void {
-    let topic = this.#topics.get(name)
+    let topic = this.#find(name)
     if (topic === undefined) {
-      checkTopicName(name)
       topic = new Topic()
       this.#topics.set(name, topic)
     }
-    topic.subscribers.add(c)
-    topic.list = undefined
+    topic.add(c)
   }
 
   remove(name: string, c: AnyConnection): void {
     const topic = this.#topics.get(name)
-    if (topic?.subscribers.delete(c) !== true) return
-    topic.list = undefined
-    if (topic.subscribers.size === 0) this.#topics.delete(name)
+    if (topic?.remove(c) === true && topic.size === 0) this.#topics.delete(name)
   }
 
   /** How many connections of this loop are subscribed to `name`. Throws `ERR_RINGLOOP_TOPIC`. */
   count(name: string): number {
-    return this.#find(name)?.subscribers.size ?? 0
+    return this.#find(name)?.size ?? 0
   }
 
   /** A topic that is there has a good name. */
@@ -74,36 +77,45 @@ export class Topics implements Subscriptions {
   ): Promise<BroadcastResult> {
     checkPublishOptions(options)
     const here = this.deliver(name, out, options.slow, publisher)
-    if (this.#relay === undefined) return Promise.resolve(here)
-    const all = this.#relay(name, out, options).then((there) => addResults(here, there))
+    const all = this.#relay === undefined ? here : addLater(here, this.#relay(name, out, options))
     // A publisher that awaits nothing is not to end the process, and its mistake is not to go unseen.
-    all.catch((err: unknown) => this.#logger.error({ err }, UNPUBLISHED))
+    all.catch((err: unknown) => this.#owner.logger.error({ err }, UNPUBLISHED))
     return all
   }
 
   /**
-   * To those who were subscribed when it began and still are when it is their turn; not to `publisher`. Throws
-   * `ERR_RINGLOOP_TOPIC`, and what a protocol throws for an `out` that it cannot pack.
+   * On this loop, at the end of the turn: to those who are subscribed now, but for `publisher`. Throws
+   * `ERR_RINGLOOP_TOPIC`, and what a protocol throws for an `out` that it cannot pack; with one that packs for each
+   * connection it rejects.
    */
   deliver(
     name: string,
     out: unknown,
     slow: BroadcastOptions['slow'],
     publisher: AnyConnection | undefined,
-  ): BroadcastResult {
+  ): Promise<BroadcastResult> {
     const topic = this.#find(name)
-    if (topic === undefined) return NOTHING_SENT
-    const delivery = new Delivery(out, slow)
-    const list = topic.list ?? [...topic.subscribers]
-    topic.list = list
-    for (let i = 0; i < list.length; i++) {
-      const c = list[i]!
-      if (c === publisher || !c.isReachable) continue
-      // What runs for one may have changed who is there.
-      if (topic.list === list || topic.subscribers.has(c)) delivery.offer(c)
-    }
-    const { result } = delivery
-    this.#counters.add(CELL.slowConsumerDrops, result.dropped)
-    return result
+    if (topic === undefined) return Promise.resolve(NOTHING_SENT)
+    const { list } = topic
+    // The publisher's bytes are its own again when this returns.
+    const delivery = new Delivery(out instanceof Uint8Array ? Buffer.from(out) : out, slow, this.#counters)
+    delivery.packFor(list[0]!.protocol)
+    return new Promise((resolve, reject) => {
+      this.turn.add({ delivery, topic, list, publisher, resolve, reject })
+      if (!canWait(delivery, out)) this.turn.deliver()
+    })
   }
+}
+
+/** What is neither text nor bytes may be changed by the publisher; what is large is worth a write of its own. */
+function canWait({ isPacked }: Delivery, out: unknown): boolean {
+  return isPacked && (typeof out === 'string' || out instanceof Uint8Array) && out.length <= SMALL
+}
+
+async function addLater(
+  here: Promise<BroadcastResult>,
+  there: Promise<BroadcastResult>,
+): Promise<BroadcastResult> {
+  const [a, b] = await Promise.all([here, there])
+  return addResults(a, b)
 }

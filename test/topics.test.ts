@@ -193,6 +193,34 @@ describe('a topic', () => {
   })
 })
 
+describe('subscribers of several protocols', () => {
+  it('what one protocol cannot pack rejects, and those of the other get it', async () => {
+    class Refusing extends LengthProtocol {
+      override packet(): Uint8Array[] {
+        throw new Error('not a message of mine')
+      }
+    }
+    const fake = await fakeLoop(silent)
+    const before = fake.accept()
+    before.c.subscribe('t')
+    const connecting = fake.loop.connect('127.0.0.1:1', {
+      handler: silent,
+      protocol: new Refusing() as never,
+    })
+    await settle()
+    fake.poller.finishConnect(fake.poller.all.at(-1)!)
+    ;(await connecting).subscribe('t')
+    const after = fake.accept()
+    after.c.subscribe('t')
+    for (const out of ['one ', 'two ']) {
+      await expect(fake.loop.publish('t', out)).rejects.toThrow('not a message of mine')
+    }
+    await settle()
+    expect([before, after].map(text)).toEqual(['one two ', 'one two '])
+    expect(fake.logger.find('error', 'did not reach')).toHaveLength(2)
+  })
+})
+
 describe('a subscriber', () => {
   it('may be one from onConnect on, in a handler and in a timer', async () => {
     const { loop, accept } = await fakeLoop({

@@ -170,6 +170,22 @@ describe('the heartbeat of a slow reader', () => {
   })
 })
 
+describe('a publication', () => {
+  it('is framed for the open ones, before a close frame that follows it', async () => {
+    const { fake, client } = await open()
+    const [leaves, waits] = [new Client(fake).read(request()), new Client(fake).read('GET /')]
+    for (const { c } of [client, leaves, waits]) c.subscribe('t')
+    void fake.loop.publish('t', 'hello')
+    void fake.loop.publish('t', Buffer.from('bytes'))
+    webSocketOf(leaves.c).close()
+    void client.c.publish('t', 'nobody')
+    await settle()
+    expect(client.told).toEqual(['text hello', 'binary bytes'])
+    expect(leaves.told).toEqual(['text hello', 'binary bytes', 'close 1000'])
+    expect(waits.socket.out).toHaveLength(0)
+  })
+})
+
 describe('a broadcast', () => {
   it('reaches the open ones, framed as text or binary', async () => {
     const { fake, client } = await open()

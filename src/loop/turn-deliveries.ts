@@ -20,6 +20,7 @@ export interface TopicDelivery {
   /** Who does not get it. */
   readonly publisher: AnyConnection | undefined
   resolve(result: BroadcastResult): void
+  /** A `resolve` that follows has no effect. */
   reject(error: unknown): void
 }
 
@@ -62,15 +63,17 @@ function deliverAlike(all: readonly TopicDelivery[], from: number): number {
   let to = from + 1
   while (to < all.length && all[to]!.list === list) to++
   const alike = all.slice(from, to)
-  try {
-    for (const c of list) for (const one of alike) offer(c, one)
-    for (const { delivery, resolve } of alike) resolve(delivery.result)
-  } catch (error) {
-    for (const { reject } of alike) reject(error)
-  }
+  for (const c of list) for (const one of alike) offer(c, one)
+  for (const { delivery, resolve } of alike) resolve(delivery.result)
   return to
 }
 
-function offer(c: AnyConnection, { delivery, topic, list, publisher }: TopicDelivery): void {
-  if (c !== publisher && c.isReachable && topic.stillHas(c, list)) delivery.offer(c)
+/** What cannot be packed for one subscriber is told to the publisher, and the others get theirs. */
+function offer(c: AnyConnection, { delivery, topic, list, publisher, reject }: TopicDelivery): void {
+  if (c === publisher || !c.isReachable || !topic.stillHas(c, list)) return
+  try {
+    delivery.offer(c)
+  } catch (error) {
+    reject(error)
+  }
 }

@@ -71,7 +71,7 @@ export class LocalLoop implements ServerLoops {
   }
 
   async publish({ topic, out, options }: Publication): Promise<BroadcastResult> {
-    return this.#loop.publish(topic, out as never, options)
+    return this.#loop.topics.deliver(topic, out, options.slow, undefined)
   }
 
   async subscribers(topic: string): Promise<number> {

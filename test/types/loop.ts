@@ -1,5 +1,6 @@
 /** Loops: `connect` ties handler and protocol as the server does; what a loop gives is typed. */
 import {
+  type BroadcastResult,
   type Connection,
   type ConnectOptions,
   EventLoop,
@@ -80,6 +81,17 @@ loop.broadcast<WebSocketOut>('text', { filter: (c) => c.send('first') })
 loop.broadcast('text', { slow: 'wait' })
 // @ts-expect-error
 loop.broadcast(5)
+
+// What is published is what the protocol packs.
+exactly<Promise<BroadcastResult>>()(loop.publish('topic', 'text', { slow: 'close' }))
+void loop.publish<WebSocketOut>('topic', { data: 'text', binary: true })
+exactly<number>()(loop.subscribers('topic'))
+// @ts-expect-error
+void loop.publish('topic', 5)
+// @ts-expect-error
+void loop.publish('topic', 'text', { filter: () => true })
+// @ts-expect-error
+void loop.publish(5, 'text')
 
 // A delay is a number.
 // @ts-expect-error

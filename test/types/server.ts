@@ -67,12 +67,21 @@ const chat = new Server(
       exactly<WebSocketContext>()(ctx)
       exactly<Buffer>()(data)
       c.send('text')
+      exactly<boolean>()(c.subscribe('topic'))
+      exactly<ReadonlySet<string>>()(c.topics)
+      void c.publish('topic', { data, binary: ctx.binary })
+      // @ts-expect-error
+      void c.publish('topic', 5)
       return data
     },
   },
   { protocol: new WebSocketProtocol({ perMessageDeflate: true }) },
 )
 exactly<Promise<BroadcastResult>>()(chat.broadcast('text'))
+exactly<Promise<BroadcastResult>>()(chat.publish('topic', { data: 'text', compress: false }))
+exactly<Promise<number>>()(chat.subscribers('topic'))
+// @ts-expect-error
+void chat.publish('topic', 5)
 
 const http = httpHandler((request) => `you asked for ${request.path}`)
 void new Server(http, { protocol: new HttpProtocol() })

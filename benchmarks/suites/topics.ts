@@ -34,9 +34,10 @@ function fanOut(connections: number, pipeline: number): Case {
 
 export const topics: Suite = {
   name: 'topics',
-  references: ['Bun'],
+  references: ['native', 'Bun'],
   contenders: [
     exampleServer('native', 'websocket-topics', '--poller', 'native'),
+    exampleServer('2 loops', 'websocket-topics', '--poller', 'native', '--loops', '2'),
     exampleServer('net', 'websocket-topics', '--poller', 'net'),
     bunServer('Bun', 'topics-bun'),
   ],

@@ -9,8 +9,8 @@ import type { BroadcastResult } from '../loop.js'
 import type { Delivery } from './delivery.js'
 import type { Topic } from './topic.js'
 
-/** So many wait at most; then they do not wait for the end of the turn. */
-const MAX_PENDING = 64
+/** So many wait at most, then they go before the turn ends: delivering them all takes little longer than one alone. */
+const MAX_PENDING = 32
 
 /** One publication on its way to those on `list`, the subscribers of its moment. */
 export interface TopicDelivery {

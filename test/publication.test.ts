@@ -82,16 +82,19 @@ describe('what crosses', () => {
     ]
     expect(Buffer.from(bytes).toString()).toBe('part')
     expect(bytes.buffer.byteLength).toBe(4)
-    expect(same).toBe(whole)
+    expect(same).toEqual(whole)
+    whole.fill(9)
+    expect(same).toEqual(new Uint8Array([1, 2]))
     expect(message).toEqual({ data: bytes, binary: true })
     expect(message.data.buffer.byteLength).toBe(4)
   })
 
   it('what cannot rejects with ERR_RINGLOOP_PACKET, and is not under way', async () => {
-    const { questions } = scene()
-    const asked = questions.ask(0, 5, () => structuredClone(() => {}))
-    await expect(asked).rejects.toMatchObject({ code: 'ERR_RINGLOOP_PACKET' })
-    expect([questions.size, questions.bytes]).toEqual([0, 0])
+    const { questions, publish, posted } = scene()
+    for (const out of [() => {}, { data: 'x', more: () => {} }, [Symbol('x')]]) {
+      await expect(publish(out)).rejects.toMatchObject({ code: 'ERR_RINGLOOP_PACKET' })
+    }
+    expect([questions.size, questions.bytes, posted.length]).toEqual([0, 0, 0])
   })
 
   it('an answer that is an error rejects with its text', async () => {

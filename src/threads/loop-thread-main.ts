@@ -21,8 +21,9 @@ import { socketSettings } from '../options.js'
 import { resolvesWithin, STOP_GRACE_MS } from './deadline.js'
 import { DescriptorInbox } from './descriptor-inbox.js'
 import { importLoopModule } from './loop-module.js'
+import { Outbox } from './outbox.js'
 import { Publisher } from './publication.js'
-import { answerTo, Questions } from './questions.js'
+import { type Answer, answerTo, Questions } from './questions.js'
 import type { FromThread, LogMethod, PublishMessage, ThreadData, ToThread } from './thread-messages.js'
 
 const { setup, port } = workerData as ThreadData
@@ -60,6 +61,8 @@ function plainField(value: unknown): unknown {
 const stats = SharedStats.from(setup.stats)
 const questions = new Questions()
 const publisher = new Publisher(questions, stats, setup.id, stats.numLoops)
+/** Of this tick, for the server. */
+const outbox = new Outbox<PublishMessage | Answer>((messages) => tell({ type: 'batch', messages }))
 /** Publications of other loops. */
 const arrivals: PublishMessage[] = []
 let poller: Poller
@@ -159,15 +162,14 @@ function receive(message: ToThread): void {
     case 'broadcast':
       void answer(message.id, () => loop?.broadcast(message.out as never, message.options) ?? NOTHING_SENT)
       break
-    case 'publish':
-      arrivals.push(message)
-      if (arrivals.length === 1) setImmediate(deliver)
+    case 'batch':
+      for (const each of message.messages) {
+        if (each.type === 'answer') questions.settle(each)
+        else arrive(each)
+      }
       break
     case 'subscribers':
       void answer(message.id, () => loop?.subscribers(message.topic) ?? 0)
-      break
-    case 'answer':
-      questions.settle(message)
       break
     case 'socket':
       ;(poller as NetPoller).adoptSocket(message.socket)
@@ -178,18 +180,21 @@ async function answer(id: number, work: () => unknown): Promise<void> {
   tell(await answerTo(id, work))
 }
 
-/** What came from other loops in one round of Node's loop leaves together. */
-function deliver(): void {
-  for (const { id, publication } of arrivals.splice(0)) {
-    const { topic, out, options } = publication
-    void answer(id, () => loop?.topics.deliver(topic, out, options.slow, undefined) ?? NOTHING_SENT)
-  }
+/** What comes from other loops in one round of Node's loop leaves together. */
+function arrive(message: PublishMessage): void {
+  if (arrivals.push(message) === 1) setImmediate(() => arrivals.splice(0).forEach(deliver))
+}
+
+async function deliver({ id, publication }: PublishMessage): Promise<void> {
+  const { topic, out, options } = publication
+  const work = (): unknown => loop?.topics.deliver(topic, out, options.slow, undefined) ?? NOTHING_SENT
+  outbox.add(await answerTo(id, work))
 }
 
 /** To the server, for the other loops. */
 function relay(topic: string, out: unknown, options: BroadcastOptions): Promise<BroadcastResult> {
   return publisher.publish({ topic, out, options }, (id, publication) =>
-    tell({ type: 'publish', id, publication }),
+    outbox.add({ type: 'publish', id, publication }),
   )
 }
 

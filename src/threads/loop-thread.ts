@@ -13,9 +13,10 @@ import type { BroadcastOptions, BroadcastResult } from '../loop.js'
 import type { DeadLoop } from './dead-loop.js'
 import { resolvesWithin, STOP_GRACE_MS } from './deadline.js'
 import type { LoopLoad } from './load-balance.js'
+import { Outbox } from './outbox.js'
 import { type Publication, Publisher } from './publication.js'
-import { answerTo, Questions } from './questions.js'
-import type { FromThread, ThreadData, ThreadSetup, ToThread } from './thread-messages.js'
+import { type Answer, answerTo, Questions } from './questions.js'
+import type { FromThread, PublishMessage, ThreadData, ThreadSetup, ToThread } from './thread-messages.js'
 import { hasInputType, type WorkerOptions } from './worker-options.js'
 
 /** A thread that dies again and again is started less and less often. */
@@ -61,6 +62,9 @@ export class LoopThread implements LoopLoad {
   readonly #events: LoopThreadEvents
   readonly #questions: Questions = new Questions()
   readonly #publisher: Publisher
+  readonly #outbox = new Outbox<PublishMessage | Answer>((messages) =>
+    this.#send({ type: 'batch', messages }),
+  )
   #life: Life | undefined
   #mailbox = -1
   #alive = false
@@ -180,11 +184,17 @@ export class LoopThread implements LoopLoad {
       case 'answer':
         this.#questions.settle(message)
         break
-      case 'publish':
-        void answerTo(message.id, () => this.#events.onPublish(message.publication)).then((answer) =>
-          life.port.postMessage(answer satisfies ToThread),
-        )
+      case 'batch':
+        for (const each of message.messages) {
+          if (each.type === 'answer') this.#questions.settle(each)
+          else void this.#passOn(life, each)
+        }
     }
+  }
+
+  async #passOn(life: Life, { id, publication }: PublishMessage): Promise<void> {
+    const answer = await answerTo(id, () => this.#events.onPublish(publication))
+    if (this.#life === life) this.#outbox.add(answer)
   }
 
   #ready(mailbox: number, endpoint: Endpoint | undefined): void {
@@ -259,8 +269,8 @@ export class LoopThread implements LoopLoad {
   /** One that is too far behind is left out. */
   publish(publication: Publication): Promise<BroadcastResult> {
     if (!this.#alive) return Promise.resolve(NOTHING_SENT)
-    return this.#publisher.publish(publication, (id, alone) =>
-      this.#send({ type: 'publish', id, publication: alone }),
+    return this.#publisher.publish(publication, (id, copy) =>
+      this.#outbox.add({ type: 'publish', id, publication: copy }),
     )
   }
 

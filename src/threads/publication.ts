@@ -33,7 +33,10 @@ export class Publisher {
     this.#loops = loops
   }
 
-  /** `post` sends it under its number. Rejects with `ERR_RINGLOOP_PACKET` where `out` cannot be cloned or packed. */
+  /**
+   * `post` sends it under its number, not necessarily at once: it is a copy. Rejects with `ERR_RINGLOOP_PACKET` where
+   * `out` cannot be cloned or packed.
+   */
   publish(
     { topic, out, options }: Publication,
     post: (id: number, publication: Publication) => void,
@@ -42,8 +45,9 @@ export class Publisher {
       this.#stats.countLeftOut(this.#loop)
       return Promise.resolve(LEFT_OUT)
     }
-    const publication = { topic, out: detached(out), options }
-    return this.#questions.ask(NOTHING_SENT, weight(publication.out), (id) => post(id, publication))
+    return this.#questions.ask(NOTHING_SENT, weight(out), (id) =>
+      post(id, { topic, out: copyOf(out), options: { ...options } }),
+    )
   }
 
   get #isTooFarBehind(): boolean {
@@ -52,16 +56,12 @@ export class Publisher {
   }
 }
 
-/** Without the memory that its bytes are a part of: it would be cloned with them. */
-function detached(out: unknown): unknown {
-  if (out instanceof Uint8Array) return alone(out)
-  if (!isPlain(out)) return out
-  return Object.fromEntries(Object.entries(out).map(([name, value]) => [name, alone(value)]))
-}
-
-function alone(value: unknown): unknown {
-  if (!(value instanceof Uint8Array) || value.length === value.buffer.byteLength) return value
-  return new Uint8Array(value)
+/** A copy of bytes has no more memory than they need; cloned they would bring along what they are a part of. */
+function copyOf(out: unknown): unknown {
+  if (typeof out === 'string') return out
+  if (out instanceof Uint8Array) return new Uint8Array(out)
+  if (!isPlain(out)) return structuredClone(out)
+  return Object.fromEntries(Object.entries(out).map(([name, value]) => [name, copyOf(value)]))
 }
 
 /** The bytes of it that are seen without looking deep. */

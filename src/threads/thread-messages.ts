@@ -50,6 +50,12 @@ export interface PublishMessage {
   readonly publication: Publication
 }
 
+/** What one tick has brought about, together. */
+export interface Batch {
+  readonly type: 'batch'
+  readonly messages: readonly (PublishMessage | Answer)[]
+}
+
 export type ToThread =
   | { readonly type: 'stop'; readonly drain: number }
   | {
@@ -58,9 +64,8 @@ export type ToThread =
       readonly out: unknown
       readonly options: BroadcastOptions
     }
-  | PublishMessage
+  | Batch
   | { readonly type: 'subscribers'; readonly id: number; readonly topic: string }
-  | Answer
   | { readonly type: 'socket'; readonly socket: Socket }
 
 export type FromThread =
@@ -70,5 +75,5 @@ export type FromThread =
   | { readonly type: 'stopping' }
   | { readonly type: 'stopped' }
   | Answer
-  | PublishMessage
+  | Batch
   | { readonly type: 'log'; readonly method: LogMethod; readonly fields: object; readonly message: string }

@@ -322,6 +322,19 @@ describe('a subscriber', () => {
     expect(text(quick)).toBe('xy')
   })
 
+  it('that a publication has closed is sent nothing behind it', async () => {
+    const { loop, accept } = await fakeLoop(silent, { highWaterMark: 10 })
+    const slow = accept()
+    slow.c.subscribe('t')
+    await makeSlow(slow)
+    const waits = slow.c.writeBufferLength
+    for (const last of [() => slow.c.send('late'), () => slow.c.sendRaw(Buffer.from('late'))]) {
+      void loop.publish('t', 'x', { slow: 'close' })
+      expect(last()).toBe(false)
+      expect(slow.c.writeBufferLength).toBe(waits)
+    }
+  })
+
   it('may have 10,000 topics, and they all go with it', async () => {
     const { loop, accept } = await fakeLoop(silent)
     const [many, few] = [accept(), accept()]

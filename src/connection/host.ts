@@ -79,10 +79,10 @@ export interface Turns {
 
 /** Who is subscribed to what, on the loop. */
 export interface Subscriptions {
-  /** Throws `ERR_RINGLOOP_TOPIC` for what is no name. */
-  add(topic: string, c: AnyConnection): void
   /** What was published in this turn and is not with its subscribers yet. */
   readonly turn: { readonly hasPending: boolean; deliver(): void }
+  /** Throws `ERR_RINGLOOP_TOPIC` for what is no name. */
+  add(topic: string, c: AnyConnection): void
   /** Does nothing where it is not subscribed. */
   remove(topic: string, c: AnyConnection): void
   /**

@@ -44,15 +44,15 @@ export abstract class SendSide<Out, Context> extends ConnectionBase<Out, Context
   }
 
   send(out: Out, onSent?: OnSent): boolean {
-    if (!this.canSend) return this.refuse(onSent)
     this.letPublicationsPass()
+    if (!this.canSend) return this.refuse(onSent)
     this.pack(out, undefined)
     return this.sent(onSent)
   }
 
   sendRaw(bytes: Packed, onSent?: OnSent): boolean {
-    if (!this.canSend) return this.refuse(onSent)
     this.letPublicationsPass()
+    if (!this.canSend) return this.refuse(onSent)
     this.append(bytes)
     return this.sent(onSent)
   }
@@ -64,8 +64,8 @@ export abstract class SendSide<Out, Context> extends ConnectionBase<Out, Context
   }
 
   shutdownWrite(): void {
-    if (!this.canSend) return
     this.letPublicationsPass()
+    if (!this.canSend) return
     this.bits |= Bit.SHUT
     this.host.out.afterFlush(this.slot)
   }
@@ -78,8 +78,8 @@ export abstract class SendSide<Out, Context> extends ConnectionBase<Out, Context
 
   /** The answer to a packet; `ctx` is the packet's. */
   protected answer(out: Out, ctx: unknown): void {
-    if (!this.canSend) return
     this.letPublicationsPass()
+    if (!this.canSend) return
     this.pack(out, ctx)
     this.checkHighWater()
   }

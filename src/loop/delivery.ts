@@ -1,13 +1,13 @@
 /**
  * One message on its way to many connections of a loop, by a broadcast or to a topic: packed once for each protocol
- * object, and what became of it counted. Lives as long as the call that made it. The loop's thread only.
+ * object, and what became of it counted. Lives until all of them had their turn. The loop's thread only.
  */
 import type { AnyConnection } from '../connection/host.js'
 import type { CloseReason } from '../errors.js'
 import type { BroadcastOptions, BroadcastResult } from '../loop.js'
 import { CELL, type LoopCounters } from './stats.js'
 
-const SLOW: CloseReason = { code: 'slow-consumer', message: 'above the high-water mark at a broadcast' }
+const SLOW: CloseReason = { code: 'slow-consumer', message: 'above the high-water mark at a message to many' }
 
 type AnyProtocol = AnyConnection['protocol']
 type Packer = ReturnType<NonNullable<AnyProtocol['broadcast']>> | undefined

@@ -106,11 +106,12 @@ function pourFrames(frame: Buffer, first: Buffer = NO_BYTES): void {
   })
 }
 
-function upload(): void {
+/** A body without end, in chunks of so many bytes. */
+function upload(bytes: number): void {
   const socket = open()
   socket.resume()
   socket.write('POST /upload HTTP/1.1\r\nHost: flood\r\nTransfer-Encoding: chunked\r\n\r\n')
-  pour(socket, repeat('6\r\nupload\r\n', CHUNK))
+  pour(socket, repeat(`${bytes.toString(16)}\r\n${'.'.repeat(bytes)}\r\n`, CHUNK))
 }
 
 const stream = (bytes: number) => (): void => drink(`GET /stream/${bytes} HTTP/1.1\r\nHost: flood\r\n\r\n`)
@@ -125,7 +126,8 @@ const ACTS: Readonly<Record<string, () => void>> = {
   'stream-1k': stream(KIB),
   'stream-64k': stream(64 * KIB),
   pipelined: askAndNotRead,
-  upload,
+  upload: () => upload(6),
+  chunks: () => upload(1),
   'inflate-64k': () => pourFrames(deflated(Buffer.alloc(64 * KIB))),
   'inflate-1': () => pourFrames(deflated(Buffer.from('.'))),
   pings: () => pourFrames(Buffer.from([0x89, 0x80, 0, 0, 0, 0])),

@@ -21,6 +21,7 @@ export const FLOODS: readonly Flood[] = [
   { name: 'stream-64k', service: 'http', connections: 1 },
   { name: 'pipelined', service: 'http', connections: 1 },
   { name: 'upload', service: 'http', connections: 1 },
+  { name: 'chunks', service: 'http', connections: 20 },
   { name: 'inflate-64k', service: 'websocket', connections: 20 },
   { name: 'inflate-1', service: 'websocket', connections: 20 },
   { name: 'pings', service: 'websocket', connections: 20 },

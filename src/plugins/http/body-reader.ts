@@ -21,6 +21,8 @@ const MAX_SIZE_DIGITS = 13
 /** Bytes of the extensions of one chunk, and of all chunks of a body. */
 const MAX_EXTENSION = 1024
 const MAX_EXTENSIONS = 16 * 1024
+/** Chunks that are read in one turn of the loop: they may be so small that a read brings ten thousand. */
+const CHUNKS_PER_TURN = 128
 /** Memory that is taken on the word of a client. */
 const FIRST_STORAGE = 4096
 const INCOMPLETE = -1
@@ -39,6 +41,8 @@ export class BodyReader {
   #missing: number
   #total = 0
   #extensions = 0
+  /** Chunks that may still be begun in this turn. */
+  #budget = CHUNKS_PER_TURN
 
   constructor(length: number, maxBodyBytes: number, parser: HeadParser, stream: ByteStream | undefined) {
     this.#stream = stream
@@ -53,12 +57,19 @@ export class BodyReader {
     return this.#stream
   }
 
-  /** `true` once the body is over. Throws {@link HttpError} 400, 413, 431. */
+  /** The last {@link read} has stopped before its time: what it has left is for the next turn. */
+  get isTired(): boolean {
+    return this.#budget === 0
+  }
+
+  /** Called once in a turn. `true` once the body is over. Throws {@link HttpError} 400, 413, 431. */
   read(buffer: RingBuffer): boolean {
+    this.#budget = CHUNKS_PER_TURN
     for (;;) {
       switch (this.#state) {
         case State.SIZE:
-          if (!this.#readSize(buffer)) return false
+          if (this.isTired || !this.#readSize(buffer)) return false
+          this.#budget--
           break
         case State.DATA:
           if (!this.#readData(buffer)) return false

@@ -77,8 +77,8 @@ export class HttpProtocol implements Protocol<HttpRequest, HttpOutput> {
   unPacket(c: Client, buffer: RingBuffer): Packet<HttpRequest> | undefined {
     const s = c.session as HttpSession
     if (s.reader !== undefined) {
-      if (!s.reader.read(buffer)) {
-        if (s.isEnded) breakOff(c)
+      if (!readBody(c, s.reader, buffer)) {
+        if (s.isEnded && !s.reader.isTired) breakOff(c)
         return undefined
       }
       const whole = this.#endBody(s)
@@ -224,7 +224,7 @@ export class HttpProtocol implements Protocol<HttpRequest, HttpOutput> {
     s.owesContinue = framing.expectsContinue && buffer.isEmpty
     if (streamBody) return this.#handOver(request)
     s.sendContinue(c)
-    return s.reader.read(buffer) ? this.#endBody(s) : undefined
+    return readBody(c, s.reader, buffer) ? this.#endBody(s) : undefined
   }
 
   /** A head that is the last one's object says the same. */
@@ -409,6 +409,13 @@ function giveUp(s: HttpSession, reason: CloseReason): void {
   const { request } = s
   s.request = undefined
   request?.leave(new RingloopError(ErrorCode.CLOSED, reason.message, reason.error))
+}
+
+/** `true` once the body is over. One of very many chunks takes several turns. */
+function readBody(c: Client, reader: BodyReader, buffer: RingBuffer): boolean {
+  const isOver = reader.read(buffer)
+  if (!isOver && reader.isTired) c.yield()
+  return isOver
 }
 
 function breakOff(c: Client): void {

@@ -3,9 +3,13 @@
  * were left out before it. One for each loop; it holds a few numbers per kind. The loop's thread only.
  */
 
+import { toError } from './errors.js'
+
 const PERIOD_MS = 1000
 /** Kinds may be what peers make up, so that there is no end of them. */
 const MAX_KINDS = 64
+/** So much of an error's message tells it from others: messages may be as long as what a peer sends. */
+const KIND_LENGTH = 200
 
 interface Period {
   /** When the last line was let through. */
@@ -32,6 +36,11 @@ export class LogLimit {
     period.since = now
     period.leftOut = 0
     return leftOut
+  }
+
+  /** The same before a line that says that `what` has failed: a kind is that and the error's message. */
+  admitError(what: string, error: unknown): number | undefined {
+    return this.admit(`${what}: ${toError(error).message.slice(0, KIND_LENGTH)}`)
   }
 
   #periodOf(kind: string, now: number): Period {

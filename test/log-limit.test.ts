@@ -1,8 +1,11 @@
 /** Lines of a log that peers cause are few, whatever the peers do. */
 import { afterEach, describe, expect, it, vi } from 'vitest'
 import { LogLimit } from '../src/log-limit.js'
-import { fakeLoop } from './support/fake-loop.js'
-import { LengthProtocol } from './support/length-protocol.js'
+import { HttpProtocol, httpHandler } from '../src/plugins/http/index.js'
+import { type FakeLoop, fakeLoop } from './support/fake-loop.js'
+import { frames, LengthProtocol } from './support/length-protocol.js'
+import { until } from './support/wait.js'
+import { Client, closeFrame, echo, open, request, serve as serveWebSocket } from './support/websocket.js'
 
 afterEach(() => {
   vi.restoreAllMocks()
@@ -31,6 +34,24 @@ describe('a limit of log lines', () => {
     for (let i = 0; i < 62; i++) limit.admit(`later ${i}`, 1000)
     expect(limit.admit('one too many', 1000)).toBe(10_000 - 65 + 1)
   })
+
+  it('takes errors of one message for one kind, whatever was thrown', () => {
+    const limit = new LogLimit()
+    vi.spyOn(performance, 'now').mockReturnValue(0)
+    expect(limit.admitError('onMessage', new Error('a'))).toBe(0)
+    expect(limit.admitError('onMessage', new Error('a'))).toBeUndefined()
+    expect(limit.admitError('onMessage', new Error('b'))).toBe(0)
+    expect(limit.admitError('onEnd', new Error('a'))).toBe(0)
+    for (const odd of ['a', undefined, null, Symbol('a'), Object.create(null)]) limit.admitError('odd', odd)
+  })
+
+  it('looks only at the beginning of a long message', () => {
+    const limit = new LogLimit()
+    vi.spyOn(performance, 'now').mockReturnValue(0)
+    const beginning = 'x'.repeat(1000)
+    expect(limit.admitError('onMessage', new Error(`${beginning}1`))).toBe(0)
+    expect(limit.admitError('onMessage', new Error(`${beginning}2`))).toBeUndefined()
+  })
 })
 
 it('peers that break the protocol cannot fill the log', async () => {
@@ -46,4 +67,64 @@ it('peers that break the protocol cannot fill the log', async () => {
   offend()
   const [, last] = fake.logger.find('info', 'the peer broke the protocol')
   expect(last!.fields).toMatchObject({ leftOut: 99 })
+})
+
+describe('clients that make the same callback fail cannot fill the log', () => {
+  const CLIENTS = 50
+
+  async function expectOneLine(fake: FakeLoop, text: string, fail: () => void): Promise<void> {
+    const areGone = (): boolean => fake.poller.all.every((socket) => socket.closed !== undefined)
+    for (let i = 0; i < CLIENTS; i++) fail()
+    await until('all are closed', areGone)
+    expect(fake.logger.find('error', text)).toHaveLength(1)
+    vi.spyOn(performance, 'now').mockReturnValue(performance.now() + 2000)
+    fail()
+    await until('the last is closed', areGone)
+    const lines = fake.logger.find('error', text)
+    expect(lines).toHaveLength(2)
+    expect(lines[1]!.fields).toMatchObject({ leftOut: CLIENTS - 1 })
+  }
+
+  const refuse = (): never => {
+    throw new Error('no')
+  }
+
+  it.each([
+    ['onMessage', { onMessage: refuse }],
+    ['a promise of onMessage', { onMessage: async () => refuse() }],
+    ['onConnect', { onConnect: refuse, onMessage: () => {} }],
+    ['onClose', { onMessage: () => {}, onClose: refuse }],
+  ])('%s', async (_name, handler) => {
+    const fake = await fakeLoop(handler, { protocol: new LengthProtocol() })
+    await expectOneLine(fake, ' failed', () => {
+      const { socket } = fake.accept()
+      socket.read(frames('x'))
+      socket.end()
+    })
+  })
+
+  it('a hook of the WebSocket handshake', async () => {
+    for (const verify of [refuse, async () => refuse()]) {
+      const fake = await serveWebSocket(echo, { verify })
+      await expectOneLine(fake, 'hook', () => void new Client(fake).read(request()))
+      vi.restoreAllMocks()
+    }
+  })
+
+  it('the body of an HTTP answer', async () => {
+    const answer = async function* (): AsyncGenerator<string> {
+      yield 'a'
+      refuse()
+    }
+    const fake = await fakeLoop(httpHandler(answer), { protocol: new HttpProtocol() })
+    await expectOneLine(fake, 'the body of an answer failed', () => {
+      fake.accept().socket.read('GET / HTTP/1.1\r\nHost: x\r\n\r\n')
+    })
+  })
+})
+
+it('close frames with whatever wrong code are one kind', async () => {
+  const { fake } = await open()
+  for (let code = 0; code < 100; code++) new Client(fake).read(request(), closeFrame(code))
+  expect(fake.logger.find('info', 'the peer broke the protocol')).toHaveLength(1)
 })

@@ -195,23 +195,34 @@ export abstract class ConnectionBase<Out, Context> implements ProtocolConnection
   /** A callback threw or rejected: logged, and this connection is closed. */
   fail(where: string, thrown: unknown): void {
     const { host } = this
-    const { logger } = host.loop
     const error = toError(thrown)
     if (this.state === State.CLOSED || (this.state === State.CLOSING && isConsequence(error))) {
-      const level = isConsequence(error) ? 'debug' : 'error'
-      logger[level](this.logged({ err: error }), `${where} failed after the connection was closed`)
+      this.logLate(where, error)
     } else if (error instanceof ProtocolError) {
       host.countProtocolError()
       this.logFault(error.message)
       this.beginClose({ code: 'protocol-error', message: error.message, error })
     } else {
       host.countHandlerError()
-      logger.error(this.logged({ err: error }), `${where} failed; its connection is closed`)
+      this.logError(`${where} failed; its connection is closed`, error)
       this.beginClose({ code: 'handler-error', message: `${where} failed: ${error.message}`, error })
     }
   }
 
-  /** Peers can make as many faults as they like: each kind is logged once a second at most. */
+  private logLate(where: string, error: Error): void {
+    const message = `${where} failed after the connection was closed`
+    if (isConsequence(error)) this.host.loop.logger.debug(this.logged({ err: error }), message)
+    else this.logError(message, error)
+  }
+
+  /** Peers can make a callback fail as often as they like: each kind is logged once a second at most. */
+  protected logError(message: string, error: Error): void {
+    const leftOut = this.host.errorLog.admitError(message, error)
+    if (leftOut === undefined) return
+    this.host.loop.logger.error(this.logged({ err: error, leftOut }), message)
+  }
+
+  /** The same of the faults of peers. */
   private logFault(reason: string): void {
     const leftOut = this.host.faultLog.admit(reason)
     if (leftOut === undefined) return

@@ -116,6 +116,8 @@ export interface ConnectionHost {
   readonly outPool: RingBufferPool
   /** What is logged of the faults of peers. */
   readonly faultLog: LogLimit
+  /** What is logged of callbacks that fail: peers can make them, too. */
+  readonly errorLog: LogLimit
   /** By slot: when bytes last went in or out, by the clock above. */
   readonly lastActive: Int32Array
   /** How many rounds it takes until every socket that is ready has been read. */

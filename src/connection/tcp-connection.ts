@@ -519,7 +519,7 @@ export class TcpConnection<Out = Uint8Array | string, Context = unknown>
     try {
       this.config.protocol.onClosing?.(this, reason)
     } catch (error) {
-      this.loop.logger.error(this.logged({ err: toError(error) }), 'the protocol’s onClosing failed')
+      this.logError('the protocol’s onClosing failed', toError(error))
     }
   }
 

@@ -63,6 +63,7 @@ export class ConnectionTable implements PollerSink, ConnectionHost {
   readonly pool: RingBufferPool = new RingBufferPool(IN_POOL)
   readonly outPool: RingBufferPool = new RingBufferPool(OUT_POOL)
   readonly faultLog: LogLimit = new LogLimit()
+  readonly errorLog: LogLimit = new LogLimit()
   lastActive: Int32Array = new Int32Array(FIRST_SLOTS)
 
   readonly topics: Subscriptions

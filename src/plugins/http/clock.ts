@@ -19,8 +19,8 @@ export class HttpClock {
   now = 0
   /** A time-out that is over by this clock and this much more is over. */
   readonly period: number
-  /** What is logged of answers that never came. */
-  readonly lateLog: LogLimit = new LogLimit()
+  /** What is logged of answers that never came, or broke off. */
+  readonly answerLog: LogLimit = new LogLimit()
   readonly #loop: Loop
   readonly #sweep: Sweep
   #timer: Timer | undefined

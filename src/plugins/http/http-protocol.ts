@@ -113,12 +113,7 @@ export class HttpProtocol implements Protocol<HttpRequest, HttpOutput> {
     this.#sendBody(c, s, s.writer, plan.close).then(
       () => c.releaseEnd(),
       (error) => {
-        // Of a client that has left the body may well fail.
-        c.loop.logger[c.connected ? 'error' : 'debug'](
-          { err: error, peer: c.peerAddr },
-          'the body of an answer failed; its connection is closed',
-        )
-        c.close({ code: 'handler-error', message: `the body of an answer failed: ${error}`, error })
+        bodyFailed(c, s, error)
         c.releaseEnd()
       },
     )
@@ -382,10 +377,25 @@ function notTaken(ms: number): CloseReason {
   }
 }
 
+function bodyFailed(c: Client, s: HttpSession, error: Error): void {
+  const message = 'the body of an answer failed'
+  const { logger } = c.loop
+  // Of a client that has left the body may well fail.
+  if (!c.connected) {
+    logger.debug({ err: error, peer: c.peerAddr }, `${message} after its client had left`)
+    return
+  }
+  const leftOut = s.clock.answerLog.admitError(message, error)
+  if (leftOut !== undefined) {
+    logger.error({ err: error, peer: c.peerAddr, leftOut }, `${message}; its connection is closed`)
+  }
+  c.close({ code: 'handler-error', message, error })
+}
+
 /** The handler gave no answer, or no more of one. */
 function endLate(c: Client, s: HttpSession, ms: number): void {
   const message = `no answer within responseTimeout (${ms} ms)`
-  const leftOut = s.clock.lateLog.admit(message)
+  const leftOut = s.clock.answerLog.admit(message)
   if (leftOut !== undefined) {
     c.loop.logger.error(
       { peer: c.peerAddr, path: s.request?.path, leftOut },

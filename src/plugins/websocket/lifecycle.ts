@@ -10,7 +10,7 @@ import {
   type RequestHead,
   wholeResponse,
 } from '../../http1/index.js'
-import type { CloseReason, RingBuffer } from '../../index.js'
+import { type CloseReason, LogLimit, type RingBuffer } from '../../index.js'
 import { ClientHandshake } from './client-handshake.js'
 import { Deflater, Inflater, ZlibQueue } from './deflate.js'
 import { acceptOffer, type DeflateParams } from './deflate-params.js'
@@ -47,6 +47,7 @@ const SHARED_LENGTH = 2048
 /** While a hook decides so many bytes may wait; then the client is held back. */
 const READ_AHEAD = 64 * 1024
 
+const HOOK_FAILED = 'a hook of the WebSocket handshake failed'
 const NO_BYTES: Buffer = Buffer.alloc(0)
 
 export class Lifecycle {
@@ -56,6 +57,7 @@ export class Lifecycle {
   /** What a session has before its handshake is over. */
   readonly #nothingShared: Shared = { lifecycle: this, head: '', protocol: undefined }
   readonly #shared = new Map<string, Shared>()
+  readonly #hookLog = new LogLimit()
 
   constructor(settings: WebSocketSettings, sender: Sender) {
     this.#settings = settings
@@ -152,12 +154,14 @@ export class Lifecycle {
 
   #hookFailed(session: Session, error: unknown): void {
     const { connection } = session
-    const { logger } = connection.loop
-    logger.error({ err: error, peer: connection.peerAddr }, 'a hook of the WebSocket handshake failed')
+    const leftOut = this.#hookLog.admitError(HOOK_FAILED, error)
+    if (leftOut !== undefined) {
+      connection.loop.logger.error({ err: error, peer: connection.peerAddr, leftOut }, HOOK_FAILED)
+    }
     if (session.state !== State.DECIDING) return
     connection.sendRaw(errorResponse(500))
     session.state = State.CLOSED
-    connection.close({ code: 'handler-error', message: 'a hook of the WebSocket handshake failed' })
+    connection.close({ code: 'handler-error', message: HOOK_FAILED })
   }
 
   #refuse(session: Session, answer: HttpAnswer, fallback: number, method: string): void {

@@ -383,7 +383,7 @@ export class Receiver {
     const isEmpty = payload.length === 0
     if (payload.length === 1) throw violation('the payload of a close frame has one byte')
     const code = isEmpty ? CloseStatus.NO_STATUS : payload.readUInt16BE()
-    if (!isEmpty && !isValidCloseCode(code)) throw violation(`a close frame with the code ${code}`)
+    if (!isEmpty && !isValidCloseCode(code)) throw violation('a close frame with a code that is not allowed')
     if (!isUtf8(payload.subarray(2))) {
       throw new Violation(CloseStatus.INVALID_DATA, 'the reason of a close frame is not UTF-8')
     }

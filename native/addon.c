@@ -16,7 +16,7 @@
 #include "poller.h"
 
 /* Raised whenever a call's arguments or answers change. native-addon.ts refuses an addon with another number. */
-enum { INTERFACE = 3 };
+enum { INTERFACE = 4 };
 
 enum { BUFFERS = 4, TEXT_MAX = 256, CACHE_LINE = 64 };
 
@@ -574,6 +574,11 @@ static napi_value addon_close(napi_env env, napi_callback_info info)
     return call_flag(env, info, poller_close);
 }
 
+static napi_value addon_reset(napi_env env, napi_callback_info info)
+{
+    return call_number(env, info, poller_reset);
+}
+
 static napi_value addon_expire_lingering(napi_env env, napi_callback_info info)
 {
     poller *p = get_call(env, info, NULL, NULL);
@@ -690,6 +695,7 @@ NAPI_MODULE_INIT()
         METHOD("unmask", addon_unmask),
         METHOD("shutdownWrite", addon_shutdown_write),
         METHOD("close", addon_close),
+        METHOD("reset", addon_reset),
         METHOD("expireLingering", addon_expire_lingering),
         METHOD("peerAddr", addon_peer_addr),
         METHOD("localAddr", addon_local_addr),

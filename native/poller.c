@@ -686,13 +686,26 @@ static bool may_linger(const poller *p, int slot)
     return p->max_lingering > 0 && s->state == SLOT_OPEN && shutdown(s->fd, SHUT_WR) == 0 && !discard(s->fd);
 }
 
+static bool may_close(const poller *p, int slot)
+{
+    if (slot < 0 || slot >= p->slot_count) return false;
+    uint8_t state = p->slots[slot].state;
+    return state == SLOT_OPEN || state == SLOT_CONNECTING || state == SLOT_PARKED;
+}
+
 int poller_close(poller *p, int slot, bool linger)
 {
-    if (slot < 0 || slot >= p->slot_count) return -EBADF;
-    uint8_t state = p->slots[slot].state;
-    if (state != SLOT_OPEN && state != SLOT_CONNECTING && state != SLOT_PARKED) return -EBADF;
+    if (!may_close(p, slot)) return -EBADF;
     if (linger && may_linger(p, slot)) start_lingering(p, slot);
     else close_slot(p, slot);
+    return 0;
+}
+
+int poller_reset(poller *p, int slot)
+{
+    if (!may_close(p, slot)) return -EBADF;
+    socket_reset_on_close(p->slots[slot].fd);
+    close_slot(p, slot);
     return 0;
 }
 

@@ -2,7 +2,7 @@
  * The poller: one epoll set, its sockets in numbered slots, one slab that a batch is read into and one that answers are
  * written from. Knows nothing of Node. One thread; only poller_mailbox's number may be used from others.
  *
- * A descriptor belongs to its slot from accept or connect to poller_close, poller_hand_off or poller_take_descriptor.
+ * A descriptor belongs to its slot from accept or connect to poller_close, poller_reset, poller_hand_off or poller_take_descriptor.
  * Every call checks its slot: a wrong one gives -EBADF and touches nothing.
  */
 #ifndef RINGLOOP_POLLER_H
@@ -104,6 +104,8 @@ int poller_set_reading(poller *p, int slot, bool on);
 int poller_unmask(poller *p, int slot);
 int poller_shutdown_write(poller *p, int slot);
 int poller_close(poller *p, int slot, bool linger);
+/* Closes at once, and the peer sees a reset. */
+int poller_reset(poller *p, int slot);
 /* Ends lingering sockets whose time is over; how many are left. */
 uint32_t poller_expire_lingering(poller *p);
 

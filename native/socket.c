@@ -140,6 +140,12 @@ int socket_error(int fd)
     return -error;
 }
 
+void socket_reset_on_close(int fd)
+{
+    const struct linger now = {.l_onoff = 1, .l_linger = 0};
+    (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+}
+
 void socket_addr_set(socket_addr *out, const struct sockaddr_storage *from)
 {
     memset(out, 0, sizeof *out);

@@ -36,6 +36,8 @@ int socket_connect_tcp(const char *ip, uint16_t port, const socket_options *opti
 int socket_connect_unix(const char *path);
 /* 0, or the error of a connect that has ended. */
 int socket_error(int fd);
+/* The close of fd sends a reset, and what is unsent is lost. A unix socket has no reset: it ends. */
+void socket_reset_on_close(int fd);
 
 void socket_addr_set(socket_addr *out, const struct sockaddr_storage *from);
 /* "1.2.3.4", "::1", "fe80::1%eth0", or "" for a unix socket; an IPv4 address mapped into IPv6 is written as IPv4. */

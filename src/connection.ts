@@ -120,6 +120,13 @@ export interface ProtocolConnection<Out = Uint8Array | string, Session = unknown
   /** As {@link close}, without sending what is unsent: for a peer that does not take it. */
   abort(reason?: CloseReason | CloseCode | Error): void
 
+  /**
+   * `true`: however the connection ends, what is unsent is dropped and its peer sees a reset. For bytes that are whole only
+   * where the connection ends, for as long as some of them are missing. Over a unix socket, which has no reset, it ends as
+   * ever. Default `false`.
+   */
+  endsWithReset: boolean
+
   /** For a protocol with `handshake`: the handshake is over, the handler gets its `onConnect`. Once only. */
   established(): void
 

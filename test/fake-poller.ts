@@ -32,7 +32,7 @@ export class FakeSocket {
   shut = false
   ended = false
   broken = false
-  closed: 'at once' | 'lingering' | undefined = undefined
+  closed: 'at once' | 'lingering' | 'reset' | undefined = undefined
 
   constructor(poller: FakePoller, slot: number, reading: boolean) {
     this.#poller = poller
@@ -221,9 +221,17 @@ export class FakePoller implements Poller {
   }
 
   close(slot: number, linger: boolean): void {
+    this.#end(slot, linger ? 'lingering' : 'at once')
+  }
+
+  reset(slot: number): void {
+    this.#end(slot, 'reset')
+  }
+
+  #end(slot: number, how: FakeSocket['closed']): void {
     const socket = this.#live(slot, 'close')
     if (socket === undefined) return
-    socket.closed = linger ? 'lingering' : 'at once'
+    socket.closed = how
     this.sockets[slot] = undefined
   }
 

@@ -786,6 +786,75 @@ describe.each(POLLERS)('HTTP on the %s poller', (poller) => {
       expect(bodyOf(text)).toBe('abcdef')
     })
 
+    describe('to HTTP/1.0', () => {
+      const ASK = 'GET / HTTP/1.0\r\n\r\n'
+      const never = new Promise<never>(() => {})
+      async function* failing(): AsyncGenerator<string> {
+        yield 'abc'
+        throw new Error('broken')
+      }
+      async function* stuck(): AsyncGenerator<string> {
+        yield 'abc'
+        await never
+      }
+
+      async function expectReset(client: RawClient): Promise<void> {
+        await client.whenClosed()
+        expect([client.ended, client.error?.code]).toEqual([false, 'ECONNRESET'])
+      }
+
+      // Node's clients take a reset for an end where bytes come with it: it is sent when they have what came before.
+      it('is reset where the stream fails', async () => {
+        let fail = (): void => {}
+        const { connect } = await start(poller, async function* () {
+          yield 'abc'
+          await new Promise<void>((resolve) => {
+            fail = resolve
+          })
+          throw new Error('broken')
+        } as Answer)
+        const client = await connect()
+        client.write(ASK)
+        await until('the part has come', () => bodyOf(client.text) === 'abc')
+        fail()
+        await expectReset(client)
+      })
+
+      it('is reset where the handler closes, responseTimeout is over, or the server stops', async () => {
+        for (const cut of ['close', 'time', 'stop']) {
+          const options = { responseTimeout: cut === 'time' ? 100 : 0 }
+          let close = (): void => {}
+          const answer: Answer = (_request, c) => {
+            close = () => c.close()
+            return stuck()
+          }
+          const { connect, server } = await start(poller, answer, options)
+          const client = await connect()
+          client.write(ASK)
+          await until('the part has come', () => bodyOf(client.text) === 'abc')
+          if (cut === 'close') close()
+          if (cut === 'stop') await server.stop()
+          await expectReset(client)
+        }
+      })
+
+      it('ends as ever where it is whole, or has a length that says that it is not', async () => {
+        const { connect } = await start(poller, ({ path }) => {
+          if (path === '/whole') return stream('abc', 'def')
+          return { headers: { 'content-length': 9 }, body: failing() }
+        })
+        for (const [target, body] of [
+          ['/whole', 'abcdef'],
+          ['/length', 'abc'],
+        ]) {
+          const client = await connect()
+          client.write(ASK.replace('/', target!))
+          await client.whenEnded()
+          expect([bodyOf(client.text), client.error]).toEqual([body, undefined])
+        }
+      })
+    })
+
     it('breaks off without a last chunk where the stream fails', async () => {
       const { talk, logger } = await start(poller, async function* () {
         yield 'abc'

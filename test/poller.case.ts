@@ -470,6 +470,35 @@ export function testPoller(
       expect(log.length).toBe(events)
     })
 
+    it('reset breaks off what the peer has got so far', async () => {
+      const { poller, sink, peer, slot } = await pair()
+      expect(poller.write(slot, Buffer.from('half'), 0, 4)).toBe(4)
+      await peer.bytes(4)
+      poller.reset(slot)
+      poller.reset(slot)
+      await until('the peer is closed', () => peer.closed)
+      expect([String(peer.received), peer.ended, peer.error?.code]).toEqual(['half', false, 'ECONNRESET'])
+      expect(sink.log.at(-1)).toBe(`accept ${slot} 0`)
+      expect(poller.write(slot, Buffer.from('x'), 0, 1)).toBeLessThan(0)
+    })
+
+    it('reset of a side that has ended already is its close', async () => {
+      const { poller, peer, slot } = await pair()
+      poller.shutdownWrite(slot)
+      poller.reset(slot)
+      await until('the peer sees the end', () => peer.ended || peer.closed)
+    })
+
+    it('reset ends a unix socket', async () => {
+      const folder = await tempFolder()
+      const { poller, sink, endpoint } = await listening({ path: path.join(folder, 'socket') })
+      const peer = await connectRaw(endpoint as { path: string })
+      peers.push(peer)
+      await until('it is accepted', () => sink.accepted.length === 1)
+      poller.reset(sink.accepted[0]!)
+      await until('the peer sees the end', () => peer.ended || peer.closed)
+    })
+
     it('close without linger and with unread bytes is over at once', async () => {
       const { poller, peer, slot } = await pair()
       poller.setReading(slot, false)

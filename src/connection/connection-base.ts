@@ -166,6 +166,7 @@ export abstract class ConnectionBase<Out, Context> implements ProtocolConnection
   abstract idleTime: number
   abstract readonly idleFor: number
   abstract readonly paused: boolean
+  abstract endsWithReset: boolean
   abstract send(out: Out, onSent?: OnSent): boolean
   abstract sendRaw(bytes: Packed, onSent?: OnSent): boolean
   abstract end(out?: Out, onSent?: OnSent): boolean

@@ -35,6 +35,8 @@ const Bit = {
   LEAVING: 1 << 13,
   /** The loop drains. */
   DRAINING: 1 << 14,
+  /** Its peer is to see a reset. */
+  RESET: 1 << 15,
 } as const
 
 export class TcpConnection<Out = Uint8Array | string, Context = unknown>
@@ -280,6 +282,8 @@ export class TcpConnection<Out = Uint8Array | string, Context = unknown>
     if (!this.connected) return
     this.state = State.CLOSING
     this.leaveTopics()
+    // Bytes right before a reset hide it from some peers: libuv reads them, and then takes it for an end.
+    if (this.endsWithReset) this.dropOutput()
     this.stopReceiving()
     this.host.out.afterFlush(this.slot)
   }
@@ -309,6 +313,14 @@ export class TcpConnection<Out = Uint8Array | string, Context = unknown>
       this.extras().reason ??= reason
     }
     this.finishIfDone()
+  }
+
+  get endsWithReset(): boolean {
+    return (this.bits & Bit.RESET) !== 0
+  }
+
+  set endsWithReset(on: boolean) {
+    this.bits = on ? this.bits | Bit.RESET : this.bits & ~Bit.RESET
   }
 
   private finishClose(): void {

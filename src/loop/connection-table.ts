@@ -120,7 +120,8 @@ export class ConnectionTable implements PollerSink, ConnectionHost {
 
   remove(c: AnyConnection, linger: boolean, reason: CloseReason): void {
     const { slot } = c
-    this.poller.close(slot, linger)
+    if (c.endsWithReset) this.poller.reset(slot)
+    else this.poller.close(slot, linger)
     this.out.drop(slot)
     this.#connections[slot] = undefined
     this.#size--

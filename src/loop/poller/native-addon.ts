@@ -60,6 +60,7 @@ export interface NativeAddon {
   unmask(poller: number, slot: number): number
   shutdownWrite(poller: number, slot: number): number
   close(poller: number, slot: number, linger: boolean): number
+  reset(poller: number, slot: number): number
   expireLingering(poller: number): number
   peerAddr(poller: number, slot: number): TcpEndpoint | undefined
   localAddr(poller: number, slot: number): TcpEndpoint | undefined
@@ -88,7 +89,7 @@ export const RecordKind = {
  */
 const CONSTANTS: Readonly<Record<string, number>> = {
   /** Raised whenever the arguments or answers of a call change. */
-  INTERFACE: 3,
+  INTERFACE: 4,
   IN_SLAB: 196 * 1024,
   OUT_SLAB: 256 * 1024,
   RECORDS_MAX: 1024,

@@ -232,6 +232,10 @@ export class NativePoller implements Poller {
     this.#addon.close(this.#poller, slot, linger)
   }
 
+  reset(slot: number): void {
+    this.#addon.reset(this.#poller, slot)
+  }
+
   expireLingering(): boolean {
     return this.#addon.expireLingering(this.#poller) > 0
   }

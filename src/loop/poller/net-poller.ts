@@ -361,6 +361,14 @@ export class NetPoller implements Poller {
     }
   }
 
+  reset(slot: number): void {
+    const s = this.#slots[slot]
+    if (s === undefined) return
+    this.#slots[slot] = undefined
+    this.#free.push(slot)
+    resetSocket(s.socket)
+  }
+
   #linger(socket: net.Socket): void {
     const [oldest] = this.#lingering.keys()
     if (oldest !== undefined && this.#lingering.size >= this.#maxLingering) {
@@ -408,6 +416,13 @@ function hand(s: NetSlot, chunk: Buffer): void {
   s.begun++
   s.socket.write(chunk, s.onWritten)
   if (s.socket.writableLength > 0) s.inFlight = chunk.length
+}
+
+/** TLS ends without its word for an end, which says the same. Where Node cannot reset a socket it is destroyed. */
+function resetSocket(socket: net.Socket): void {
+  const isTcp = !(socket instanceof tls.TLSSocket) && socket.remotePort !== undefined
+  if (isTcp && !socket.writableEnded) socket.resetAndDestroy()
+  else socket.destroy()
 }
 
 /** Closes it where Node takes it for no socket. */

@@ -148,6 +148,11 @@ export interface Poller {
    * closed: a bare close would answer it with a reset, which can destroy bytes on their way to the peer.
    */
   close(slot: number, linger: boolean): void
+  /**
+   * Gives the slot back, at once, and the peer sees a reset: what it has got is not whole. What was taken may be lost. A unix
+   * socket has no reset: it ends.
+   */
+  reset(slot: number): void
   /** Ends lingering sockets whose time is over; `true` while others are left. */
   expireLingering(): boolean
 

@@ -2,7 +2,7 @@
  * Sends the body of one answer from its source: in chunks (RFC 9112, section 7.1), so many bytes, or up to the end of the
  * connection, and not faster than the client takes it. Owns the iterator; the parts are the source's. The loop's thread only.
  */
-import { CHUNKED } from '../../http1/index.js'
+import { CHUNKED, UNKNOWN } from '../../http1/index.js'
 import { ErrorCode, type ProtocolConnection, RingloopError } from '../../index.js'
 import { type BodyPart, endIterator, type HttpOutput } from './response.js'
 
@@ -26,11 +26,14 @@ export class BodyWriter {
 
   /** `true` once all is sent, `false` when nothing can be sent any more. Rejects for a fault of the source. */
   async sendTo(c: ProtocolConnection<HttpOutput>): Promise<boolean> {
+    // Nothing else would say that the body is not whole.
+    c.endsWithReset = this.#length === UNKNOWN
     while (await c.drained()) {
       const { done, value } = await this.#parts.next()
       if (done) {
         if (this.#length >= 0 && this.#sent !== this.#length) throw this.#wrongLength()
         if (this.#chunked) c.sendRaw(LAST_CHUNK)
+        c.endsWithReset = false
         return true
       }
       this.#send(c, partBytes(value))

@@ -278,6 +278,16 @@ describe.each(POLLERS)('HTTP on the %s poller', (poller) => {
       expect(statuses(await talk(LAST_GET.replace('Host: x', `Host: ${host}`)))).toEqual([`${status}`])
     })
 
+    it('is asked for the host of an absolute target, whatever Host says', async () => {
+      const { talk, requests } = await start(poller, () => 'x')
+      const targets = ['/', 'http://a', 'http://a:80?b', 'https://[::1]:80/c', 'http://%41_b/c?d=http://e/']
+      for (const target of targets) await talk(LAST_GET.replace('/last', target))
+      await talk('OPTIONS * HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n')
+      await talk('GET / HTTP/1.0\r\n\r\n')
+      const hosts = requests.map((request) => request.host)
+      expect(hosts).toEqual(['x', 'a', 'a:80', '[::1]:80', '%41_b', 'x', undefined])
+    })
+
     it.each([
       [
         'Headers',
@@ -561,6 +571,16 @@ describe.each(POLLERS)('HTTP on the %s poller', (poller) => {
       [400, 'a NUL', post('A: b\0\r\nContent-Length: 0\r\n')],
       [400, 'no Host', 'GET / HTTP/1.1\r\n\r\n'],
       [400, 'two Hosts', 'GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n'],
+      ...['a:b:c', '%zz', 'u@b', 'u:p@b', ':80', '@', 'a b', '[::1', '[x]', 'a\\b', 'a|b'].map(
+        (authority) =>
+          [
+            400,
+            `the target of ${authority}`,
+            `GET http://${authority}/s HTTP/1.1\r\nHost: x\r\n\r\n`,
+          ] as const,
+      ),
+      [400, 'a wrong target and the same Host', 'GET http://:80/s HTTP/1.1\r\nHost: :80\r\n\r\n'],
+      [400, 'a wrong Host and a target', 'GET http://a/s HTTP/1.1\r\nHost: a/b\r\n\r\n'],
       [400, 'two empty Hosts', 'GET / HTTP/1.1\r\nHost:\r\nHost:\r\n\r\n'],
       ...[
         'a/b',

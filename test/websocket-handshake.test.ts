@@ -140,6 +140,9 @@ describe('a wrong request', () => {
     ['with a host that is none', 400, request({ Host: 'a/b' })],
     ['with a host of two ports', 400, request({ Host: 'a:b:c' })],
     ['with a host that is no text', 400, request({ Host: '%zz' })],
+    ['for a target with two ports', 400, request({}, 'GET http://a:b:c/s HTTP/1.1')],
+    ['for a target that is no text', 400, request({}, 'GET http://%zz/s HTTP/1.1')],
+    ['for a target with a user', 400, request({}, 'GET http://u@b/s HTTP/1.1')],
     ['that is plain, with a host that is none', 400, 'GET / HTTP/1.1\r\nHost: a/b\r\n\r\n'],
     ['that is plain, without a host', 400, 'GET / HTTP/1.1\r\n\r\n'],
     ['that is plain, with two hosts', 400, 'GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n'],
@@ -230,11 +233,11 @@ describe('verify', () => {
   it('sees the request and the connection', async () => {
     const seen: unknown[] = []
     const verify = (asked: UpgradeRequest, c: Connection<WebSocketOut>): boolean => {
-      seen.push(asked.path, asked.protocols, asked.origin, c.peerAddr.startsWith('10.0.0.1:'))
+      seen.push(asked.path, asked.host, asked.protocols, asked.origin, c.peerAddr.startsWith('10.0.0.1:'))
       return true
     }
     await ask(request({ Origin: 'x', 'Sec-WebSocket-Protocol': 'a, b' }), { verify })
-    expect(seen).toEqual(['/chat', ['a', 'b'], 'x', true])
+    expect(seen).toEqual(['/chat', 'example.com', ['a', 'b'], 'x', true])
   })
 
   it('holds back what the client sends meanwhile, in order', async () => {

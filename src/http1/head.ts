@@ -180,6 +180,20 @@ export class RequestHead {
     return at === -1 ? '' : this.target.slice(at + 1)
   }
 
+  /**
+   * Who is asked: the authority of an absolute target, beside which the `Host` field does not count (RFC 9112, section 3.2.2),
+   * else that field. {@link checkHost} checks it.
+   */
+  get host(): string | undefined {
+    const end = this.#pathStart()
+    return end === 0 ? this.headers.get('host') : this.target.slice(this.target.indexOf('://') + 3, end)
+  }
+
+  /** The target is in absolute form. */
+  get isAbsolute(): boolean {
+    return this.#pathStart() > 0
+  }
+
   #pathStart(): number {
     const { target } = this
     if (target.charCodeAt(0) === SLASH) return 0

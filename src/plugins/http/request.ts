@@ -40,6 +40,8 @@ export interface HttpRequest {
   /** What comes after the `?`, for `new URLSearchParams(request.query)`; `''` without one. */
   readonly query: string
   readonly version: '1.1' | '1.0'
+  /** Host and port that are asked for: of the target, where it has them, else the `Host` field; HTTP/1.0 may say nothing. */
+  readonly host: string | undefined
   readonly headers: HeaderMap
   /**
    * Aborted when the client leaves before it has its whole answer, and whenever else the connection ends before; its
@@ -86,6 +88,10 @@ export class IncomingRequest implements HttpRequest {
 
   get version(): '1.1' | '1.0' {
     return this.head.version
+  }
+
+  get host(): string | undefined {
+    return this.head.host
   }
 
   get headers(): HeaderMap {

@@ -13,6 +13,8 @@ export interface UpgradeRequest {
   readonly path: string
   /** What comes after the `?`, percent-encoded as sent; `''` without one. */
   readonly query: string
+  /** Host and port that are asked for: of the target, where it has them, else the `Host` field; HTTP/1.0 may say nothing. */
+  readonly host: string | undefined
   readonly headers: HeaderMap
   /** The page that a browser speaks for; other clients may send what they like. */
   readonly origin: string | undefined
@@ -53,6 +55,10 @@ export class ParsedRequest implements UpgradeRequest {
 
   get query(): string {
     return this.#head.query
+  }
+
+  get host(): string | undefined {
+    return this.#head.host
   }
 
   get headers(): HeaderMap {

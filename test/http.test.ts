@@ -226,6 +226,15 @@ describe.each(POLLERS)('HTTP on the %s poller', (poller) => {
       ['a line end in a pair', { headers: new Map([['a', 'b\r\nEvil: 1']]) }],
       ['a value that is null', { headers: { a: null } }],
       ['a value that is an object', { headers: { a: {} } }],
+      ['headers as a flat list', { headers: ['x-a', '1'] }],
+      ['headers as bytes', { headers: Buffer.from('ab') }],
+      ['a pair of three', { headers: [['a', 'b', 'c']] }],
+      ['a name alone', { headers: [['a']] }],
+      ['a line end in a connection', { headers: { connection: 'close\r\nEvil: 1' } }],
+      ['a line end in a list of a connection', { headers: { connection: ['close', 'upgrade\nEvil: 1'] } }],
+      ['a connection that is no list of tokens', { headers: { connection: 'close; now' } }],
+      ['a connection that is null', { headers: { connection: null } }],
+      ['a connection that is an object', { headers: { connection: {} } }],
       ['a status with a header', { status: '200 OK\r\nEvil: 1' }],
       ...[99, 100, 101, 199, 600, 700, 999, 200.5].map((status): [string, unknown] => [
         `the status ${status}`,
@@ -243,6 +252,27 @@ describe.each(POLLERS)('HTTP on the %s poller', (poller) => {
       await until('it is closed', () => reasons.length === 1)
       expect(reasons[0]!.code).toBe('handler-error')
       expect(logger.lines.filter((line) => line.level === 'error')).toHaveLength(1)
+    })
+
+    it.each([
+      ['upgrade', 'upgrade, close'],
+      [['Upgrade', 'keep-alive'], 'Upgrade, close'],
+      ['x-a,, x-b , close', 'x-a, x-b, close'],
+      ['', 'close'],
+      [undefined, 'close'],
+    ])('keeps the options of the connection %j beside its own', async (connection, line) => {
+      const { talk } = await start(poller, () => ({ headers: { connection }, body: 'x' }))
+      const text = await talk(LAST_GET)
+      expect(text.match(/^connection: .*$/gim)).toEqual([`Connection: ${line}`])
+    })
+
+    it('says nothing of the connection but what the handler says, where it is kept', async () => {
+      const { connect } = await start(poller, () => ({
+        headers: { connection: 'keep-alive, upgrade' },
+        body: 'x',
+      }))
+      const text = await (await connect()).ask(GET)
+      expect(text.match(/^connection: .*$/gim)).toEqual(['Connection: upgrade'])
     })
 
     it('answers 500 where the handler throws or rejects, without saying why', async () => {

@@ -5,6 +5,7 @@ import type { Connection } from '../src/connection.js'
 import type { CloseReason } from '../src/errors.js'
 import { parseExtensions } from '../src/plugins/websocket/extension-header.js'
 import {
+  type HttpAnswer,
   type UpgradeRequest,
   type WebSocketOptions,
   type WebSocketOut,
@@ -177,7 +178,7 @@ describe('a wrong request', () => {
     const fake = await serve(handler)
     const client = new Client(fake).read(Buffer.from(text, 'latin1'))
     expect(client.status).toBe(status)
-    expect(client.header('Connection')).toBe('close')
+    expect(client.header('Connection')).toBe(status === 426 ? 'Upgrade, close' : 'close')
     expect(client.header('Date')).toMatch(/^\w{3}, \d\d /)
     expect(client.socket.closed).toBe('lingering')
     if (status === 426) {
@@ -261,6 +262,11 @@ describe('verify', () => {
     expect(client.told).toEqual([])
   })
 
+  it.each(['no', 1, ['no'], { ok: true }, {}])('that says %o gives 500', async (given) => {
+    const client = await ask(request(), { verify: () => given as HttpAnswer })
+    expect(client.status).toBe(500)
+  })
+
   it('that throws or rejects gives 500, and is logged', async () => {
     const failures = [
       () => {
@@ -295,7 +301,8 @@ describe('a plain request', () => {
   const plain = (line: string): string => `${line}\r\nHost: a\r\n\r\n`
 
   it('gets 426, or 405 where it is not even a GET', async () => {
-    expect((await ask(plain('GET / HTTP/1.1'))).status).toBe(426)
+    const client = await ask(plain('GET / HTTP/1.1'))
+    expect([client.status, client.header('Connection')]).toEqual([426, 'Upgrade, close'])
     expect((await ask(plain('DELETE / HTTP/1.1'))).status).toBe(405)
   })
 
@@ -308,6 +315,29 @@ describe('a plain request', () => {
       expect(client.header('Content-Length')).toBe('9')
       expect(client.body.toString()).toBe('<p>ü</p>')
       expect(client.socket.closed).toBe('lingering')
+    }
+  })
+
+  it.each([
+    'page',
+    '',
+    true,
+    7,
+    ['page'],
+    Buffer.from('page'),
+    { ok: true },
+    {},
+    () => 'page',
+    { headers: ['x-a', '1'], body: 'page' },
+  ])('that onRequest answers with %o gets 500, now or later, and it is logged', async (given) => {
+    const answer = given as HttpAnswer
+    for (const onRequest of [() => answer, async () => answer]) {
+      const fake = await serve(echo, { onRequest })
+      const client = new Client(fake).read(plain('GET / HTTP/1.1'))
+      await settle()
+      expect(client.status).toBe(500)
+      expect(client.body).toHaveLength(0)
+      expect(fake.logger.find('error', 'hook')).toHaveLength(1)
     }
   })
 

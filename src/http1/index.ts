@@ -18,6 +18,7 @@ export {
 export { checkHost } from './host.js'
 export {
   CHUNKED,
+  checkAnswer,
   errorResponse,
   type HeaderFields,
   type HeaderValue,

@@ -18,7 +18,7 @@ export type HeaderFields =
 export interface WholeResponse {
   /** 200 to 599. */
   readonly status: number
-  /** `Content-Length` and `Connection` are filled in, whatever is said of them here. */
+  /** `Content-Length` is filled in, whatever is said of it here; to the options of a `Connection` comes `close`. */
   readonly headers?: HeaderFields | undefined
   readonly body?: string | Uint8Array | undefined
 }
@@ -50,6 +50,8 @@ export class ResponseHead {
   readonly bodyless: boolean
   readonly #status: number
   #lines: string
+  /** Of `Connection`, but for what is the writer's to say. */
+  #options = ''
   #hasDate = false
   #hasType = false
 
@@ -60,7 +62,10 @@ export class ResponseHead {
     this.bodyless = status === NO_CONTENT || status === RESET_CONTENT || status === NOT_MODIFIED
     if (headers === undefined) return
     if (Symbol.iterator in headers) {
-      for (const [name, value] of headers as Iterable<[string, HeaderValue]>) this.#add(name, value)
+      for (const pair of headers as Iterable<unknown>) {
+        if (!isPair(pair)) throw unsendable('a header that is no pair of a name and a value')
+        this.#add(pair[0], pair[1])
+      }
     } else {
       for (const name of Object.keys(headers)) this.#add(name, headers[name])
     }
@@ -80,7 +85,8 @@ export class ResponseHead {
     if (!this.#hasDate) text += date
     if (!this.#hasType && !this.bodyless) text += typeLine(body)
     text += this.#framing(length)
-    return connection === '' ? `${text}\r\n` : `${text}Connection: ${connection}\r\n\r\n`
+    const options = joined(this.#options, connection)
+    return options === '' ? `${text}\r\n` : `${text}Connection: ${options}\r\n\r\n`
   }
 
   #framing(length: number): string {
@@ -100,23 +106,41 @@ export class ResponseHead {
         return
       case 'transfer-encoding':
         throw unsendable('a transfer-encoding, which is chosen by the body,')
-      case 'connection':
-        if (listOf(String(value).toLowerCase()).includes('close')) this.close = true
-        return
       case 'content-type':
         this.#hasType = true
         break
       case 'date':
         this.#hasDate = true
     }
-    if (Array.isArray(value)) for (const each of value) this.#addLine(name, each)
-    else this.#addLine(name, typeof value === 'number' ? String(value) : value)
+    if (Array.isArray(value)) for (const each of value) this.#addLine(name, meaning, each)
+    else this.#addLine(name, meaning, typeof value === 'number' ? String(value) : value)
   }
 
-  #addLine(name: string, value: unknown): void {
+  #addLine(name: string, meaning: string, value: unknown): void {
     if (!isFieldValue(value)) throw unsendable(`the value of the header ${name}`)
-    this.#lines += `${name}: ${value}\r\n`
+    if (meaning === 'connection') this.#addOptions(value)
+    else this.#lines += `${name}: ${value}\r\n`
   }
+
+  /** Whether the connection is kept is not only the handler's to say, so `keep-alive` is left out. */
+  #addOptions(list: string): void {
+    for (const option of listOf(list)) {
+      if (!isFieldName(option)) throw unsendable(`the connection option ${JSON.stringify(option)}`)
+      const lower = option.toLowerCase()
+      if (lower === 'close') this.close = true
+      else if (lower !== 'keep-alive') this.#options = joined(this.#options, option)
+    }
+  }
+}
+
+function isPair(pair: unknown): pair is [name: string, value: HeaderValue] {
+  return Array.isArray(pair) && pair.length === 2
+}
+
+/** Two lists as one. */
+function joined(one: string, other: string): string {
+  if (one === '' || other === '') return one + other
+  return `${one}, ${other}`
 }
 
 /** Names that were checked already, as they were written, with what they mean: services use few. */
@@ -174,6 +198,15 @@ export function wholeResponse({ status, headers, body = '' }: WholeResponse, met
 /** The bytes of a plain answer that ends the connection. `method` is that of the request, where it is known. */
 export function errorResponse(status: number, message = '', method?: string): Buffer {
   return wholeResponse({ status, body: message }, method)
+}
+
+/** Throws `ERR_RINGLOOP_PACKET` for what a handler may have taken for an answer: an object has a status, headers or a body. */
+export function checkAnswer(given: unknown): void {
+  if (typeof given !== 'object' || given === null) throw unsendable(`a ${typeof given}`)
+  const { status, headers, body } = given as Partial<WholeResponse>
+  if (status === undefined && headers === undefined && body === undefined) {
+    throw unsendable('an object without status, headers and body')
+  }
 }
 
 /** What a handler gave cannot be sent: its fault. */

@@ -1,5 +1,12 @@
 /** Answers: what a handler may return, and how it is sent (RFC 9112, sections 4–6). Pure. */
-import { CHUNKED, type HeaderFields, ResponseHead, UNKNOWN, unsendable } from '../../http1/index.js'
+import {
+  CHUNKED,
+  checkAnswer,
+  type HeaderFields,
+  ResponseHead,
+  UNKNOWN,
+  unsendable,
+} from '../../http1/index.js'
 import type { HttpClock } from './clock.js'
 import type { IncomingRequest } from './request.js'
 
@@ -11,7 +18,7 @@ export interface HttpResponse {
   readonly status?: number
   /**
    * An object, or pairs as of a `Map` or `Headers`. A list makes one line for each, `undefined` none. `Content-Length`, `Content-Type`, `Date` and `Connection` are filled in;
-   * `connection: 'close'` ends the connection, `content-length` is for a stream whose length is known and for answers
+   * `connection: 'close'` ends the connection, other options of it are sent beside ringloop's own, `content-length` is for a stream whose length is known and for answers
    * to HEAD.
    */
   readonly headers?: HeaderFields
@@ -65,16 +72,12 @@ export function endIterator(iterator: AsyncIterator<unknown> | undefined): void 
 
 function asResponse(out: HttpOutput): HttpResponse {
   if (typeof out === 'string' || out instanceof Uint8Array) return { body: out }
-  if (typeof out !== 'object' || out === null) throw unsendable(`a ${typeof out}`)
   if (isStream(out)) return { body: out }
-  const { status, headers, body } = out
-  if (status === undefined && headers === undefined && body === undefined) {
-    throw unsendable('an object without status, headers and body')
-  }
+  checkAnswer(out)
   return out
 }
 
-function isStream(value: object | string): value is AsyncIterable<BodyPart> {
+function isStream(value: unknown): value is AsyncIterable<BodyPart> {
   return typeof value === 'object' && value !== null && Symbol.asyncIterator in value
 }
 

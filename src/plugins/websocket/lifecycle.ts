@@ -3,6 +3,7 @@
  * handshake, the heartbeat and the closing handshake. Messages are the receiver's and the sender's. The loop's thread only.
  */
 import {
+  checkAnswer,
   checkHost,
   errorResponse,
   HeadParser,
@@ -47,6 +48,7 @@ const SHARED_LENGTH = 2048
 /** While a hook decides so many bytes may wait; then the client is held back. */
 const READ_AHEAD = 64 * 1024
 
+const FORBIDDEN: HttpAnswer = { status: 403 }
 const HOOK_FAILED = 'a hook of the WebSocket handshake failed'
 const NO_BYTES: Buffer = Buffer.alloc(0)
 
@@ -125,7 +127,7 @@ export class Lifecycle {
       () => (verify === undefined ? true : verify(request, c)),
       (verdict) => {
         if (verdict === true) this.#accept(c, session, request, upgrade)
-        else this.#refuse(session, verdict || {}, 403, head.method)
+        else this.#refuse(session, verdict || FORBIDDEN, 403, head.method)
       },
     )
   }
@@ -166,6 +168,7 @@ export class Lifecycle {
 
   #refuse(session: Session, answer: HttpAnswer, fallback: number, method: string): void {
     if (session.state !== State.DECIDING) return
+    checkAnswer(answer)
     const { connection } = session
     const { status = fallback } = answer
     connection.sendRaw(wholeResponse({ ...answer, status }, method))

@@ -17,7 +17,10 @@ import type { UpgradeRequest } from './upgrade-request.js'
 export interface HttpAnswer {
   /** Default 200; of a refusal 403. */
   readonly status?: number
-  /** `Date`, `Content-Length` and `Connection` are filled in, whatever is said of the last two here. */
+  /**
+   * `Date` and `Content-Length` are filled in, whatever is said of the latter here; to the options of a `Connection` comes
+   * `close`.
+   */
   readonly headers?: HeaderFields
   readonly body?: string | Uint8Array
 }

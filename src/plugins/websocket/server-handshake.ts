@@ -7,6 +7,8 @@ import type { HttpAnswer } from './options.js'
 const GUID = '258EAFA5-E914-47DA-95CA-C5AB0DC85B11'
 const VERSION = '13'
 const VERSION_HEADER = { 'Sec-WebSocket-Version': VERSION }
+/** RFC 9110, section 7.8: who sends `Upgrade` says so in `Connection`. */
+const UPGRADE_HEADERS = { Upgrade: 'websocket', Connection: 'Upgrade', ...VERSION_HEADER }
 /** Sixteen bytes in base64. */
 const KEY = /^[+/\dA-Za-z]{22}==$/
 
@@ -34,7 +36,7 @@ export function plainAnswer(head: RequestHead): HttpAnswer {
   if (head.method !== 'GET' && head.method !== 'HEAD') return wrongMethod()
   return {
     status: 426,
-    headers: { Upgrade: 'websocket', ...VERSION_HEADER },
+    headers: UPGRADE_HEADERS,
     body: 'this is a WebSocket server',
   }
 }
@@ -52,7 +54,7 @@ export function checkUpgrade(head: RequestHead): Upgrade | HttpAnswer {
   const versions = headers.getAll('sec-websocket-version')
   if (versions.length !== 1) return bad('there must be one Sec-WebSocket-Version header', VERSION_HEADER)
   if (versions[0] !== VERSION) {
-    return { status: 426, headers: { Upgrade: 'websocket', ...VERSION_HEADER }, body: 'the version is 13' }
+    return { status: 426, headers: UPGRADE_HEADERS, body: 'the version is 13' }
   }
   const [key, ...more] = headers.getAll('sec-websocket-key')
   if (key === undefined || more.length > 0) return bad('there must be one Sec-WebSocket-Key header')

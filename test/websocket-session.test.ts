@@ -2,6 +2,7 @@
 import { afterEach, describe, expect, it, vi } from 'vitest'
 import type { Connection } from '../src/connection.js'
 import { type CloseReason, ErrorCode } from '../src/errors.js'
+import type { ConnectionLimits } from '../src/options.js'
 import * as deflate from '../src/plugins/websocket/deflate.js'
 import {
   type WebSocketOptions,
@@ -287,5 +288,34 @@ describe('the heartbeat of a loop that has run for 24.8 days', () => {
     client.c.send('x'.repeat(1000))
     await until('the peer is given up', () => !client.c.connected)
     expect(fake.loop.now).toBeLessThan(0)
+  })
+})
+
+describe('under allowHalfOpen, a WebSocket whose peer has ended its side', () => {
+  async function ended(limits: ConnectionLimits, options: WebSocketOptions = {}): Promise<Client> {
+    const protocol = new WebSocketProtocol(options)
+    const client = new Client(await fakeLoop(echo, { ...limits, allowHalfOpen: true, protocol }))
+    client.read(request(), frame(1, 'a'))
+    client.socket.end()
+    await settle()
+    return client
+  }
+
+  it('stays open and can be sent to until its handler closes it', async () => {
+    const client = await ended({})
+    expect([client.socket.closed, webSocketOf(client.c).open]).toEqual([undefined, true])
+    client.c.send('b')
+    client.c.close()
+    await settle()
+    expect(client.told).toEqual(['text a', 'text b', 'close 1000'])
+    expect(client.socket.closed).toBe('at once')
+  })
+
+  it.each<[string, ConnectionLimits, WebSocketOptions]>([
+    ['idleTime', { idleTime: 30 }, {}],
+    ['a heartbeat', {}, { heartbeat: 30 }],
+  ])('is ended by %s', async (_name, limits, options) => {
+    const client = await ended(limits, options)
+    await until('it is closed', () => client.socket.closed !== undefined)
   })
 })

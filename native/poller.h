@@ -2,7 +2,8 @@
  * The poller: one epoll set, its sockets in numbered slots, one slab that a batch is read into and one that answers are
  * written from. Knows nothing of Node. One thread; only poller_mailbox's number may be used from others.
  *
- * A descriptor belongs to its slot from accept or connect to poller_close, poller_reset, poller_hand_off or poller_take_descriptor.
+ * A descriptor belongs to its slot from accept or connect to poller_close, poller_reset, poller_hand_off or
+ * poller_take_descriptor.
  * Every call checks its slot: a wrong one gives -EBADF and touches nothing.
  */
 #ifndef RINGLOOP_POLLER_H

@@ -123,7 +123,7 @@ export interface ProtocolConnection<Out = Uint8Array | string, Session = unknown
   /**
    * `true`: however the connection ends, what is unsent is dropped and its peer sees a reset. For bytes that are whole only
    * where the connection ends, for as long as some of them are missing. Over a unix socket, which has no reset, it ends as
-   * ever. Default `false`.
+   * ever, and so does what `connect` made with TLS. Default `false`.
    */
   endsWithReset: boolean
 

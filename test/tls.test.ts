@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os'
 import path from 'node:path'
 import tls from 'node:tls'
 import { ErrorCode, EventLoop, type ModuleServerOptions, Server } from 'ringloop'
+import { HttpProtocol, httpHandler } from 'ringloop/http'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { fixtureUrl } from './support/child.js'
 import { openSockets } from './support/descriptors.js'
@@ -17,7 +18,7 @@ const echo = { onMessage: (_c: unknown, _ctx: unknown, data: Buffer): Buffer => 
 let folder = ''
 let key = ''
 let cert = ''
-const servers: Server[] = []
+const servers: (Server | Server<never>)[] = []
 const loops: EventLoop[] = []
 const sockets: net.Socket[] = []
 
@@ -85,6 +86,28 @@ function makeLoop(): EventLoop {
 }
 
 describe('a TLS server', () => {
+  it('resets what is not whole, as without TLS', async () => {
+    let fail = (): void => {}
+    const answer = async function* (): AsyncGenerator<string> {
+      yield 'half'
+      await new Promise<void>((resolve) => {
+        fail = resolve
+      })
+      throw new Error('broken')
+    }
+    const options = { address: '127.0.0.1:0', logger: false, tls: { key, cert } } as const
+    const server = new Server(httpHandler(answer), { ...options, protocol: new HttpProtocol() })
+    servers.push(server as Server<never>)
+    await within('start', server.start())
+    const client = await connectTls(server.address.port)
+    client.write('GET / HTTP/1.0\r\n\r\n')
+    await until('the part has come', () => client.text.endsWith('half'))
+    fail()
+    await client.whenClosed()
+    expect([client.ended, client.error?.code]).toEqual([false, 'ECONNRESET'])
+    expect(server.stats().total.connections).toBe(0)
+  })
+
   for (const [name, numLoops] of [
     ['here', undefined],
     ['1 thread', 1],

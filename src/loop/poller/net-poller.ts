@@ -196,9 +196,7 @@ export class NetPoller implements Poller {
   #createTls(options: tls.TlsOptions): tls.Server {
     const server = createTlsServer(options)
     server.on('secureConnection', (socket) => {
-      // Undocumented, but there from Node 0.11 to 26: the socket that TLS runs on.
-      const raw = (socket as unknown as { readonly _parent: net.Socket })._parent
-      assert(this.#endHandshake(raw), 'a TLS socket belongs to a socket that was accepted')
+      assert(this.#endHandshake(rawSocket(socket)), 'a TLS socket belongs to a socket that was accepted')
       socket.allowHalfOpen = true
       this.#accept(socket, COUNTED)
     })
@@ -418,11 +416,16 @@ function hand(s: NetSlot, chunk: Buffer): void {
   if (s.socket.writableLength > 0) s.inFlight = chunk.length
 }
 
-/** TLS ends without its word for an end, which says the same. Where Node cannot reset a socket it is destroyed. */
+/** Where Node cannot reset it, it is destroyed: a unix socket, one that has ended its side, an outgoing one with TLS. */
 function resetSocket(socket: net.Socket): void {
-  const isTcp = !(socket instanceof tls.TLSSocket) && socket.remotePort !== undefined
-  if (isTcp && !socket.writableEnded) socket.resetAndDestroy()
+  const raw: net.Socket | undefined = socket instanceof tls.TLSSocket ? rawSocket(socket) : socket
+  if (raw?.remotePort !== undefined && !socket.writableEnded) raw.resetAndDestroy()
   else socket.destroy()
+}
+
+/** The socket that an accepted one with TLS runs on. Undocumented, but there from Node 0.11 to 26. */
+function rawSocket(socket: tls.TLSSocket): net.Socket {
+  return (socket as unknown as { readonly _parent: net.Socket })._parent
 }
 
 /** Closes it where Node takes it for no socket. */

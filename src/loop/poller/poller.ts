@@ -150,7 +150,7 @@ export interface Poller {
   close(slot: number, linger: boolean): void
   /**
    * Gives the slot back, at once, and the peer sees a reset: what it has got is not whole. What was taken may be lost. A unix
-   * socket has no reset: it ends.
+   * socket has no reset: it ends, and so does a `connect` with TLS.
    */
   reset(slot: number): void
   /** Ends lingering sockets whose time is over; `true` while others are left. */

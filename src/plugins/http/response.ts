@@ -17,9 +17,9 @@ export interface HttpResponse {
   /** 200 to 599. Default 200. */
   readonly status?: number
   /**
-   * An object, or pairs as of a `Map` or `Headers`. A list makes one line for each, `undefined` none. `Content-Length`, `Content-Type`, `Date` and `Connection` are filled in;
-   * `connection: 'close'` ends the connection, other options of it are sent beside ringloop's own, `content-length` is for a stream whose length is known and for answers
-   * to HEAD.
+   * An object, or pairs as of a `Map` or `Headers`. A list makes one line for each, `undefined` none. `Content-Length`,
+   * `Content-Type`, `Date` and `Connection` are filled in; `connection: 'close'` ends the connection, other options of it are
+   * sent beside ringloop's own, `content-length` is for a stream whose length is known and for answers to HEAD.
    */
   readonly headers?: HeaderFields
   /** A stream is sent in chunks, as fast as the client takes them. */

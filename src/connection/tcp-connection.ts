@@ -30,7 +30,7 @@ const Bit = {
   /** It stays open when the peer has ended its side. */
   HALF_OPEN: 1 << 12,
   /** The peer has ended its side behind bytes that are not read, or is gone. */
-  LEFT: 1 << 15,
+  LEFT: 1 << 16,
   /** It has left, and this waits for the next turn to see what has settled. */
   LEAVING: 1 << 13,
   /** The loop drains. */

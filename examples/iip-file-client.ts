@@ -8,6 +8,9 @@ import { checksum, openFile, sizeOf } from './iip/folder.js'
 import { ifHandled } from './iip/if-handled.js'
 import { fail, orFail } from './iip/or-fail.js'
 
+/** What stands before a block: whether there is more behind it. */
+const [FLAG_BYTES, MORE, LAST] = [4, 0, 1]
+
 const flags = exampleFlags({ port: 9091, file: '', out: '', block: 1024 * 1024 })
 const target = flags.out || path.basename(flags.file)
 const part = `${target}.part`
@@ -15,16 +18,15 @@ const client = new IipClient({ address: { host: flags.host, port: flags.port } }
 
 let at = await sizeOf(part)
 if (at > 0) console.log(`going on at byte ${at}`)
+// Asked for before there is a file: where the server has none, none is left here.
+let block = await orFail(blockAt(at))
 await orFail(
   openFile(part, constants.O_WRONLY | constants.O_CREAT, async (file) => {
     for (;;) {
-      const asked = { TaskId: 1, FilePath: flags.file, DownloadStartPos: at, MaxBytes: flags.block }
-      const answer = await client.request('/download_file', JSON.stringify(asked))
-      const flag = answer.length < 4 ? -1 : answer.readUInt32BE(0)
-      if (flag !== 0 && flag !== 1) throw new Error(answer.toString())
-      await file.write(answer, 4, answer.length - 4, at)
-      at += answer.length - 4
-      if (flag === 1) return
+      await file.write(block, FLAG_BYTES, block.length - FLAG_BYTES, at)
+      at += block.length - FLAG_BYTES
+      if (block.readUInt32BE(0) === LAST) return
+      block = await blockAt(at)
     }
   }),
 )
@@ -38,3 +40,12 @@ else if ((await checksum(part)) !== wanted.toString()) {
 await rename(part, target)
 console.log(`${target}: ${at} bytes`)
 await client.close()
+
+/** A flag, and the bytes of the file from there. */
+async function blockAt(from: number): Promise<Buffer> {
+  const asked = { TaskId: 1, FilePath: flags.file, DownloadStartPos: from, MaxBytes: flags.block }
+  const answer = await client.request('/download_file', JSON.stringify(asked))
+  const flag = answer.length < FLAG_BYTES ? -1 : answer.readUInt32BE(0)
+  if (flag !== MORE && flag !== LAST) throw new Error(answer.toString())
+  return answer
+}

@@ -155,6 +155,16 @@ describe('iip-file-server', () => {
     expect(readFileSync(inside('got'), 'utf8')).toBe('the new content')
   })
 
+  it('has no such file: its client leaves nothing behind, but what it had before', async () => {
+    const server = await startExample('iip-file-server', '--root', inside('root'))
+    const missing = { code: 1, stderr: expect.stringMatching(NO_FILE) }
+    expect(await download(server.port, 'missing').ended).toMatchObject(missing)
+    expect(existsSync(inside('got.part'))).toBe(false)
+    writeFileSync(inside('got.part'), 'begun')
+    expect(await download(server.port, 'missing').ended).toMatchObject(missing)
+    expect(readFileSync(inside('got.part'), 'utf8')).toBe('begun')
+  })
+
   it('is one of Go’s: its client goes without a checksum, says so, and keeps what it has', async () => {
     const bytes = randomBytes(30_000)
     // It gives blocks of its own size, and has no other path.

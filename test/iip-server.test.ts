@@ -2,7 +2,14 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import fc from 'fast-check'
 import { afterEach, describe, expect, it } from 'vitest'
-import { type IipBody, IipFailure, IipRouter, type IipRouterOptions } from '../src/plugins/iip/index.js'
+import { ErrorCode } from '../src/index.js'
+import {
+  type IipBody,
+  IipFailure,
+  IipRouter,
+  type IipRouterOptions,
+  type PathOptions,
+} from '../src/plugins/iip/index.js'
 import {
   endAll,
   FramePeer,
@@ -519,6 +526,25 @@ describe('a router', () => {
       expect(() => new IipRouter().handle(`/sys/${name}`, () => '')).toThrow(/no handler for the path/)
     },
   )
+
+  it.each([
+    ['with a NUL', '/a\0', {}, /cannot hold a NUL/],
+    ['too long', `/${'a'.repeat(2048)}`, {}, /1 to 2048 bytes/],
+    ['too long in UTF-8', `/${'é'.repeat(1024)}`, {}, /1 to 2048 bytes/],
+    ['with an unknown unit', '/a', { timeUnit: 'hour' }, /timeUnit must be 'nanosecond', .* not 'hour'/],
+    ['with a number as its unit', '/a', { timeUnit: 5 }, /timeUnit must be 'nanosecond', .* not '5'/],
+  ])('refuses a path %s', (_what, asked, options, message) => {
+    for (const statistics of ['on', 'off'] as const) {
+      const refused = expect.objectContaining({
+        code: ErrorCode.OPTION,
+        message: expect.stringMatching(message),
+      })
+      const router = new IipRouter({ statistics })
+      expect(() => router.handle(asked, () => '', options as PathOptions)).toThrow(refused)
+      expect(() => router.stream(asked, () => '', options as PathOptions)).toThrow(refused)
+    }
+    new IipRouter().handle(`/${'a'.repeat(2047)}`, () => '')
+  })
 
   it('counts no request that waits for the drain', async () => {
     const router = new IipRouter({ statistics: 'on' }).handle('/echo', ({ data }) => data)

@@ -15,11 +15,12 @@ import {
 } from '../../index.js'
 import type { IipBody } from './body.js'
 import { badValue, failAnswer, HANDLER_FAIL, HANDLER_FAILED, NO_HANDLER, NO_RESPONSE } from './errors.js'
+import { framePath } from './frame.js'
 import { decodedPath, SysPath, sysPath } from './path.js'
 import { sessionOf } from './protocol.js'
 import type { IipConnection, IipOut, IipRequest, ServerRequest } from './request.js'
 import { type PathStatistics, RouterStatistics, STATISTICS_PATHS } from './router-statistics.js'
-import type { TimeUnit } from './statistics.js'
+import { isTimeUnit, TIME_UNITS, type TimeUnit } from './statistics.js'
 
 type Answered = IipOut | void
 
@@ -161,8 +162,13 @@ export class IipRouter implements Handler<IipRequest, IipOut> {
         `a handler's path is decoded and has no query: a request for '${path}' asks for '${asked}'`,
       )
     }
+    framePath(path)
     if (typeof handler !== 'function') throw badValue(`the handler for ${path} must be a function`)
-    const statistics = this.#statistics?.add(path, options.timeUnit ?? 'millisecond')
+    const { timeUnit = 'millisecond' } = options
+    if (!isTimeUnit(timeUnit)) {
+      throw badValue(`timeUnit must be ${TIME_UNITS}, not '${String(timeUnit)}'`)
+    }
+    const statistics = this.#statistics?.add(path, timeUnit)
     this.#entries.set(path, { handler, statistics, streamLimit })
     return this
   }

@@ -49,6 +49,11 @@ const NANOSECONDS: Record<TimeUnit, number> = {
   second: 1e9,
 }
 
+/** All of them, as an error names them. */
+export const TIME_UNITS: string = Object.keys(NANOSECONDS)
+  .map((unit) => `'${unit}'`)
+  .join(', ')
+
 export function isTimeUnit(text: unknown): text is TimeUnit {
   return typeof text === 'string' && Object.hasOwn(NANOSECONDS, text)
 }

@@ -1,5 +1,6 @@
 /** Protocols in which a peer that ends its side has left (`endsWithPeer`), and ends that wait for nothing (`abort`). */
 import { describe, expect, it } from 'vitest'
+import type { ProtocolConnection } from '../src/connection.js'
 import { type CloseReason, ErrorCode, RingloopError } from '../src/errors.js'
 import type { Handler } from '../src/handler.js'
 import { type FakeLoop, type FakeLoopOptions, fakeLoop, settle } from './support/fake-loop.js'
@@ -96,6 +97,42 @@ describe('a peer that has left', () => {
       await settle()
       expect(fake.logger.find('error', '')).toEqual([])
     }
+  })
+})
+
+/** Who pauses by itself, and goes on when the peer has left. */
+class Telling extends LengthProtocol {
+  readonly told: number[] = []
+
+  onLeft(c: ProtocolConnection): void {
+    this.told.push(c.id)
+  }
+}
+
+describe('onLeft', () => {
+  it.each(['leave', 'reset'] as const)(
+    'is told to any protocol (%s), and the connection goes on as before',
+    async (how) => {
+      const protocol = new Telling()
+      const fake = await serve((_c, _ctx, data) => data, { protocol })
+      const { socket, c } = fake.accept()
+      c.pause()
+      await settle()
+      socket[how]()
+      await settle()
+      expect(protocol.told).toEqual([c.id])
+      expect([socket.closed, fake.closes]).toEqual([undefined, []])
+    },
+  )
+
+  it('is not told under allowHalfOpen', async () => {
+    const protocol = new Telling()
+    const fake = await serve((_c, _ctx, data) => data, { protocol, allowHalfOpen: true })
+    const { socket, c } = fake.accept()
+    c.pause()
+    socket.leave()
+    await settle()
+    expect(protocol.told).toEqual([])
   })
 })
 

@@ -62,6 +62,11 @@ export class FakeSocket {
     return true
   }
 
+  /** The peer ends its side behind bytes that are not read. */
+  leave(): void {
+    this.#poller.batch((sink) => sink.handleLeft(this.slot))
+  }
+
   /** A reset: an error where it is read, a hangup where not. */
   reset(reason: number = errno.ECONNRESET): void {
     if (this.closed !== undefined || this.broken) return

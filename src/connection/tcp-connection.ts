@@ -165,7 +165,7 @@ export class TcpConnection<Out = Uint8Array | string, Context = unknown>
   /** The peer has ended its side, behind bytes that are not read. */
   handleLeft(): void {
     this.bits |= Bit.LEFT
-    if (this.endsWithPeer) this.callProtocolOnLeft()
+    if ((this.bits & Bit.HALF_OPEN) === 0) this.callProtocolOnLeft()
     this.finishIfDone()
   }
 

@@ -89,8 +89,9 @@ export interface Protocol<Ctx = undefined, Out = Uint8Array | string, Session = 
   onDraining?(c: ProtocolConnection<Out, Session>): boolean
 
   /**
-   * For one with {@link endsWithPeer} that pauses connections by itself: the peer has ended its side, or is gone, behind
-   * bytes that are not read now. Not called with `allowHalfOpen`, and not by the net poller, which cannot tell.
+   * For one that pauses connections by itself, or waits long: the peer has ended its side, or is gone, behind bytes that are
+   * not read now. They come when reading goes on, and {@link onEnd} behind them. It may be called again for the same end. Not
+   * called with `allowHalfOpen`, and not by the net poller, which cannot tell.
    */
   onLeft?(c: ProtocolConnection<Out, Session>): void
 

@@ -10,6 +10,12 @@ const RESPONSE = 5
 const MIB = 1024 * 1024
 const LONG = 60_000
 const SHORT = 300
+/** Between two answers of a slow handler. */
+const SLOW = 150
+/** What may be held, and the pieces that are more. */
+const ROOM = 256 * 1024
+const PIECE = Buffer.alloc(40_000)
+const PIECES = 7
 const DRAINING = '{"code":0}'
 
 const { serve } = hostedScene()
@@ -27,6 +33,11 @@ function countFrames({ peer }: FramePeer): Map<number, number> {
     }
   })
   return counts
+}
+
+/** On each of its channels a request, the last of which is too much to hold; the system takes in what is not read. */
+async function fill(peer: FramePeer, path: string): Promise<void> {
+  for (let channel = 1; channel <= PIECES; channel++) await peer.send(ONLY, path, channel, PIECE)
 }
 
 /** A connection with a channel of its own for the notice, and so many more. */
@@ -78,6 +89,47 @@ for (const shape of SHAPES) {
         expect(told).toMatchObject({ data: 'x', code: 'ERR_RINGLOOP_CLOSED' })
       })
     }
+
+    // A socket that is not read says nothing of its end under the net poller: there requestTimeout bounds it.
+    const waysToLeave = shape.poller === 'native' ? (['end', 'destroy', 'resetAndDestroy'] as const) : []
+    for (const how of waysToLeave) {
+      it.each(['maxHeldBytes', 'maxHeldBytesPerLoop'])(
+        `handlers hear that a connection has ended (${how}) that %s holds back, and it ends`,
+        async (limit) => {
+          const options = { data: { protocol: { [limit]: ROOM } } }
+          const server = await serve('iip-server.mjs', { ...shape, options })
+          const peer = await FramePeer.connect(server.port, PIECES)
+          await fill(peer, '/waits')
+          await server.told('waiting', PIECES - 1)
+          peer.peer.socket[how]()
+          await until('nobody is left', async () => (await server.total()).connections === 0)
+          expect(server.events('aborted').length).toBeGreaterThanOrEqual(PIECES - 1)
+          expect(server.events('aborted')[0]).toMatchObject({ code: 'ERR_RINGLOOP_CLOSED' })
+        },
+      )
+    }
+
+    it.each(['maxHeldBytes', 'maxHeldBytesPerLoop'])(
+      'a connection that %s holds back for handlers that never answer ends after requestTimeout',
+      async (limit) => {
+        const options = { logger: 'warn', data: { protocol: { [limit]: ROOM, requestTimeout: SHORT } } }
+        const server = await serve('iip-server.mjs', { ...shape, options })
+        const peer = await FramePeer.connect(server.port, PIECES)
+        await fill(peer, '/never')
+        await within('the end', peer.peer.ended)
+        await until('it is counted', async () => (await server.total()).closed.closed === 1)
+        await until('it is logged', () => server.child.stderr.includes(`held back for ${SHORT} ms`))
+      },
+    )
+
+    it('a connection that is held back while its handlers answer one after another goes on', async () => {
+      const options = { data: { protocol: { maxHeldBytes: ROOM, requestTimeout: 5 * SLOW } } }
+      const server = await serve('iip-server.mjs', { ...shape, options })
+      const peer = await FramePeer.connect(server.port, 1)
+      const requests = Array.from({ length: 12 }, () => frame(ONLY, `/after?ms=${SLOW}`, 1, PIECE))
+      void peer.peer.write(Buffer.concat(requests))
+      expect(texts(await peer.frames(13)).slice(1)).toEqual(Array(12).fill(`${PIECE.length}`))
+    })
 
     it('a handler that begins when its peer has ended hears of it', async () => {
       const server = await serve('iip-server.mjs', shape)
@@ -248,6 +300,40 @@ for (const shape of SHAPES) {
         await whole.send(ONLY, '/length', 0, Buffer.alloc(12 * MIB))
         expect(texts(await whole.frames(1))).toEqual([`${12 * MIB}`])
         expect((await server.total()).closed['protocol-error']).toBeGreaterThanOrEqual(6)
+      })
+
+      it('half requests of many connections, each of them small, take no more than there may be', async () => {
+        const protocol = { maxHeldBytesPerLoop: 4 * MIB }
+        const server = await serve('iip-server.mjs', { ...shape, options: { data: { protocol } } })
+        let closed = 0
+        for (let i = 0; i < 200; i++) {
+          const peer = await FramePeer.connect(server.port)
+          void peer.peer.ended.then(() => closed++)
+          await peer.peer.write(frame(FIRST, '/length', 0, Buffer.alloc(MIB)).subarray(0, 15_000))
+        }
+        // Each takes 64 KiB of memory.
+        await until('some are closed', () => closed >= 200 - 65)
+        const small = await FramePeer.connect(server.port)
+        await small.send(ONLY, '/echo', 0, 'x')
+        expect(texts(await small.frames(1))).toEqual(['x'])
+      })
+
+      it('who holds the most is closed where handlers never answer, and the others go on', async () => {
+        const protocol = { maxHeldBytesPerLoop: MIB, requestTimeout: SHORT }
+        const options = { logger: 'warn', data: { protocol } }
+        const server = await serve('iip-server.mjs', { ...shape, options })
+        const [most, less] = [
+          await FramePeer.connect(server.port, 8),
+          await FramePeer.connect(server.port, 2),
+        ]
+        await less.send(ONLY, '/never', 1, Buffer.alloc(100_000))
+        for (let channel = 1; channel <= 8; channel++) {
+          void most.send(ONLY, '/never', channel, Buffer.alloc(125_000)).catch(() => {})
+        }
+        void less.send(ONLY, '/length', 2, Buffer.alloc(300_000))
+        await within('the end of who holds the most', most.peer.ended)
+        expect(texts(await less.frames(3)).at(-1)).toBe('300000')
+        await until('it is counted', async () => (await server.total()).closed.closed === 1)
       })
 
       it('requests that wait for handlers hold back the large ones, and not the small', async () => {

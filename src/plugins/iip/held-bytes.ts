@@ -5,6 +5,8 @@
  * numbers, and who is concerned; the bytes are the sessions'. The loop's thread only.
  */
 
+import type { CloseReason } from '../../index.js'
+
 /** A connection, as its neighbours see it. */
 export interface Holder {
   /** Bytes of unfinished requests. */
@@ -13,8 +15,8 @@ export interface Holder {
   readonly heldBytes: number
   pauseReading(): void
   resumeReading(): void
-  /** Drops its unfinished requests at once, and closes. */
-  giveUp(message: string): void
+  /** Closes, and holds nothing any more. */
+  giveUp(reason: CloseReason): void
 }
 
 /** Who holds no more is always read: small requests go on beside large ones. */
@@ -57,24 +59,32 @@ export class HeldBytes {
 
   /** Asked before `holder` takes more. `true`: it is not to, for now or for good. */
   refuses(holder: Holder): boolean {
-    while (this.#isFull && holder.heldBytes > ALWAYS_READ) {
-      if (this.#unfinished <= this.#limit / 2) {
-        this.#heldBack.add(holder)
-        holder.pauseReading()
-        return true
-      }
+    while (this.#isFull && this.#unfinished > this.#limit / 2) {
       const largest = this.#largest()
-      largest.giveUp(
-        `unfinished requests of all connections of a loop take more than ${this.#limit / 2} bytes`,
-      )
+      largest.giveUp({
+        code: 'protocol-error',
+        message: `unfinished requests of all connections of a loop take more than ${this.#limit / 2} bytes`,
+      })
       if (largest === holder) return true
     }
-    return false
+    if (!this.#isFull || holder.heldBytes <= ALWAYS_READ) return false
+    this.#heldBack.add(holder)
+    holder.pauseReading()
+    return true
   }
 
+  /** `holder` was refused, and there has been no room since. */
+  holdsBack(holder: Holder): boolean {
+    return this.#heldBack.has(holder)
+  }
+
+  /** Of those with unfinished requests, the one with most of them. */
   #largest(): Holder {
-    const [first, ...others] = this.#unfinishedHolders
-    return others.reduce((a, b) => (b.unfinishedBytes > a.unfinishedBytes ? b : a), first!)
+    let largest: Holder | undefined
+    for (const each of this.#unfinishedHolders) {
+      if (largest === undefined || each.unfinishedBytes > largest.unfinishedBytes) largest = each
+    }
+    return largest!
   }
 
   #relieve(): void {

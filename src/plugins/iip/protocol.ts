@@ -34,17 +34,20 @@ export interface IipProtocolOptions {
   readonly maxRequestBytes?: number
   /**
    * Bytes that one connection may make the server hold: unfinished requests, requests that handlers have not answered,
-   * requests that wait for earlier ones of their channel, and unread bodies. Beyond it the connection is not read, or closed where that cannot help. Default twice
-   * `maxRequestBytes`.
+   * requests that wait for earlier ones of their channel, and unread bodies. Beyond it the connection is not read, or closed where
+   * that cannot help. Default twice `maxRequestBytes`.
    */
   readonly maxHeldBytes?: number
   /**
    * The same for all connections of this object, and so of one loop. Beyond it those that hold more than 64 KiB are not read
-   * until handlers have made room; while unfinished requests take more than half of it, the connection with most of them
-   * is closed. Default 256 MiB.
+   * until handlers have made room; while unfinished requests take more than half of it, the connection with most of them,
+   * however few, is closed. Default 256 MiB.
    */
   readonly maxHeldBytesPerLoop?: number
-  /** Milliseconds that an unfinished request may stand still until the connection is closed; 0 is for ever. Default 60 s. */
+  /**
+   * Milliseconds that an unfinished request may stand still until the connection is closed, and that connections may be held
+   * back by the limits above until the one that holds the most is closed; 0 is for ever. Default 60 s.
+   */
   readonly requestTimeout?: number
 }
 
@@ -85,6 +88,10 @@ export class IipProtocol implements Protocol<IipRequest, IipOut> {
 
   onEnd(c: IipProtocolConnection): void {
     sessionOf(c).end()
+  }
+
+  onLeft(c: IipProtocolConnection): void {
+    sessionOf(c).left()
   }
 
   onDraining(c: IipProtocolConnection): boolean {

@@ -33,7 +33,8 @@ export type PathHandler = (request: IipRequest) => Answered | Promise<Answered>
 
 /**
  * Answers a request chunk by chunk. It may begin before the request has come in whole, and need not read all of it. Each
- * chunk that it yields is a packet; it is not asked for the next one while the connection has too much to send. If it
+ * chunk that it yields is a packet, and goes out when the next one is there, or the end: the last packet says that it is the
+ * last, and cannot be empty. It is not asked for the next one while the connection has too much to send. If it
  * fails after its first chunk the connection is closed: on this wire nothing else says that an answer is not whole.
  */
 export type StreamHandler = (

@@ -10,6 +10,7 @@ import {
   allocateBuffer,
   type ByteSource,
   ByteStream,
+  type CloseReason,
   ErrorCode,
   ProtocolError,
   type RingBuffer,
@@ -105,7 +106,7 @@ export class ServerSession implements ByteSource, Holder {
   /** Whoever waits to hear that the server drains; no handler has it. */
   #notice: ServerRequest | undefined = undefined
   #draining = false
-  /** Set once the peer has ended its side. */
+  /** Set once the peer is known to have ended its side. */
   #ended: RingloopError | undefined = undefined
   /** Requests that have begun and not ended. */
   #unfinished = 0
@@ -120,8 +121,9 @@ export class ServerSession implements ByteSource, Holder {
   #paused = false
   #woken = false
   #timer: Timer | undefined = undefined
-  #calls = 0
-  #callsSeen = 0
+  /** Calls of `next` and parts of answers; how many there were when the timer last looked. */
+  #steps = 0
+  #stepsSeen = 0
   #incomplete = false
   readonly #packet: { ctx: ServerRequest; data: Buffer } = { ctx: undefined as never, data: NO_DATA }
   readonly #awake = (): void => {
@@ -153,7 +155,7 @@ export class ServerSession implements ByteSource, Holder {
 
   /** The next request that can be handled now, or `undefined`. */
   next(ring: RingBuffer): { ctx: ServerRequest; data: Buffer } | undefined {
-    this.#calls++
+    this.#steps++
     for (let channel = this.#ready.shift(); channel !== undefined; channel = this.#ready.shift()) {
       const request = this.#startNext(channel)
       if (request !== undefined) return this.#handOver(request)
@@ -206,6 +208,7 @@ export class ServerSession implements ByteSource, Holder {
   pauseReading(): void {
     this.#paused = true
     this.connection.pause()
+    this.#watch()
   }
 
   resumeReading(): void {
@@ -214,9 +217,9 @@ export class ServerSession implements ByteSource, Holder {
     this.connection.resume()
   }
 
-  giveUp(message: string): void {
-    this.connection.close(new ProtocolError(message))
-    this.#abandonAll(new RingloopError(ErrorCode.CLOSED, message))
+  giveUp(reason: CloseReason): void {
+    this.connection.close(reason)
+    this.close(new RingloopError(ErrorCode.CLOSED, reason.message))
   }
 
   /** One packet, or its header and what is there of its data. Sets `#incomplete` where bytes are missing. */
@@ -490,6 +493,7 @@ export class ServerSession implements ByteSource, Holder {
       false,
     )
     request.answering = true
+    this.#steps++
     let bytes = 0
     for (const part of parts) bytes += part.length
     serverChannel.count.sent(parts.length / 2, bytes, 0)
@@ -497,37 +501,81 @@ export class ServerSession implements ByteSource, Holder {
     return this.connection.sendRaw(parts)
   }
 
-  /** Something is unfinished: it must go on within `requestTimeout`, unless it is this side that does not read. */
+  /** Something is unfinished, or held back: it must go on within `requestTimeout`. */
   #watch(): void {
     if (this.#timer?.active === true || this.#limits.requestTimeout === 0) return
-    this.#callsSeen = this.#calls
+    this.#stepsSeen = this.#steps
     if (this.#timer !== undefined) this.#timer.restart()
     else this.#timer = this.connection.loop.runAfter(this.#limits.requestTimeout, () => this.#checkProgress())
   }
 
   #checkProgress(): void {
     const { connection } = this
-    let stalled =
-      this.#calls === this.#callsSeen && (this.#filling !== undefined || connection.readBufferLength > 0)
-    for (const { unfinished } of this.channels) {
-      if (unfinished?.grown === false) stalled = true
-      if (unfinished !== undefined) unfinished.grown = false
-    }
-    const held = this.#paused || connection.writeBufferLength > 0
-    if (stalled && !held && connection.connected) {
+    if (!connection.connected) return
+    const isStill = this.#steps === this.#stepsSeen
+    // Then it is not the peer who keeps the rest.
+    const isHeld = this.#paused || connection.writeBufferLength > 0
+    const isStalled = this.#hasStalled(isHeld) || (isStill && this.#isWithinPacket)
+    if (isStalled && !isHeld) {
       connection.close({
         code: 'protocol-error',
         message: `a request did not go on within ${this.#limits.requestTimeout} ms`,
       })
       return
     }
-    if (this.#unfinished > 0 || this.#filling !== undefined || connection.readBufferLength > 0) this.#watch()
+    if (isStill && this.#paused) this.#makeRoom()
+    if (this.#paused || this.#unfinished > 0 || this.#isWithinPacket) this.#watch()
+  }
+
+  get #isWithinPacket(): boolean {
+    return this.#filling !== undefined || this.connection.readBufferLength > 0
+  }
+
+  /** An unfinished request has not grown since the last look. */
+  #hasStalled(isHeld: boolean): boolean {
+    let hasStalled = false
+    for (const { unfinished } of this.channels) {
+      if (unfinished === undefined) continue
+      if (!unfinished.grown) hasStalled = true
+      unfinished.grown = isHeld
+    }
+    return hasStalled
+  }
+
+  /** Handlers made no room in all this time: who holds the most goes, so that the others go on. */
+  #makeRoom(): void {
+    const { held, maxHeldBytes, requestTimeout } = this.#limits
+    const message = `requests were held back for ${requestTimeout} ms, and handlers made no room`
+    if (this.heldBytes > maxHeldBytes) this.#makeWay(message)
+    while (held.holdsBack(this)) this.#largest().#makeWay(message)
+  }
+
+  #makeWay(message: string): void {
+    const { connection, heldBytes } = this
+    connection.loop.logger.warn({ peer: connection.peerAddr, heldBytes }, `closed: ${message}`)
+    this.giveUp({ code: 'closed', message })
+  }
+
+  /** Of those that share the limit with it. */
+  #largest(): ServerSession {
+    let largest: ServerSession = this
+    for (const each of this.connection.loop.connections) {
+      const { session } = each as unknown as IipProtocolConnection
+      if (!(session instanceof ServerSession) || session.#limits !== this.#limits) continue
+      if (session.heldBytes > largest.heldBytes) largest = session
+    }
+    return largest
   }
 
   /** The peer sends no more: what is unfinished stays so. */
   end(): void {
     this.#failBodies(new ProtocolError('the peer ended before its request did'))
-    this.#ended = new RingloopError(ErrorCode.CLOSED, 'the peer has ended its side')
+    this.left()
+  }
+
+  /** Nobody may be there for the answers; what the peer has sent before is still read. */
+  left(): void {
+    this.#ended ??= new RingloopError(ErrorCode.CLOSED, 'the peer has ended its side')
     for (const { current } of this.channels) current?.abandon(this.#ended)
   }
 

@@ -28,8 +28,8 @@ export interface IipRequest {
   readonly connection: IipConnection
   /**
    * Aborted when nobody waits for the answer any more: the channel was deleted, the connection ended, or the peer has ended
-   * its side (an answer that comes all the same is then still sent). Not where a client merely gives up a request, by its
-   * timeout or its own signal, and keeps the channel. The reason is an error with `ERR_RINGLOOP_CLOSED`.
+   * its side (an answer that comes all the same is then still sent). Not where a client gives up a plain request, by
+   * its timeout or its own signal: channel and connection stay. The reason is an error with `ERR_RINGLOOP_CLOSED`.
    * Made when it is first asked for.
    */
   readonly signal: AbortSignal

@@ -220,6 +220,53 @@ describe('a server that fails', () => {
     expect((await Promise.all(answers)).map(String)).toEqual(Array(20).fill('b'))
   })
 
+  it.each(['native', 'net'] as const)(
+    'is connected to at once where no other is left, however long its client would pause (%s)',
+    async (poller) => {
+      const [a, port] = [await named('a'), await freePort()]
+      const balancer = balance({
+        servers: `127.0.0.1:${port}#1,${a.address}#1`,
+        strategy: (_, [first]) => first?.address,
+        maxFailures: 1,
+        pause: 60_000,
+        minReconnectDelay: 60_000,
+        maxReconnectDelay: 60_000,
+        poller,
+      })
+      expect(await ask(balancer, 2)).toEqual(['a', 'a'])
+      expect(balancer.backends.map(({ paused }) => paused)).toEqual([true, false])
+      await named('b', port)
+      await a.stop()
+      const answers = Array.from({ length: 20 }, () => balancer.request('/who', 'x', { safe: true }))
+      expect((await Promise.all(answers)).map(String)).toEqual(Array(20).fill('b'))
+    },
+  )
+
+  it('is connected to by one attempt at a time, however many ask', async () => {
+    let attempts = 0
+    const server = net.createServer((socket) => {
+      attempts++
+      socket.on('error', () => {}).resetAndDestroy()
+    })
+    server.listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    atEnd(() => server.close())
+    const balancer = balance({
+      servers: `127.0.0.1:${(server.address() as net.AddressInfo).port}#1`,
+      maxFailures: 1,
+      maxChannelsPerConn: 1,
+      pause: 60_000,
+      minReconnectDelay: 60_000,
+    })
+    for (let i = 1; i <= 3; i++) {
+      const asked = Array.from({ length: i === 1 ? 1 : 20 }, () =>
+        balancer.request('/who').catch(() => 'lost'),
+      )
+      expect(new Set(await Promise.all(asked))).toEqual(new Set(['lost']))
+      expect(attempts).toBe(i)
+    }
+  })
+
   it('is tried when its pause is over, however long its client would pause', async () => {
     const port = await freePort()
     const balancer = balance({

@@ -50,6 +50,20 @@ class Door {
   }
 }
 
+/** A server that takes connections, reads, and says nothing. */
+async function mute(): Promise<{ port: number; sockets: net.Socket[] }> {
+  const sockets: net.Socket[] = []
+  const server = net.createServer((socket) => {
+    sockets.push(socket.on('error', () => {}).resume())
+  })
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  atEnd(() => {
+    for (const socket of sockets) socket.destroy()
+    server.close()
+  })
+  return { port: (server.address() as net.AddressInfo).port, sockets }
+}
+
 /** Answers all but `/much`, of which it sends `bytes` that do not end, and `/never`. */
 function muchOf(bytes: number) {
   return (asked: Frame, on: FrameSocket): void => {
@@ -83,6 +97,38 @@ describe.each(['native', 'net'] as const)('%s', (poller) => {
       expect(String(await patient)).toBe('patient')
       const late = iipClient((await Door.shut()).port, { poller, waitForReady: true, timeout: 100 })
       await expect(late.request('/p', 'x')).rejects.toMatchObject({ code: 'ERR_IIP_TIMEOUT', sent: false })
+    })
+  })
+
+  describe('a server that takes connections and never answers', () => {
+    it('is one that cannot be reached: what waits for it rejects when the first connection gets no channel', async () => {
+      const { port, sockets } = await mute()
+      const client = iipClient(port, { poller, connectTimeout: 100, minReconnectDelay: 60_000 })
+      await expect(client.request('/p', 'x', NEVER)).rejects.toMatchObject({
+        code: 'ERR_IIP_CLOSED',
+        sent: false,
+      })
+      await expect(client.request('/p', 'x', NEVER)).rejects.toMatchObject({ code: 'ERR_IIP_CONNECT' })
+      expect([sockets.length, client.pending, client.connections]).toEqual([1, 0, 0])
+    })
+
+    it('is tried by one connection at a time, once it has failed', async () => {
+      const { port, sockets } = await mute()
+      const client = iipClient(port, {
+        poller,
+        maxChannelsPerConn: 1,
+        connectTimeout: 100,
+        minReconnectDelay: 1,
+        maxReconnectDelay: 1,
+      })
+      await expect(client.request('/p', 'x', NEVER)).rejects.toMatchObject({ code: 'ERR_IIP_CLOSED' })
+      const patient = Array.from({ length: 8 }, () =>
+        client.request('/p', 'x', { waitForReady: true, timeout: 0 }).catch(() => {}),
+      )
+      await until('it is tried again', () => sockets.length >= 3)
+      expect(sockets.filter(({ closed }) => !closed).length).toBeLessThanOrEqual(1)
+      await client.close()
+      await Promise.all(patient)
     })
   })
 

@@ -16,7 +16,7 @@ import {
 } from '../../index.js'
 import { Backend, type BackendLimits, type BackendStatus } from './backend.js'
 import type { IipBody } from './body.js'
-import { IipClient, type IipClientOptions, SHARED_OPTIONS, streamAndTell } from './client.js'
+import { endPause, IipClient, type IipClientOptions, SHARED_OPTIONS, streamAndTell } from './client.js'
 import {
   checkRequestOptions,
   NO_OPTIONS,
@@ -142,6 +142,7 @@ interface Entry {
 }
 
 const MAX_WEIGHT = 100
+const NONE: ReadonlySet<Backend> = new Set()
 const STRATEGIES: readonly unknown[] = ['min-pending', 'round-robin', 'random', 'ip-hash', 'uri-param']
 const ADDRESS = /^(?:\[[^\]]+\]|[^:[\]\s]*):(\d+)$/
 
@@ -260,7 +261,7 @@ export class IipBalancer {
       try {
         const isLast = options.safe !== true || tried.size >= this.#backends.length
         const time = isLast ? left : Math.min(left, this.#perTryTimeout || left)
-        return await this.#try(backend, path, data, ofClient(options, time))
+        return await this.#try(backend, tried, path, data, ofClient(options, time))
       } catch (error) {
         if (!mayRepeat(error, data, options)) throw error
         failure = error
@@ -273,13 +274,25 @@ export class IipBalancer {
     return failure?.sent !== true || this.#budget.retry()
   }
 
+  /**
+   * A request goes to it; see {@link Backend.begin}. Where it tries the server, or no other is left, it makes an attempt to
+   * connect: this may be the one that is back.
+   */
+  #begin(backend: Backend, tried: ReadonlySet<Backend>): boolean {
+    const isTrial = backend.begin()
+    const isOther = (each: Backend): boolean => each !== backend && !tried.has(each) && each.mayBeAsked
+    if (isTrial || !this.#backends.some(isOther)) endPause(backend.client)
+    return isTrial
+  }
+
   async #try(
     backend: Backend,
+    tried: ReadonlySet<Backend>,
     path: string,
     data: RequestData | undefined,
     options: RequestOptions,
   ): Promise<Buffer> {
-    const isTrial = backend.begin()
+    const isTrial = this.#begin(backend, tried)
     try {
       const answer = await backend.client.request(path, data, options)
       this.#count(backend, undefined, answer)
@@ -295,10 +308,10 @@ export class IipBalancer {
   /** The answer of one server as it comes; never tried again. Throws `ERR_RINGLOOP_OPTION`. */
   stream(path: string, data?: RequestData, options: BalancedOptions = NO_OPTIONS): IipBody {
     checkBalanced(options)
-    const backend = this.#choose(path, options.clientIp ?? '', new Set())
+    const backend = this.#choose(path, options.clientIp ?? '', NONE)
     if (backend === undefined) throw this.#noBackend()
     const { timeout = this.#timeout } = options
-    const isTrial = backend.begin()
+    const isTrial = this.#begin(backend, NONE)
     return streamAndTell(backend.client, path, data, ofClient(options, timeout), (error) => {
       if (error === undefined) backend.succeeded()
       else this.#countError(backend, error, options)
@@ -336,6 +349,7 @@ export class IipBalancer {
   }
 
   async #probe(backend: Backend, { path, data, timeout = 1000, check }: HealthProbe): Promise<void> {
+    endPause(backend.client)
     try {
       const answer = await backend.client.request(path, data, { timeout, raw: true })
       if (check?.(answer) === false) throw new Error('the probe’s answer is not a healthy one')

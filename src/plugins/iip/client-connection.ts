@@ -321,8 +321,9 @@ export class ClientConnection implements ByteSource, Drainable {
   /** A call that was sent on the channel was given up. */
   abandoned(channel: ClientChannel): void {
     channel.retired = true
-    // While it is not read no answer could come.
-    if (channel === this.#system && !this.#paused) this.#refused()
+    // While it is not read no answer could come. Without a channel there is nothing to go on with.
+    const isRefusal = channel === this.#system && !this.#paused && this.channels.length > 0
+    if (isRefusal) this.#refused()
     // Its source may never say another word.
     if (channel.sending) this.retiring = true
     else this.#cancel(channel)
@@ -548,6 +549,11 @@ export class ClientConnection implements ByteSource, Drainable {
 
   close(): void {
     this.#c.close()
+  }
+
+  /** Closes it without sending what is unsent: the server may never take it. */
+  abort(reason: CloseReason): void {
+    this.#c.abort(reason)
   }
 
   ended(reason: CloseReason): void {

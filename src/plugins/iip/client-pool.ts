@@ -80,6 +80,11 @@ export class ClientPool implements Pool, CallTarget {
     this.changed()
   }
 
+  /** The pause after a failure is over: what is submitted next makes an attempt to connect at once. */
+  endPause(): void {
+    if (!this.#isServed) this.#retryAt = 0
+  }
+
   /** Closes every connection; what is pending fails, what waits with `error`. */
   close(error: MakeError): void {
     this.#closed = true
@@ -179,15 +184,23 @@ export class ClientPool implements Pool, CallTarget {
 
   #openChannel(connection: ClientConnection): void {
     connection.openChannel().then(
-      () => this.changed(),
+      () => this.#channelOpened(),
       (error) => this.#channelFailed(connection, error),
     )
   }
 
-  /** The server does not answer, or refuses although it has given no channel at all. */
-  #channelFailed(connection: ClientConnection, error: unknown): void {
+  #channelOpened(): void {
+    this.#failures = 0
+    this.changed()
+  }
+
+  /** Without any channel the connection is of no use, and its end, which follows at once, is the failure. */
+  #channelFailed(connection: ClientConnection, error: Error): void {
     if (connection.closed) return
-    if (connection.channels.length === 0) connection.close()
+    if (connection.channels.length === 0) {
+      connection.abort({ code: 'closed', message: `it got no channel: ${error.message}`, error })
+      return
+    }
     this.#loop.logger.warn({ err: error }, 'no further channel on an IIP connection')
     this.changed()
   }
@@ -200,7 +213,7 @@ export class ClientPool implements Pool, CallTarget {
   }
 
   #mayConnect(): boolean {
-    if (!this.#hasSlot) return false
+    if (!this.#hasSlot || (this.#failures > 0 && this.#isTrying)) return false
     const wait = this.#retryAt - performance.now()
     if (wait <= 0) return true
     if (this.#retryTimer?.active !== true) {
@@ -267,6 +280,14 @@ export class ClientPool implements Pool, CallTarget {
     this.#failure = new IipError(code, message, false, cause)
     if (!this.#isServed) this.#rejectWaiting(() => new IipError(code, message, false, cause), impatient)
     this.changed()
+  }
+
+  /** A connection is being made, or waits for its first channel: after a failure one at a time is. */
+  get #isTrying(): boolean {
+    return (
+      this.#connecting > 0 ||
+      this.#connections.some(({ serves, channels }) => serves && channels.length === 0)
+    )
   }
 
   /** There is a connection, or there may be one in a moment. */

@@ -118,8 +118,12 @@ export let streamAndTell: (
   told: (error?: unknown) => void,
 ) => IipBody
 
+/** For a balancer, whose own pauses count: the client's pause after a failure is over, see {@link ClientPool.endPause}. */
+export let endPause: (client: IipClient) => void
+
 export class IipClient {
   static {
+    endPause = (client) => client.#pool.endPause()
     streamAndTell = (client, path, data, options, told) =>
       client.#stream(client.#pool, path, data, options, told)
   }

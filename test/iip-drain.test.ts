@@ -1,8 +1,8 @@
 /** Servers that say that they are going to stop, and what an IIP client and a balancer make of it. */
 import { afterEach, describe, expect, it } from 'vitest'
-import { IipBalancer } from '../src/plugins/iip/index.js'
+import { IipBalancer, IipRouter } from '../src/plugins/iip/index.js'
 import { FrameServer } from './iip-frame-server.js'
-import { atEnd, endAll, iipClient } from './iip-support.js'
+import { atEnd, endAll, iipClient, serveIip, startIip } from './iip-support.js'
 import { rounds, until } from './support/wait.js'
 
 afterEach(endAll)
@@ -126,5 +126,71 @@ describe.each(['native', 'net'] as const)('%s', (poller) => {
       return asked()[0]! > 1
     })
     expect(balancer.backends.map(({ paused }) => paused)).toEqual([false, false])
+  })
+
+  it('a balancer leaves a server that drains, also when that answers what it still has', async () => {
+    const { server, held } = await holding()
+    const other = (await holding()).server
+    const balancer = new IipBalancer({
+      servers: `127.0.0.1:${server.port}#1,127.0.0.1:${other.port}#1`,
+      strategy: (_, [first]) => (first?.paused === true ? undefined : first?.address),
+      poller,
+      pause: 60_000,
+      logger: false,
+    })
+    atEnd(() => balancer.close())
+    const slow = [1, 2].map((i) => balancer.request('/held', `${i}`))
+    await server.asked('/sys/drain')
+    await server.asked('/held', 2)
+    server.connections[0]!.drain()
+    await until('the balancer knows', () => balancer.backends[0]!.paused)
+    for (const answer of held) answer()
+    expect((await Promise.all(slow)).map(String)).toEqual(['1', '2'])
+    expect(balancer.backends[0]).toMatchObject({ paused: true, failures: 0 })
+    expect(String(await balancer.request('/echo', 'x'))).toBe('x')
+    expect(other.connections[0]!.of('/echo')).toHaveLength(1)
+  })
+
+  it('no call is on its way before the question, and none waits for more than its channel', async () => {
+    const { server } = await holding()
+    const client = iipClient(server.port, { poller, maxConnections: 2, maxChannelsPerConn: 2 })
+    await Promise.all(Array.from({ length: 8 }, (_, i) => client.request('/echo', `${i}`)))
+    for (const { frames } of server.connections) {
+      const paths = frames.map(({ path }) => path)
+      expect(paths.slice(0, 2)).toEqual(['/sys/new_channel', '/sys/new_channel'])
+      expect(paths.find((path) => path !== '/sys/new_channel')).toBe('/sys/drain')
+    }
+  })
+
+  it('a server that gives few channels gives them for calls first', async () => {
+    const router = new IipRouter().handle('/channel', ({ channel }) => `${channel}`)
+    const port = await serveIip(router, { maxChannelsPerConn: 1 })
+    const client = iipClient(port, { poller, maxConnections: 1 })
+    const answers = Array.from({ length: 5 }, () => client.request('/channel'))
+    expect((await Promise.all(answers)).map(String)).toEqual(Array(5).fill('1'))
+  })
+
+  it('no request is lost where servers drain while clients begin', async () => {
+    const router = new IipRouter().handle('/echo', ({ data }) => data)
+    const servers = [await startIip(router), await startIip(router)]
+    const balancer = new IipBalancer({
+      servers: servers.map(({ address }) => `127.0.0.1:${address.port}#1`).join(),
+      strategy: (_, [first, second]) => (first?.paused === true ? second?.address : first?.address),
+      poller,
+      logger: false,
+    })
+    atEnd(() => balancer.close())
+    expect(String(await balancer.request('/echo', 'first'))).toBe('first')
+    let asked = 0
+    let stopped = false
+    const load = async (): Promise<void> => {
+      for (; !stopped; asked++) expect(String(await balancer.request('/echo', 'x'))).toBe('x')
+    }
+    const loads = Promise.all([load(), load(), load()])
+    await rounds(10)
+    await servers[0]!.stop({ drain: 5000 })
+    stopped = true
+    await loads
+    expect(asked).toBeGreaterThan(3)
   })
 })

@@ -13,7 +13,8 @@ import {
   IipRouter,
 } from '../src/plugins/iip/index.js'
 import { Peer } from './example-process.js'
-import { atEnd, endAll, parseFrames, serveIip } from './iip-support.js'
+import { FrameServer } from './iip-frame-server.js'
+import { atEnd, endAll, frame, serveIip } from './iip-support.js'
 
 afterEach(endAll)
 
@@ -115,26 +116,9 @@ describe('an HTTP request', () => {
       hex: string
     }[]
     const wanted = Buffer.from(vectors.find(({ name }) => name === 'http_adapter_post/3')!.hex, 'hex')
-    const came: Buffer[] = []
-    const backend = net.createServer((socket) => {
-      socket
-        .on('error', () => {})
-        .on('data', (chunk) => {
-          came.push(chunk)
-          const frames = parseFrames(Buffer.concat(came))
-          if (frames.length === 1) socket.write(Buffer.from(vectors[1]!.hex, 'hex'))
-          if (frames.length === 2)
-            socket.write(Buffer.from(vectors.find(({ name }) => name === 'http_adapter_post/4')!.hex, 'hex'))
-        })
-    })
-    backend.listen(0, '127.0.0.1')
-    await once(backend, 'listening')
-    atEnd(() => backend.close())
+    const backend = await FrameServer.start()
     const made = new IipHttpAdapter({ chooseBackend: () => 'it' })
-    made.backend('it', {
-      servers: `127.0.0.1:${(backend.address() as net.AddressInfo).port}#1`,
-      logger: false,
-    })
+    made.backend('it', { servers: `127.0.0.1:${backend.port}#1`, logger: false })
     const { port } = await made.listen(0, '127.0.0.1')
     atEnd(() => made.close())
     const socket = net.connect(port, '127.0.0.1')
@@ -151,7 +135,8 @@ describe('an HTTP request', () => {
     const [answer] = (await once(socket, 'data')) as [Buffer]
     socket.destroy()
     expect(answer.toString()).toMatch(/^HTTP\/1\.1 200 OK\r\n[\s\S]*\r\n\r\npost body$/)
-    expect(Buffer.concat(came).subarray(28).toString()).toBe(wanted.toString())
+    const { status, path, channel, data } = backend.connections[0]!.frames.at(-1)!
+    expect(frame(status, path, channel, data).toString()).toBe(wanted.toString())
   })
 
   it('cannot make up headers in its query', async () => {

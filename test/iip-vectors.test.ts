@@ -184,25 +184,46 @@ describe('our server answers what was sent to the Go server with the same bytes'
   })
 })
 
-/** A server that plays the answers of a scenario, each once the bytes before it have come. */
+const ASK = encodePacket(1, '/sys/new_channel', 0, Buffer.from('{}'))
+const REFUSAL = encodePacket(
+  5,
+  '/sys/new_channel',
+  0,
+  Buffer.from('{"code":106,"message":"channel create limited"}'),
+)
+
+/** Without the second question for a channel, which our client asks for the drain notice. */
+function withoutSpare(bytes: Buffer): Buffer {
+  const at = bytes.indexOf(ASK, ASK.length)
+  return at < 0 ? bytes : Buffer.concat([bytes.subarray(0, at), bytes.subarray(at + ASK.length)])
+}
+
+/**
+ * A server that plays the answers of a scenario, each once the bytes before it have come. It refuses the second channel,
+ * which the Go client does not ask for.
+ */
 async function script(
   name: string,
 ): Promise<{ port: number; came: () => Buffer; socket: Promise<net.Socket> }> {
   const steps = scenarios.get(name)!.filter(({ direction }) => direction === 'c2s' || direction === 's2c')
   const chunks: Buffer[] = []
+  const came = (): Buffer => withoutSpare(Buffer.concat(chunks))
   const server = net.createServer()
   const socket = once(server, 'connection').then(([connected]) => {
     const c = connected as net.Socket
     let at = 0
     let wanted = 0
+    let isRefused = false
     const play = (): void => {
       for (; at < steps.length; at++) {
         const step = steps[at]!
         if (step.direction === 's2c') {
           c.write(bytesOf(step))
+          if (!isRefused) c.write(REFUSAL)
+          isRefused = true
           continue
         }
-        if (Buffer.concat(chunks).length < wanted + bytesOf(step).length) return
+        if (came().length < wanted + bytesOf(step).length) return
         wanted += bytesOf(step).length
       }
     }
@@ -220,7 +241,7 @@ async function script(
       void socket.then((c) => c.destroy())
     },
   )
-  return { port: (server.address() as net.AddressInfo).port, came: () => Buffer.concat(chunks), socket }
+  return { port: (server.address() as net.AddressInfo).port, came, socket }
 }
 
 function client(port: number, timeout = 10_000): IipClient {

@@ -36,6 +36,8 @@ export class Backend {
   #pausedUntil = 0
   /** Its pause is over, and one request tries whether it is back. */
   #isTried = false
+  /** It has said that it is going to stop: answers to what it still has are no sign that it is back. */
+  #isDraining = false
 
   constructor(address: string, weight: number, client: IipClient, limits: BackendLimits) {
     this.address = address
@@ -66,6 +68,7 @@ export class Backend {
   begin(): boolean {
     if (this.#pausedUntil === 0 || !this.mayBeAsked) return false
     this.#isTried = true
+    this.#isDraining = false
     return true
   }
 
@@ -76,7 +79,7 @@ export class Backend {
 
   succeeded(): void {
     this.#failures = 0
-    this.#pausedUntil = 0
+    if (!this.#isDraining) this.#pausedUntil = 0
   }
 
   /** `true`: that is why it is paused from now on. `isCertain`: no more failures are needed. */
@@ -84,12 +87,18 @@ export class Backend {
     this.#failures = isCertain ? Math.max(this.#failures + 1, this.#limits.maxFailures) : this.#failures + 1
     if (this.#failures < this.#limits.maxFailures) return false
     const wasAsked = this.mayBeAsked || this.#isTried
-    this.pause()
+    this.#pause()
     return wasAsked
   }
 
+  /** It says that it is going to stop. */
+  drain(): void {
+    this.#isDraining = true
+    this.#pause()
+  }
+
   /** It is not asked for a while, and then by one request first. */
-  pause(): void {
+  #pause(): void {
     this.#pausedUntil = performance.now() + this.#limits.pause
   }
 }

@@ -231,7 +231,7 @@ export class IipBalancer {
   #newClient(address: string): IipClient {
     const names = Object.keys(SHARED_OPTIONS) as (keyof typeof SHARED_OPTIONS)[]
     const shared = Object.fromEntries(names.map((name) => [name, this.#options[name]]))
-    const onDrain = (): void => this.#backends.find((each) => each.address === address)?.pause()
+    const onDrain = (): void => this.#backends.find((each) => each.address === address)?.drain()
     // The request that tries a server after its pause is not to be turned away by a longer one.
     const maxReconnectDelay = Math.min(this.#options.maxReconnectDelay ?? 5000, this.#limits.pause)
     return new IipClient({ ...shared, address, maxReconnectDelay, onDrain, loop: this.#loop })

@@ -56,6 +56,8 @@ export class ClientConnection implements ByteSource, Drainable {
   readonly channels: ClientChannel[] = []
   /** Channels that were asked for. */
   opening = 0
+  /** Those of them that are there, and wait for the question of `#watch` to be out. */
+  #granted = 0
   /** The server gave an answer: it is alive. */
   useful = false
   /** No calls are sent on it any more; it closes when the last answer is here. */
@@ -83,7 +85,7 @@ export class ClientConnection implements ByteSource, Drainable {
     this.#maxChannels = limits.maxChannelsPerConn
     this.#system = new ClientChannel(this, 0)
     this.#channels.set(0, this.#system)
-    this.#watch = new DrainWatch(this, c.loop)
+    this.#watch = new DrainWatch(this)
   }
 
   isOpen(channel: number): boolean {
@@ -98,6 +100,11 @@ export class ClientConnection implements ByteSource, Drainable {
   /** It is not read until somebody reads what has come: answers on it may take long. */
   get isHeldBack(): boolean {
     return this.#paused
+  }
+
+  /** It has been given one for calls. */
+  get hasChannel(): boolean {
+    return this.channels.length + this.#granted > 0
   }
 
   /** It can have one more channel. */
@@ -127,10 +134,14 @@ export class ClientConnection implements ByteSource, Drainable {
   async openChannel(): Promise<void> {
     this.opening++
     try {
-      const channel = new ClientChannel(this, await this.#askForChannel())
+      const asked = this.#askForChannel()
+      const watched = this.#watch.begin()
+      const channel = new ClientChannel(this, this.#given(await asked))
       this.#channels.set(channel.id, channel)
-      this.channels.push(channel)
-      this.#watch.channelOpened()
+      this.#granted++
+      await watched
+      this.#granted--
+      if (!channel.closed) this.channels.push(channel)
     } finally {
       this.opening--
     }
@@ -138,7 +149,7 @@ export class ClientConnection implements ByteSource, Drainable {
 
   async openSpare(): Promise<ClientChannel | undefined> {
     try {
-      const id = this.#newId(await this.#ask(makeQuiet))
+      const id = this.#newId(await this.#ask((call) => this.#prepareSpare(call)))
       if (id === undefined) return undefined
       const channel = new ClientChannel(this, id)
       this.#channels.set(id, channel)
@@ -148,9 +159,18 @@ export class ClientConnection implements ByteSource, Drainable {
     }
   }
 
-  /** The id that the server gives. */
-  async #askForChannel(): Promise<number> {
-    const answer = await this.#ask((call) => call.watch(this.#c.loop, this.#limits.channelTimeout))
+  /** While it is not read its answer may take any time. */
+  #prepareSpare(call: Call): void {
+    call.quiet = true
+    if (!this.#paused) call.watch(this.#c.loop, this.#limits.channelTimeout)
+  }
+
+  #askForChannel(): Promise<Buffer> {
+    return this.#ask((call) => call.watch(this.#c.loop, this.#limits.channelTimeout))
+  }
+
+  /** The id that the server's answer gives; throws where it refuses. */
+  #given(answer: Buffer): number {
     const id = this.#newId(answer)
     if (id !== undefined) return id
     this.#refused()
@@ -175,8 +195,8 @@ export class ClientConnection implements ByteSource, Drainable {
 
   /** It has as many channels as it gets; without any the system channel must do. */
   #refused(): void {
-    if (this.channels.length === 0) this.channels.push(this.#system)
-    this.#maxChannels = this.channels.length
+    if (!this.hasChannel) this.channels.push(this.#system)
+    this.#maxChannels = this.channels.length + this.#granted
   }
 
   // ---- out ---------------------------------------------------------------------------------------------------------
@@ -322,7 +342,7 @@ export class ClientConnection implements ByteSource, Drainable {
   abandoned(channel: ClientChannel): void {
     channel.retired = true
     // While it is not read no answer could come. Without a channel there is nothing to go on with.
-    const isRefusal = channel === this.#system && !this.#paused && this.channels.length > 0
+    const isRefusal = channel === this.#system && !this.#paused && this.hasChannel
     if (isRefusal) this.#refused()
     // Its source may never say another word.
     if (channel.sending) this.retiring = true
@@ -370,7 +390,7 @@ export class ClientConnection implements ByteSource, Drainable {
 
   async #reopen(channel: ClientChannel): Promise<void> {
     try {
-      channel.id = await this.#askForChannel()
+      channel.id = this.#given(await this.#askForChannel())
       this.#channels.set(channel.id, channel)
       channel.renewing = false
       channel.flush()
@@ -487,7 +507,6 @@ export class ClientConnection implements ByteSource, Drainable {
 
   #answered(channel: ClientChannel): void {
     const call = channel.pending.shift()!
-    if (channel !== this.#system) this.#watch.answered()
     if (channel.pending.length === 0) {
       channel.retired = false
       channel.exclusive = channel.sending
@@ -559,7 +578,6 @@ export class ClientConnection implements ByteSource, Drainable {
   ended(reason: CloseReason): void {
     this.closed = true
     this.#heartbeat?.stop()
-    this.#watch.stop()
     // Sources that wait for it end.
     this.#hasRoom()
     const error = (sent: boolean): IipError =>
@@ -589,10 +607,6 @@ function bytesOfChunk(chunk: unknown): Uint8Array {
   if (typeof chunk === 'string') return Buffer.from(chunk)
   if (chunk instanceof Uint8Array) return chunk
   throw optionError(`a chunk of a request must be bytes or a string, not ${typeof chunk}`)
-}
-
-function makeQuiet(call: Call): void {
-  call.quiet = true
 }
 
 function deletedThere(sent: boolean): IipError {

@@ -197,7 +197,7 @@ export class ClientPool implements Pool, CallTarget {
   /** Without any channel the connection is of no use, and its end, which follows at once, is the failure. */
   #channelFailed(connection: ClientConnection, error: Error): void {
     if (connection.closed) return
-    if (connection.channels.length === 0) {
+    if (!connection.hasChannel) {
       connection.abort({ code: 'closed', message: `it got no channel: ${error.message}`, error })
       return
     }
@@ -284,10 +284,7 @@ export class ClientPool implements Pool, CallTarget {
 
   /** A connection is being made, or waits for its first channel: after a failure one at a time is. */
   get #isTrying(): boolean {
-    return (
-      this.#connecting > 0 ||
-      this.#connections.some(({ serves, channels }) => serves && channels.length === 0)
-    )
+    return this.#connecting > 0 || this.#connections.some(({ serves, hasChannel }) => serves && !hasChannel)
   }
 
   /** There is a connection, or there may be one in a moment. */

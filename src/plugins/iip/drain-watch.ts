@@ -1,19 +1,14 @@
 /**
  * Asks the server of one connection to say when it begins to drain: a request on a channel of its own that is answered
- * only then. Servers that do not know the path answer at once that there is no handler: they give no notice. The loop's
- * thread only.
+ * only then. It is asked before the first call goes out, so that a server that has a call has the question, too. Servers
+ * that do not know the path answer at once that there is no handler: they give no notice. The loop's thread only.
  */
-import type { Loop, Timer } from '../../index.js'
 import { Call } from './client-call.js'
 import type { ClientChannel } from './client-channel.js'
 import { framePath } from './frame.js'
 
 const DRAIN: Buffer = framePath('/sys/drain')
 const EMPTY_OBJECT: Buffer = Buffer.from('{}')
-/** Milliseconds after the first answer: a client that asks one thing and leaves costs the server no second channel. */
-const AFTER_ANSWER = 20
-/** Milliseconds after the first channel, where no answer comes. */
-const AFTER_CHANNEL = 1000
 
 /** The connection that is watched. */
 export interface Drainable {
@@ -28,30 +23,16 @@ export interface Drainable {
 
 export class DrainWatch {
   readonly #connection: Drainable
-  readonly #loop: Loop
-  #timer: Timer | undefined = undefined
-  #answered = false
+  #asked: Promise<void> | undefined = undefined
 
-  constructor(connection: Drainable, loop: Loop) {
+  constructor(connection: Drainable) {
     this.#connection = connection
-    this.#loop = loop
   }
 
-  /** The connection has a channel for calls. */
-  channelOpened(): void {
-    this.#timer ??= this.#loop.runAfter(AFTER_CHANNEL, () => void this.#ask())
-  }
-
-  /** A call was answered. */
-  answered(): void {
-    if (this.#answered) return
-    this.#answered = true
-    if (this.#timer?.active === true) this.#timer.restart(AFTER_ANSWER)
-  }
-
-  /** The connection ends. */
-  stop(): void {
-    this.#timer?.stop()
+  /** Resolves when the question is out, or there is no channel for it. Asks once, however often it is called. */
+  begin(): Promise<void> {
+    this.#asked ??= this.#ask()
+    return this.#asked
   }
 
   async #ask(): Promise<void> {

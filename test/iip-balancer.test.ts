@@ -375,6 +375,31 @@ describe('a server that fails', () => {
     }
   })
 
+  it('that is slow is left only by those that may be sent again', async () => {
+    const [a, b] = [await named('a'), await named('b')]
+    const balancer = balance({
+      servers: `${a.address}#1,${b.address}#1`,
+      strategy: (_, [first]) => first?.address,
+      maxFailures: 1_000_000,
+      maxChannelsPerConn: 64,
+      retry: { perTryTimeout: 200, budget: 0 },
+    })
+    async function* once(): AsyncGenerator<string> {
+      yield 'x'
+    }
+    const chunks = balancer.request('/sleep?ms=1000', once(), { safe: true })
+    const asked = Array.from({ length: 150 }, () => balancer.request('/sleep?ms=1000', 'x', { safe: true }))
+    const names = (await Promise.all(asked)).map(String)
+    // 100 are free.
+    expect(names.filter((name) => name === 'b')).toHaveLength(100)
+    expect(String(await chunks)).toBe('a')
+    // The caller's own signal counts as before.
+    const controller = new AbortController()
+    const given = balancer.request('/who?', 'x', { safe: true, signal: controller.signal })
+    controller.abort(new Error('never mind'))
+    await expect(given).rejects.toThrow('never mind')
+  })
+
   it('is judged by its streams, too', async () => {
     const server = await FrameServer.start(cut)
     const balancer = balance({ servers: `127.0.0.1:${server.port}#1`, maxFailures: 2, pause: 50 })
@@ -389,6 +414,29 @@ describe('a server that fails', () => {
     await balancer.stream('/echo', 'x').return()
     expect(String(await balancer.stream('/echo', 'x').bytes())).toBe('x')
     expect(balancer.backends[0]).toMatchObject({ paused: false, failures: 0 })
+  })
+
+  it('is back with the first packet of a stream that tries it, however long that goes on', async () => {
+    const server = await FrameServer.start((asked, on) => {
+      if (asked.path === '/endless') on.send(4, asked.path, asked.channel, 'first')
+      else cut(asked, on)
+    })
+    const balancer = balance({
+      servers: `127.0.0.1:${server.port}#1,${(await named('other')).address}#1`,
+      strategy: (_, [first]) => (first?.paused === true ? undefined : first?.address),
+      maxFailures: 1,
+      pause: 50,
+      timeout: 0,
+    })
+    await expect(balancer.stream('/cut').bytes()).rejects.toMatchObject({ code: 'ERR_IIP_CLOSED' })
+    expect(balancer.backends[0]!.failures).toBe(1)
+    await until(() => !balancer.backends[0]!.paused)
+    const endless = balancer.stream('/endless')
+    expect(balancer.backends[0]!.paused).toBe(true)
+    await within('it is back', () => !balancer.backends[0]!.paused)
+    expect(balancer.backends[0]).toMatchObject({ failures: 0, pending: 1 })
+    expect(await ask(balancer, 2, '/echo')).toEqual(['{}', '{}'])
+    await endless.return()
   })
 
   it('is found by a probe without any request, and may be judged by its answers', async () => {

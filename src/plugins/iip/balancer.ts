@@ -27,6 +27,7 @@ import {
 import { IipError, IipErrorCode, IipRemoteError } from './errors.js'
 import { parsePath, parseQuery } from './path.js'
 import { RetryBudget } from './retry-budget.js'
+import { TryLimit } from './try-limit.js'
 
 /** What a strategy of one's own may look at. */
 export interface BalancedRequest {
@@ -69,8 +70,8 @@ export interface RetryOptions {
    */
   readonly budget?: number
   /**
-   * Milliseconds for one try of a `safe` request, as long as there is another server to try; 0 (default) is all the time
-   * that the request has.
+   * Milliseconds for one try of a `safe` request, as long as there is another server to try and the budget has a retry
+   * left; 0 (default), or where that is not so, is all the time that the request has.
    */
   readonly perTryTimeout?: number
 }
@@ -252,21 +253,36 @@ export class IipBalancer {
     const deadline = timeout === 0 ? Number.POSITIVE_INFINITY : performance.now() + timeout
     const tried = new Set<Backend>()
     let failure: IipError | undefined
+    let isPaid = false
     this.#budget.request()
     for (;;) {
       const backend = this.#choose(path, options.clientIp ?? '', tried)
       const left = Math.ceil(deadline - performance.now())
-      if (backend === undefined || left <= 0 || !this.#mayTry(failure)) throw failure ?? this.#noBackend()
+      if (backend === undefined || left <= 0) throw failure ?? this.#noBackend()
+      if (!(isPaid || this.#mayTry(failure))) throw failure
       tried.add(backend)
+      const limit = this.#limitOf(tried, data, options)
       try {
-        const isLast = options.safe !== true || tried.size >= this.#backends.length
-        const time = isLast ? left : Math.min(left, this.#perTryTimeout || left)
-        return await this.#try(backend, tried, path, data, ofClient(options, time))
+        return await this.#try(backend, tried, path, data, ofClient(options, left), limit)
       } catch (error) {
         if (!mayRepeat(error, data, options)) throw error
         failure = error
+        isPaid = limit?.isOver === true
+      } finally {
+        limit?.stop()
       }
     }
+  }
+
+  /** For a try after which another may follow. */
+  #limitOf(
+    tried: ReadonlySet<Backend>,
+    data: RequestData | undefined,
+    { safe, signal }: BalancedOptions,
+  ): TryLimit | undefined {
+    if (this.#perTryTimeout === 0 || safe !== true || !isWhole(data)) return undefined
+    if (tried.size >= this.#backends.length) return undefined
+    return new TryLimit(this.#loop, this.#budget, this.#perTryTimeout, signal)
   }
 
   /** What was not sent makes no server do anything twice. */
@@ -291,10 +307,12 @@ export class IipBalancer {
     path: string,
     data: RequestData | undefined,
     options: RequestOptions,
+    limit: TryLimit | undefined,
   ): Promise<Buffer> {
     const isTrial = this.#begin(backend, tried)
     try {
-      const answer = await backend.client.request(path, data, options)
+      const limited = limit === undefined ? options : { ...options, signal: limit.signal }
+      const answer = await backend.client.request(path, data, limited)
       this.#count(backend, undefined, answer)
       return answer
     } catch (error) {
@@ -311,11 +329,21 @@ export class IipBalancer {
     const backend = this.#choose(path, options.clientIp ?? '', NONE)
     if (backend === undefined) throw this.#noBackend()
     const { timeout = this.#timeout } = options
-    const isTrial = this.#begin(backend, NONE)
-    return streamAndTell(backend.client, path, data, ofClient(options, timeout), (error) => {
-      if (error === undefined) backend.succeeded()
-      else this.#countError(backend, error, options)
+    let isTrial = this.#begin(backend, NONE)
+    const endTrial = (): void => {
       if (isTrial) backend.tried()
+      isTrial = false
+    }
+    return streamAndTell(backend.client, path, data, ofClient(options, timeout), {
+      begun() {
+        backend.succeeded()
+        endTrial()
+      },
+      ended: (error) => {
+        if (error === undefined) backend.succeeded()
+        else this.#countError(backend, error, options)
+        endTrial()
+      },
     })
   }
 
@@ -477,8 +505,12 @@ function mayRepeat(
   options: BalancedOptions,
 ): error is IipError {
   if (!isBackendsFault(error) || options.signal?.aborted === true) return false
-  if (data !== undefined && typeof data !== 'string' && !(data instanceof Uint8Array)) return false
-  return !error.sent || options.safe === true
+  return isWhole(data) && (!error.sent || options.safe === true)
+}
+
+/** It can be sent more than once. */
+function isWhole(data: unknown): data is Uint8Array | string | undefined {
+  return data === undefined || typeof data === 'string' || data instanceof Uint8Array
 }
 
 /** Throws `ERR_RINGLOOP_OPTION`. */

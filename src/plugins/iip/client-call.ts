@@ -95,6 +95,8 @@ export class Call implements Abortable {
   settled = false
   /** Told once, however it ends; with the error, if it failed. */
   onSettled: ((error?: unknown) => void) | undefined = undefined
+  /** Told when the first packet of a streamed answer is here. */
+  onBegun: (() => void) | undefined = undefined
   #assembly: Assembly | undefined = undefined
   #timer: Timer | undefined = undefined
   #signal: AbortSignal | undefined = undefined
@@ -190,7 +192,7 @@ export class Call implements Abortable {
 
 const NO_DATA: Buffer = Buffer.alloc(0)
 
-function timeoutError(timeout: number, sent: boolean): IipError {
+export function timeoutError(timeout: number, sent: boolean): IipError {
   const what = sent ? 'no answer came' : 'the request could not be sent'
   return new IipError(IipErrorCode.TIMEOUT, `${what} within ${timeout} ms`, sent)
 }

@@ -435,7 +435,7 @@ export class ClientConnection implements ByteSource, Drainable {
     this.#filling = channel
     this.#missing = length
     this.#fillingKind = kind
-    if (kind === FIRST || kind === ONLY) this.#checkSolicited(channel)
+    if (kind === FIRST || kind === ONLY) this.#beginAnswer(channel, call)
     return true
   }
 
@@ -465,9 +465,10 @@ export class ClientConnection implements ByteSource, Drainable {
     call.fail(tooLarge(this.#limits.maxResponseBytes))
   }
 
-  /** An answer that nobody has asked for ends its channel, as in Go; the connection goes on. */
-  #checkSolicited(channel: ClientChannel): void {
-    if (channel.pending.length > 0 || channel.deletedAt > 0) return
+  /** One that nobody has asked for ends its channel, as in Go; the connection goes on. */
+  #beginAnswer(channel: ClientChannel, call: Call | undefined): void {
+    if (call?.settled === false) call.onBegun?.()
+    if (call !== undefined || channel.deletedAt > 0) return
     this.#remove(channel, () => new IipError(IipErrorCode.CLOSED, 'the server sent an answer too many', true))
   }
 

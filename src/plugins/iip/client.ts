@@ -109,13 +109,21 @@ const OPTIONS = {
   onDrain: true,
 } as const satisfies OptionNames<IipClientOptions>
 
-/** For a balancer, which judges a server by its streams too: as `IipClient.stream`, and `told` hears once how it ended. */
+/** Who judges a server by a stream of it. */
+export interface StreamWatch {
+  /** The first packet of the answer is here. */
+  begun(): void
+  /** Called once; with the error, if it failed. */
+  ended(error?: unknown): void
+}
+
+/** For a balancer: as `IipClient.stream`, which tells `watch` how it goes. */
 export let streamAndTell: (
   client: IipClient,
   path: string,
   data: RequestData | undefined,
   options: RequestOptions,
-  told: (error?: unknown) => void,
+  watch: StreamWatch,
 ) => IipBody
 
 /** For a balancer, whose own pauses count: the client's pause after a failure is over, see {@link ClientPool.endPause}. */
@@ -124,8 +132,8 @@ export let endPause: (client: IipClient) => void
 export class IipClient {
   static {
     endPause = (client) => client.#pool.endPause()
-    streamAndTell = (client, path, data, options, told) =>
-      client.#stream(client.#pool, path, data, options, told)
+    streamAndTell = (client, path, data, options, watch) =>
+      client.#stream(client.#pool, path, data, options, watch)
   }
 
   readonly #defaults: CallDefaults
@@ -253,13 +261,12 @@ export class IipClient {
     })
   }
 
-  /** `told` hears once how it ended: with the error, if it failed. */
   #stream(
     target: CallTarget,
     path: string,
     data: RequestData | undefined,
     options: RequestOptions,
-    told: (error?: unknown) => void = ignore,
+    watch: StreamWatch | undefined = undefined,
   ): IipBody {
     const source = new StreamSource()
     // How much may wait is bounded by the connection, for all of its streams together.
@@ -269,16 +276,17 @@ export class IipClient {
       new Promise((resolve, reject) => {
         const call = this.#call(request.path, request.data, request.options, body, resolve, reject)
         source.attach(call)
+        if (watch !== undefined) call.onBegun = () => watch.begun()
         this.#submit(target, call, request.path, request.options)
       })
     runMiddleware(this.#middleware, request, send).then(
       (answer) => {
         if (source.call === undefined) writeAll(body, answer)
-        told()
+        watch?.ended()
       },
       (error) => {
         body.fail(error)
-        told(error)
+        watch?.ended(error)
       },
     )
     return body

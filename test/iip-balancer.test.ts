@@ -102,6 +102,40 @@ describe('a server list', () => {
     ])
   })
 
+  it.each([
+    {},
+    { servers: 5 },
+    { isHealthy: 5 },
+    { strategy: 'uri-param', paramKey: 5 },
+    { paramKey: 5 },
+    { probe: null },
+    { probe: {} },
+    { probe: { path: 5 } },
+    { probe: { path: '' } },
+    { probe: { path: '/sys/drain' } },
+    { probe: { path: '/p', data: '' } },
+    { probe: { path: '/p', data: (async function* () {})() } },
+    { probe: { path: '/p', timeout: -1 } },
+    { probe: { path: '/p', timeout: 0 } },
+    { probe: { path: '/p', interval: 0 } },
+    { probe: { path: '/p', check: 5 } },
+    { probe: { path: '/p', raw: true } },
+    { loop: {} },
+    { tls: 5 },
+  ])('and options that cannot be are refused: %j', (options) => {
+    const given = Object.keys(options).length === 0 ? {} : { servers: '127.0.0.1:1#1', ...options }
+    expect(() => new IipBalancer(given as never)).toThrow(
+      expect.objectContaining({ code: 'ERR_RINGLOOP_OPTION' }),
+    )
+  })
+
+  it('is a string, also one entry', () => {
+    const balancer = balance({ servers: 'a:1#1' })
+    expect(() => balancer.addBackend(5 as never)).toThrow(
+      expect.objectContaining({ code: 'ERR_RINGLOOP_OPTION' }),
+    )
+  })
+
   it('without a good entry is refused with the reasons', () => {
     expect(() => balance({ servers: 'a:1,b' })).toThrow(/'a:1': it must have one # and a weight behind it/)
   })

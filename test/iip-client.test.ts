@@ -114,7 +114,9 @@ describe('requests', () => {
   it('of a type that cannot be sent, or with options that are none, reject at once and leave nothing', async () => {
     const client = iipClient(await serveIip(router()), one)
     const option = expect.objectContaining({ code: 'ERR_RINGLOOP_OPTION' })
-    for (const data of [5, true, null, {}, ['x'], new ArrayBuffer(2), Symbol('x'), () => 'x']) {
+    const iterable = (iterate: unknown): unknown => ({ [Symbol.asyncIterator]: iterate })
+    const iterables = [iterable(5), iterable(() => ({})), iterable(() => undefined)]
+    for (const data of [5, true, null, {}, ['x'], new ArrayBuffer(2), Symbol('x'), () => 'x', ...iterables]) {
       await expect(client.request('/echo', data as never, { timeout: 0 })).rejects.toEqual(option)
       await expect(client.stream('/echo', data as never, { timeout: 0 }).next()).rejects.toEqual(option)
     }
@@ -471,6 +473,10 @@ describe('a client', () => {
       { raw: 'yes' },
       { waitForReady: 0 },
       { onDrain: true },
+      { tls: 5 },
+      { tls: false },
+      { loop: {} },
+      { loop: null },
     ]) {
       const option = expect.objectContaining({ code: 'ERR_RINGLOOP_OPTION' })
       expect(() => iipClient(1, bad as never)).toThrow(option)

@@ -261,4 +261,20 @@ describe('routes', () => {
     expect(made.removeBackend('a')).toBe(true)
     expect(await who({ Host: 'h' })).toBe('no route')
   })
+
+  it('and options that cannot be are refused', () => {
+    const option = expect.objectContaining({ code: 'ERR_RINGLOOP_OPTION' })
+    for (const options of [{ status: 5 }, { chooseBackend: 5 }]) {
+      expect(() => new IipHttpAdapter(options as never)).toThrow(option)
+    }
+    const made = new IipHttpAdapter()
+    const routes = [
+      ['h', '/x', 'b'],
+      [5, /x/, 'b'],
+      ['h', /x/, 5],
+    ]
+    for (const [host, pattern, backend] of routes) {
+      expect(() => made.route(host as never, pattern as never, backend as never)).toThrow(option)
+    }
+  })
 })

@@ -3,11 +3,9 @@
  * them again after a pause. All methods are to be called on the thread that made it.
  */
 import {
-  checkInteger,
   checkLimit,
   checkOptions,
   ErrorCode,
-  EventLoop,
   type Logger,
   type Loop,
   type OptionNames,
@@ -16,6 +14,7 @@ import {
 } from '../../index.js'
 import { Backend, type BackendLimits, type BackendStatus } from './backend.js'
 import type { IipBody } from './body.js'
+import { checkFunction, checkString } from './check-value.js'
 import { endPause, IipClient, type IipClientOptions, SHARED_OPTIONS, streamAndTell } from './client.js'
 import {
   checkRequestOptions,
@@ -24,7 +23,9 @@ import {
   type RequestData,
   type RequestOptions,
 } from './client-call.js'
+import { loopOf } from './client-loop.js'
 import { IipError, IipErrorCode, IipRemoteError } from './errors.js'
+import { type CheckedProbe, checkProbe, type HealthProbe } from './health-probe.js'
 import { parsePath, parseQuery } from './path.js'
 import { RetryBudget } from './retry-budget.js'
 import { TryLimit } from './try-limit.js'
@@ -49,18 +50,6 @@ export type BalanceStrategy =
   | 'ip-hash'
   | 'uri-param'
   | ((request: BalancedRequest, backends: readonly BackendStatus[]) => string | undefined)
-
-/** Asks each server regularly, whether there are requests or not. */
-export interface HealthProbe {
-  readonly path: string
-  readonly data?: Uint8Array | string
-  /** Default 5 s. */
-  readonly interval?: number
-  /** Default 1 s. */
-  readonly timeout?: number
-  /** Default: any answer is healthy. */
-  readonly check?: (answer: Buffer) => boolean
-}
 
 /** How requests are tried again that failed on one server. */
 export interface RetryOptions {
@@ -117,14 +106,6 @@ const OPTIONS = {
 
 const RETRY = { budget: true, perTryTimeout: true } as const satisfies OptionNames<RetryOptions>
 
-const PROBE = {
-  path: true,
-  data: true,
-  interval: true,
-  timeout: true,
-  check: true,
-} as const satisfies OptionNames<HealthProbe>
-
 const BALANCED = {
   ...REQUEST_OPTIONS,
   clientIp: true,
@@ -171,7 +152,9 @@ export class IipBalancer {
     checkOptions('IipBalancer', options, OPTIONS)
     const { strategy = 'min-pending', paramKey, probe, retry = {} } = options
     checkOptions('retry', retry, RETRY)
-    if (probe !== undefined) checkOptions('probe', probe, PROBE)
+    const checkedProbe = probe === undefined ? undefined : checkProbe(probe)
+    checkFunction('isHealthy', options.isHealthy)
+    if (paramKey !== undefined) checkString('paramKey', paramKey)
     if (typeof strategy !== 'function' && !STRATEGIES.includes(strategy)) {
       throw optionError(`strategy must be one of ${STRATEGIES.join(', ')} or a function, not '${strategy}'`)
     }
@@ -189,14 +172,12 @@ export class IipBalancer {
     this.#perTryTimeout = checkLimit('retry.perTryTimeout', retry.perTryTimeout, 0, 0)
     this.badEntries = bad
     this.#ownsLoop = options.loop === undefined
-    this.#loop = options.loop ?? new EventLoop(loopOptions(options))
+    this.#loop = loopOf(options)
     this.#logger = this.#loop.logger
     if (bad.length > 0) this.#logger.warn({ bad }, `entries of the server list are left out: ${badText(bad)}`)
     for (const entry of entries) this.#add(entry)
-    if (probe === undefined) return
-    this.#probes = this.#loop.runEvery(checkInteger('probe.interval', probe.interval, 5000, 1), () =>
-      this.#probeAll(probe),
-    )
+    if (checkedProbe === undefined) return
+    this.#probes = this.#loop.runEvery(checkedProbe.interval, () => this.#probeAll(checkedProbe))
     this.#probes.unref()
   }
 
@@ -372,11 +353,11 @@ export class IipBalancer {
     this.#logger.warn({ err: error, backend: backend.address }, 'an IIP backend fails and is paused')
   }
 
-  #probeAll(probe: HealthProbe): void {
+  #probeAll(probe: CheckedProbe): void {
     for (const backend of this.#backends) void this.#probe(backend, probe)
   }
 
-  async #probe(backend: Backend, { path, data, timeout = 1000, check }: HealthProbe): Promise<void> {
+  async #probe(backend: Backend, { path, data, timeout, check }: CheckedProbe): Promise<void> {
     endPause(backend.client)
     try {
       const answer = await backend.client.request(path, data, { timeout, raw: true })
@@ -526,14 +507,14 @@ async function closeWhenDone(client: IipClient, loop: Loop): Promise<void> {
   await client.close()
 }
 
-/** Reads `host:port#weight,…`; an address that comes twice counts once, with the sum of its weights. */
+/** Reads `host:port#weight,…`; an address that comes twice counts once, with the sum of its weights. Throws `ERR_RINGLOOP_OPTION`. */
 export function parseServers(list: string): {
   readonly entries: readonly Entry[]
   readonly bad: readonly BadEntry[]
 } {
   const weights = new Map<string, number>()
   const bad: BadEntry[] = []
-  for (const part of list.split(',')) {
+  for (const part of checkString('servers', list).split(',')) {
     const entry = part.trim()
     const [address = '', weightText = '', ...more] = entry.split('#').map((text) => text.trim())
     const reason = entry === '' ? 'it is empty' : badReason(address, weightText, more.length)
@@ -575,10 +556,6 @@ export function fnv1(text: string): number {
 
 function queryOf(path: string): URLSearchParams {
   return new URLSearchParams(parseQuery(parsePath(Buffer.from(path).toString('latin1')).query))
-}
-
-function loopOptions({ poller, logger }: IipBalancerOptions): ConstructorParameters<typeof EventLoop>[0] {
-  return { ...(poller !== undefined && { poller }), ...(logger !== undefined && { logger }) }
 }
 
 function optionError(message: string): RingloopError {

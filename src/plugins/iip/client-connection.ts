@@ -247,7 +247,7 @@ export class ClientConnection implements ByteSource, Drainable {
     let last: Uint8Array | undefined
     let whole = false
     try {
-      for await (const given of chunks) {
+      for await (const given of iterationOf(chunks)) {
         if (call.settled) break
         if (!(await this.#canGoOn())) throw atItsEnd(begun)
         const chunk = bytesOfChunk(given)
@@ -602,6 +602,13 @@ function channelId(answer: Buffer): number | undefined {
 function isDelete(ring: RingBuffer, start: number, end: number): boolean {
   if (end - start !== DELETE_CHANNEL.length - 1) return false
   return DELETE_CHANNEL.compare(ring.storage, start, end, 0, DELETE_CHANNEL.length - 1) === 0
+}
+
+/** One iteration over `chunks`. Throws `ERR_RINGLOOP_OPTION` where they give none. */
+function iterationOf<T>(chunks: AsyncIterable<T>): AsyncIterable<T> {
+  const iterator = chunks[Symbol.asyncIterator]()
+  if (typeof iterator?.next === 'function') return { [Symbol.asyncIterator]: () => iterator }
+  throw optionError('the data of a request must be an async iterable that gives an iterator')
 }
 
 function bytesOfChunk(chunk: unknown): Uint8Array {

@@ -11,7 +11,6 @@ import {
   checkLimit,
   checkOptions,
   ErrorCode,
-  EventLoop,
   type LoggerOption,
   type Loop,
   type OptionNames,
@@ -21,6 +20,7 @@ import {
   RingloopError,
 } from '../../index.js'
 import type { IipBody } from './body.js'
+import { checkFunction, checkString } from './check-value.js'
 import {
   Call,
   type CallDefaults,
@@ -31,6 +31,7 @@ import {
   type RequestOptions,
 } from './client-call.js'
 import type { ClientChannel } from './client-channel.js'
+import { loopOf } from './client-loop.js'
 import { type ClientMiddleware, type ClientRequest, runMiddleware } from './client-middleware.js'
 import { ClientPool, type PoolSettings } from './client-pool.js'
 import { IipError, IipErrorCode } from './errors.js'
@@ -161,7 +162,7 @@ export class IipClient {
     this.#defaults = defaultsOf(options)
     const settings = settingsOf(options)
     this.#ownsLoop = options.loop === undefined
-    this.#loop = options.loop ?? new EventLoop(loopOptions(options))
+    this.#loop = loopOf(options)
     this.#pool = new ClientPool(this.#loop, settings)
   }
 
@@ -322,15 +323,20 @@ export class IipClient {
   #pathBytes(path: string): Buffer {
     const known = this.#paths.get(path)
     if (known !== undefined) return known
-    if (typeof path !== 'string') throw optionError(`a path must be a string, not ${typeof path}`)
-    const bytes = framePath(path)
-    const parsed = new ParsedPath(bytes.subarray(0, -1))
-    if (parsed.path === '') throw optionError(`nothing is left of the path '${path}' without host and query`)
-    if (parsed.sys !== SysPath.NONE) throw optionError(`the path ${parsed.path} is the client's own business`)
+    const bytes = pathBytes(path)
     if (this.#paths.size >= MAX_CACHED_PATHS) this.#paths = new Map()
     this.#paths.set(path, bytes)
     return bytes
   }
+}
+
+/** `path` with its NUL. Throws `ERR_RINGLOOP_OPTION` for one that cannot be asked for. */
+export function pathBytes(path: string): Buffer {
+  const bytes = framePath(checkString('a path', path))
+  const parsed = new ParsedPath(bytes.subarray(0, -1))
+  if (parsed.path === '') throw optionError(`nothing is left of the path '${path}' without host and query`)
+  if (parsed.sys !== SysPath.NONE) throw optionError(`the path ${parsed.path} is the client's own business`)
+  return bytes
 }
 
 /** An answer that did not come from the wire. */
@@ -366,7 +372,7 @@ class StreamSource implements ByteSource {
 function ignore(): void {}
 
 /** Throws `ERR_RINGLOOP_OPTION` for what cannot be sent. */
-function bytesOf(data: RequestData | undefined): Call['data'] {
+export function bytesOf(data: RequestData | undefined): Call['data'] {
   if (data === undefined) return EMPTY_OBJECT
   const bytes: unknown = typeof data === 'string' ? Buffer.from(data) : data
   if (bytes instanceof Uint8Array) {
@@ -377,13 +383,9 @@ function bytesOf(data: RequestData | undefined): Call['data'] {
   throw optionError(`the data of a request must be bytes, a string or an async iterable, not ${typeof data}`)
 }
 
-function checkFunction<T>(name: string, value: T): T {
-  if (value === undefined || typeof value === 'function') return value
-  throw optionError(`${name} must be a function, not ${typeof value}`)
-}
-
 function isAsyncIterable(value: unknown): value is AsyncIterable<Uint8Array | string> {
-  return typeof value === 'object' && value !== null && Symbol.asyncIterator in value
+  const { [Symbol.asyncIterator]: iterate } = Object(value) as { [Symbol.asyncIterator]?: unknown }
+  return typeof iterate === 'function'
 }
 
 function optionError(message: string): RingloopError {
@@ -400,7 +402,7 @@ function settingsOf(options: IipClientOptions): PoolSettings {
     checkLimit(name, options[name], fallback, min)
   return {
     address: options.address,
-    tls: options.tls,
+    tls: checkTls(options.tls),
     maxConnections: number('maxConnections', 4, 1),
     maxChannelsPerConn: number('maxChannelsPerConn', 10, 1),
     maxPipeline: number('maxPipeline', 128, 1),
@@ -413,12 +415,14 @@ function settingsOf(options: IipClientOptions): PoolSettings {
   }
 }
 
+function checkTls(tls: unknown): ConnectOptions['tls'] {
+  if (tls === undefined || tls === true || (typeof tls === 'object' && tls !== null))
+    return tls as ConnectOptions['tls']
+  throw optionError('tls must be true or an object of options')
+}
+
 function defaultsOf(options: IipClientOptions): CallDefaults {
   checkSwitches(options)
   const { timeout, waitForReady = false, raw = false } = options
   return { timeout: checkLimit('timeout', timeout, 30_000, 0), waitForReady, raw }
-}
-
-function loopOptions({ poller, logger }: IipClientOptions): ConstructorParameters<typeof EventLoop>[0] {
-  return { ...(poller !== undefined && { poller }), ...(logger !== undefined && { logger }) }
 }

@@ -7,7 +7,8 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo, Socket } from 'node:net'
 import { checkLimit, checkOptions, ErrorCode, type OptionNames, RingloopError } from '../../index.js'
 import { IipBalancer, type IipBalancerOptions } from './balancer.js'
-import { goJson, IipError, IipErrorCode, NO_HANDLER, NO_RESPONSE } from './errors.js'
+import { checkFunction, checkString } from './check-value.js'
+import { badValue, goJson, IipError, IipErrorCode, NO_HANDLER, NO_RESPONSE } from './errors.js'
 import { MAX_PATH } from './frame.js'
 import { parsePath, parseQuery } from './path.js'
 import type { IipRequest } from './request.js'
@@ -61,6 +62,8 @@ export class IipHttpAdapter {
   /** Throws `ERR_RINGLOOP_OPTION`. */
   constructor(options: IipHttpAdapterOptions = {}) {
     checkOptions('IipHttpAdapter', options, OPTIONS)
+    checkFunction('chooseBackend', options.chooseBackend)
+    checkFunction('status', options.status)
     this.#options = options
     this.#maxBodyBytes = checkLimit('maxBodyBytes', options.maxBodyBytes, 10 * MIB, 0)
     this.#timeout = checkLimit('timeout', options.timeout, 10_000, 1)
@@ -84,12 +87,14 @@ export class IipHttpAdapter {
   /**
    * Sends requests for a host (no port; an IPv6 address without brackets) to a backend where `pattern` matches the URI,
    * query included. A pattern that matches all of the URI is preferred to one that matches a part; else the earlier.
+   * Throws `ERR_RINGLOOP_OPTION`.
    */
   route(host: string, pattern: RegExp, backend: string): this {
+    if (!(pattern instanceof RegExp)) throw badValue(`a pattern must be a RegExp, not ${typeof pattern}`)
     this.#routes.push({
-      host: host.toLowerCase(),
+      host: checkString('a host', host).toLowerCase(),
       pattern: new RegExp(pattern, pattern.flags.replace(/[gy]/g, '')),
-      backend,
+      backend: checkString('a backend', backend),
     })
     return this
   }

@@ -13,7 +13,6 @@ export {
   type BalancedOptions,
   type BalancedRequest,
   type BalanceStrategy,
-  type HealthProbe,
   IipBalancer,
   type IipBalancerOptions,
   type RetryOptions,
@@ -24,6 +23,7 @@ export type { RequestData, RequestOptions } from './client-call.js'
 export type { ClientMiddleware, ClientRequest } from './client-middleware.js'
 export { IipError, IipErrorCode, IipRemoteError } from './errors.js'
 export { encodePacket, MAX_DATA, MAX_PATH, Status } from './frame.js'
+export type { HealthProbe } from './health-probe.js'
 export {
   type ChooseBackend,
   httpHeaders,

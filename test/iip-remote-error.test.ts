@@ -77,6 +77,8 @@ describe('an answer that is an error', () => {
       '{"code":1,"message":"x","more":1}',
       '{"code":1,"message":"x"}x',
       ' {"code":1,"message":"x"}',
+      '{ "code":1,"message":"x"}',
+      '{"message":"x","code":1}',
       '[{"code":1,"message":"x"}]',
       `{"code":1,"message":"${'x'.repeat(64 * 1024)}"}`,
     ]

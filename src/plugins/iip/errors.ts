@@ -45,8 +45,9 @@ export class IipError extends Error {
 }
 
 /**
- * The server's answer was an error: JSON with a `code` other than 0 and a `message`, and nothing else. The request was
- * handled: the connection and the server are well.
+ * The server's answer was an error: JSON with a `code` other than 0 and a `message`, and nothing else, that begins with
+ * `{"code":`. The same JSON with spaces there, or the other way round, is data. The request was handled: the connection
+ * and the server are well.
  */
 export class IipRemoteError extends IipError {
   override readonly name: string = 'IipRemoteError'

@@ -4,7 +4,7 @@
  */
 import type { CloseCode, CloseReason } from './errors.js'
 import type { BroadcastOptions, BroadcastResult, Loop } from './loop.js'
-import type { Packed } from './protocol/protocol.js'
+import type { BroadcastPacker, Packed } from './protocol/protocol.js'
 
 /** Called once: without an error when the bytes are in the kernel, with one when they never will be. */
 export type OnSent = (error?: Error) => void
@@ -116,6 +116,13 @@ export interface ProtocolConnection<Out = Uint8Array | string, Session = unknown
 
   /** Like {@link send}, for bytes that are as the wire wants them. */
   sendRaw(bytes: Packed, onSent?: OnSent): boolean
+
+  /**
+   * Like {@link sendRaw}, for bytes that depend on what went out before: `pack` is called at most once, within this call,
+   * when nothing is left that goes out before them, such as a publication of this turn. It must not send; `undefined` sends
+   * nothing. What it makes may be reused when this returns. `false` where nothing was sent, also since nothing can be.
+   */
+  sendPacked(pack: BroadcastPacker<Out, Session>): boolean
 
   /** As {@link close}, without sending what is unsent: for a peer that does not take it. */
   abort(reason?: CloseReason | CloseCode | Error): void

@@ -193,6 +193,40 @@ describe('a topic', () => {
   })
 })
 
+describe('bytes that a protocol makes when their turn comes', () => {
+  const state = async () => {
+    const { loop, accept } = await fakeLoop(silent)
+    const peer = accept()
+    peer.c.subscribe('t')
+    void loop.publish('t', 'one ')
+    return { loop, peer }
+  }
+
+  it('are made behind the publications, and sent', async () => {
+    const { loop, peer } = await state()
+    const waited: number[] = []
+    const sent = peer.c.sendPacked((c) => {
+      waited.push(c.writeBufferLength)
+      return Buffer.from('two ')
+    })
+    void loop.publish('t', 'three')
+    expect([sent, waited]).toEqual([true, [4]])
+    await settle()
+    expect(text(peer)).toBe('one two three')
+  })
+
+  it('may be none, and are not made where nothing can be sent', async () => {
+    const { peer } = await state()
+    expect(peer.c.sendPacked(() => undefined)).toBe(false)
+    const pack = vi.fn(() => Buffer.from('x'))
+    peer.c.close()
+    expect(peer.c.sendPacked(pack)).toBe(false)
+    expect(pack).not.toHaveBeenCalled()
+    await settle()
+    expect(text(peer)).toBe('one ')
+  })
+})
+
 describe('subscribers of several protocols', () => {
   it('what one protocol cannot pack rejects, and those of the other get it', async () => {
     class Refusing extends LengthProtocol {

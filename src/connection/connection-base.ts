@@ -15,7 +15,7 @@ import type { OnSent, ProtocolConnection } from '../connection.js'
 import type { CloseCode, CloseReason } from '../errors.js'
 import { ErrorCode, ProtocolError, RingloopError, toError } from '../errors.js'
 import type { BroadcastOptions, BroadcastResult, Loop } from '../loop.js'
-import type { Packed, Packet, Protocol } from '../protocol/protocol.js'
+import type { BroadcastPacker, Packed, Packet, Protocol } from '../protocol/protocol.js'
 import type { ConnectionConfig } from './config.js'
 import type { ConnectionTimer } from './connection-timer.js'
 import type { ConnectionHost } from './host.js'
@@ -169,6 +169,7 @@ export abstract class ConnectionBase<Out, Context> implements ProtocolConnection
   abstract endsWithReset: boolean
   abstract send(out: Out, onSent?: OnSent): boolean
   abstract sendRaw(bytes: Packed, onSent?: OnSent): boolean
+  abstract sendPacked(pack: BroadcastPacker<Out, unknown>): boolean
   abstract end(out?: Out, onSent?: OnSent): boolean
   abstract shutdownWrite(): void
   abstract drained(): Promise<boolean>

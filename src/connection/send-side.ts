@@ -9,7 +9,7 @@
 import type { OnSent } from '../connection.js'
 import { ErrorCode, RingloopError } from '../errors.js'
 import { kindOf, notSendable } from '../protocol/not-sendable.js'
-import type { Packed } from '../protocol/protocol.js'
+import type { BroadcastPacker, Packed } from '../protocol/protocol.js'
 import { systemError } from '../system-error.js'
 import { ConnectionBase, State } from './connection-base.js'
 import { neverSent, type QueueOwner, SendQueue } from './send-queue.js'
@@ -55,6 +55,16 @@ export abstract class SendSide<Out, Context> extends ConnectionBase<Out, Context
     if (!this.canSend) return this.refuse(onSent)
     this.append(bytes)
     return this.sent(onSent)
+  }
+
+  sendPacked(pack: BroadcastPacker<Out, unknown>): boolean {
+    this.letPublicationsPass()
+    if (!this.canSend) return this.refuse(undefined)
+    const bytes = pack(this)
+    if (bytes === undefined || !this.canSend) return false
+    this.append(bytes)
+    this.sent(undefined)
+    return true
   }
 
   end(out?: Out, onSent?: OnSent): boolean {

@@ -70,9 +70,7 @@ export class Delivery {
   /** A packer that fails for one connection ends that one, and the others get theirs. */
   #sendPacked(c: AnyConnection, pack: NonNullable<Packer>): void {
     try {
-      const bytes = pack(c)
-      if (bytes === undefined) return
-      c.sendRaw(bytes)
+      if (!c.sendPacked(pack)) return
       c.host.traffic.messagesOut++
       this.#sent++
     } catch (error) {

@@ -172,15 +172,12 @@ export class Sender {
     const message = deflate.outbox[0]!
     const { first, bytes } = message
     deflate.deflater.later(bytes, (error, small) => {
-      if (deflate.outbox[0] !== message) return
-      if (error === null && small.length < bytes.length) {
+      const isSent = this.#sendFirst(c, deflate, message, () => {
+        if (error !== null || small.length >= bytes.length) return this.#frame(first, bytes)
         deflate.deflater.sent(bytes)
-        c.sendRaw(this.#frame(first | RSV1, small))
-      } else {
-        c.sendRaw(this.#frame(first, bytes))
-      }
-      this.#leftOutbox(deflate)
-      this.#continueOutbox(c, deflate)
+        return this.#frame(first | RSV1, small)
+      })
+      if (isSent) this.#continueOutbox(c, deflate)
     })
   }
 
@@ -190,19 +187,33 @@ export class Sender {
         this.#compressFirst(c, deflate)
         return
       }
-      c.sendRaw(this.#packNow(deflate, next))
-      this.#leftOutbox(deflate)
+      const message = next
+      if (!this.#sendFirst(c, deflate, message, () => this.#packNow(deflate, message))) return
     }
   }
 
-  #leftOutbox(deflate: DeflateState): void {
-    deflate.outboxBytes -= deflate.outbox.shift()!.bytes.length
+  /**
+   * Sends `message` where it is the first of the outbox still: a publication that goes out before it may be one too many,
+   * which flushes the outbox. `false`: that has happened, or nothing can be sent any more.
+   */
+  #sendFirst(c: WebSocketConnection, deflate: DeflateState, message: Outgoing, pack: () => Packed): boolean {
+    const { outbox } = deflate
+    if (outbox[0] !== message) return false
+    const isSent = c.sendPacked(() => {
+      if (outbox[0] !== message) return undefined
+      deflate.outboxBytes -= outbox.shift()!.bytes.length
+      return pack()
+    })
+    if (!isSent && outbox[0] === message) this.dropOutbox(deflate)
+    return isSent
   }
 
   /** Sends what waits to be compressed as it is. */
   flushOutbox(c: WebSocketConnection, deflate: DeflateState): void {
-    for (const { first, bytes } of deflate.outbox) c.sendRaw(this.#frame(first, bytes))
-    this.dropOutbox(deflate)
+    for (let next = deflate.outbox[0]; next !== undefined; next = deflate.outbox[0]) {
+      const { first, bytes } = next
+      if (!this.#sendFirst(c, deflate, next, () => this.#frame(first, bytes))) return
+    }
   }
 
   /** A message that is being compressed in a thread is found missing when it is done. */

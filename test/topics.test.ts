@@ -1,10 +1,14 @@
 /** Topics on one loop over a fake poller: who gets what, in which order, and what is left of it afterwards. */
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import fc from 'fast-check'
 import { describe, expect, it, vi } from 'vitest'
 import type { AnyConnection } from '../src/connection/host.js'
 import type { Connection, ProtocolConnection } from '../src/connection.js'
 import type { Handler } from '../src/handler.js'
 import type { BroadcastResult } from '../src/loop.js'
+import { FixedLengthProtocol } from '../src/protocol/fixed-length.js'
+import { LengthFieldProtocol } from '../src/protocol/length-field.js'
 import type { BroadcastPacker, Packed } from '../src/protocol/protocol.js'
 import { RawProtocol } from '../src/protocol/raw.js'
 import type { FakeSocket } from './fake-poller.js'
@@ -24,6 +28,13 @@ async function makeSlow({ socket, c }: Peer): Promise<void> {
   socket.room = () => 0
   c.send(Buffer.alloc(20))
   await settle()
+}
+
+/** What is left when everything that can go has gone. */
+function heapBytes(): number {
+  setFlagsFromString('--expose-gc')
+  runInNewContext('gc')()
+  return process.memoryUsage().heapUsed
 }
 
 const text = ({ socket }: Peer): string => socket.out.toString()
@@ -369,6 +380,18 @@ describe('a subscriber', () => {
     }
   })
 
+  it('keeps of the message that its topic is cut from nothing but the name', async () => {
+    const { loop, accept } = await fakeLoop(silent)
+    const { c } = accept()
+    const before = heapBytes()
+    for (let i = 0; i < 100; i++) {
+      const message = Buffer.alloc(512 * 1024, `a-topic-of-some-length-${i} `).toString('latin1')
+      c.subscribe(message.slice(0, message.indexOf(' ')))
+    }
+    expect(heapBytes() - before).toBeLessThan(10 * 1024 * 1024)
+    expect(loop.subscribers('a-topic-of-some-length-99')).toBe(1)
+  })
+
   it('may have 10,000 topics, and they all go with it', async () => {
     const { loop, accept } = await fakeLoop(silent)
     const [many, few] = [accept(), accept()]
@@ -405,6 +428,23 @@ class Meddling extends RawProtocol {
     return pack as () => Packed
   }
 }
+
+describe.each([
+  ['FixedLengthProtocol', new FixedLengthProtocol({ length: 4 }), 'too long', 'four', 'four'],
+  ['LengthFieldProtocol', new LengthFieldProtocol({ size: 1 }), 'x'.repeat(300), 'fits', '\x04fits'],
+])('%s', (_what, protocol, bad, good, wire) => {
+  it('throws to who publishes or broadcasts what it cannot pack, and its connections stay', async () => {
+    const { loop, accept } = await fakeLoop(silent, { protocol })
+    const peers = [accept(), accept()]
+    for (const { c } of peers) c.subscribe('t')
+    const refusal = expect.objectContaining({ code: 'ERR_RINGLOOP_PACKET' })
+    expect(() => loop.publish('t', bad)).toThrow(refusal)
+    expect(() => loop.broadcast(bad)).toThrow(refusal)
+    expect(await loop.publish('t', good)).toMatchObject({ sent: 2 })
+    await settle()
+    expect(peers.map(text)).toEqual([wire, wire])
+  })
+})
 
 describe('what happens during a delivery', () => {
   it('who leaves or closes gets nothing more of it, who comes nothing yet', async () => {

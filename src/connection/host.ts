@@ -81,8 +81,8 @@ export interface Turns {
 export interface Subscriptions {
   /** What was published in this turn and is not with its subscribers yet. */
   readonly turn: { readonly hasPending: boolean; deliver(): void }
-  /** Throws `ERR_RINGLOOP_TOPIC` for what is no name. */
-  add(topic: string, c: AnyConnection): void
+  /** Returns the name to remember, for the given one may keep a message alive. Throws `ERR_RINGLOOP_TOPIC` for no name. */
+  add(topic: string, c: AnyConnection): string
   /** Does nothing where it is not subscribed. */
   remove(topic: string, c: AnyConnection): void
   /**

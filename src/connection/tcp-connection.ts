@@ -357,10 +357,10 @@ export class TcpConnection<Out = Uint8Array | string, Context = unknown>
       checkTopicName(topic)
       return false
     }
-    this.host.topics.add(topic, this)
+    const name = this.host.topics.add(topic, this)
     const extra = this.extras()
     extra.topics ??= new Set()
-    extra.topics.add(topic)
+    extra.topics.add(name)
     return true
   }
 

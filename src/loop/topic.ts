@@ -2,9 +2,14 @@
 import type { AnyConnection } from '../connection/host.js'
 
 export class Topic {
+  readonly name: string
   readonly #subscribers = new Set<AnyConnection>()
   /** The same, while nobody comes or goes: a delivery keeps the one that it began with. */
   #list: readonly AnyConnection[] | undefined = undefined
+
+  constructor(name: string) {
+    this.name = name
+  }
 
   get size(): number {
     return this.#subscribers.size

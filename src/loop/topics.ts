@@ -43,13 +43,14 @@ export class Topics implements Subscriptions {
     this.#relay = relay
   }
 
-  add(name: string, c: AnyConnection): void {
+  add(name: string, c: AnyConnection): string {
     let topic = this.#find(name)
     if (topic === undefined) {
-      topic = new Topic()
-      this.#topics.set(name, topic)
+      topic = new Topic(copyOf(name))
+      this.#topics.set(topic.name, topic)
     }
     topic.add(c)
+    return topic.name
   }
 
   remove(name: string, c: AnyConnection): void {
@@ -105,6 +106,11 @@ export class Topics implements Subscriptions {
       if (!canWait(delivery, out)) this.turn.deliver()
     })
   }
+}
+
+/** A name that was cut from a message is a view of it, and would keep the whole message in memory. */
+function copyOf(name: string): string {
+  return Buffer.from(name).toString()
 }
 
 /** What is neither text nor bytes may be changed by the publisher; what is large is worth a write of its own. */

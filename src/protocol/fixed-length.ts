@@ -40,7 +40,7 @@ export class FixedLengthProtocol implements Protocol {
   }
 
   /** Throws `ERR_RINGLOOP_PACKET` for an answer of another length. */
-  packet(_c: ProtocolConnection, out: Uint8Array | string): Packed {
+  packet(_c: unknown, out: Uint8Array | string): Packed {
     const bytes = asBytes(out)
     if (bytes.length === this.#length) return bytes
     throw new RingloopError(
@@ -60,7 +60,8 @@ export class FixedLengthProtocol implements Protocol {
     return out.length > target.length - offset ? -1 : writeInto(target, offset, out)
   }
 
-  broadcast(out: Uint8Array | string): (c: ProtocolConnection) => Packed {
-    return (c) => this.packet(c, out)
+  broadcast(out: Uint8Array | string): () => Packed {
+    const packed = this.packet(undefined, out)
+    return () => packed
   }
 }

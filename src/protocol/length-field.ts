@@ -94,7 +94,7 @@ export class LengthFieldProtocol implements Protocol {
   }
 
   /** Throws `ERR_RINGLOOP_PACKET` for an answer whose length the field cannot hold. */
-  packet(_c: ProtocolConnection, out: Uint8Array | string): Packed {
+  packet(_c: unknown, out: Uint8Array | string): Packed {
     const payload = typeof out === 'string' ? Buffer.byteLength(out) : asBytes(out).length
     const frame = Buffer.allocUnsafe(this.#strip + payload)
     writeInto(frame, this.#strip, out)
@@ -115,12 +115,9 @@ export class LengthFieldProtocol implements Protocol {
     return length
   }
 
-  broadcast(out: Uint8Array | string): (c: ProtocolConnection) => Packed {
-    let packed: Packed | undefined
-    return (c) => {
-      packed ??= this.packet(c, out)
-      return packed
-    }
+  broadcast(out: Uint8Array | string): () => Packed {
+    const packed = this.packet(undefined, out)
+    return () => packed
   }
 
   #readLength(buffer: RingBuffer): number {

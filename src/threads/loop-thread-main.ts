@@ -18,6 +18,7 @@ import type { Endpoint, Poller, PollerSink } from '../loop/poller/poller.js'
 import { SharedStats } from '../loop/stats.js'
 import type { BroadcastOptions, BroadcastResult } from '../loop.js'
 import { socketSettings } from '../options.js'
+import { Arrivals } from './arrivals.js'
 import { resolvesWithin, STOP_GRACE_MS } from './deadline.js'
 import { DescriptorInbox } from './descriptor-inbox.js'
 import { importLoopModule } from './loop-module.js'
@@ -64,7 +65,7 @@ const publisher = new Publisher(questions, stats, setup.id, stats.numLoops)
 /** Of this tick, for the server. */
 const outbox = new Outbox<PublishMessage | Answer>((messages) => tell({ type: 'batch', messages }))
 /** Publications of other loops. */
-const arrivals: PublishMessage[] = []
+const arrivals = new Arrivals<PublishMessage>((message) => void deliver(message))
 let poller: Poller
 let inbox: DescriptorInbox | undefined
 let loop: ThreadLoop | undefined
@@ -165,7 +166,7 @@ function receive(message: ToThread): void {
     case 'batch':
       for (const each of message.messages) {
         if (each.type === 'answer') questions.settle(each)
-        else arrive(each)
+        else arrivals.add(each)
       }
       break
     case 'subscribers':
@@ -178,11 +179,6 @@ function receive(message: ToThread): void {
 
 async function answer(id: number, work: () => unknown): Promise<void> {
   tell(await answerTo(id, work))
-}
-
-/** What comes from other loops in one round of Node's loop leaves together. */
-function arrive(message: PublishMessage): void {
-  if (arrivals.push(message) === 1) setImmediate(() => arrivals.splice(0).forEach(deliver))
 }
 
 async function deliver({ id, publication }: PublishMessage): Promise<void> {

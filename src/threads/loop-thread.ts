@@ -301,6 +301,7 @@ export class LoopThread implements LoopLoad {
     if (await resolvesWithin(life.exited, STOP_GRACE_MS)) return
     this.#logger.error({ loop: this.id }, `the thread of loop ${this.id} does not end: it is left behind`)
     life.worker.unref()
+    this.#questions.giveUp()
   }
 
   #send(message: ToThread, transfer: readonly never[] = []): void {

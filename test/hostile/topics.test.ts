@@ -2,7 +2,11 @@
  * Topics over one loop and several, with real sockets: everything that is published reaches every subscriber once, in the
  * order of its publisher; a slow reader, a loop that dies or computes and a server that stops harm nobody else.
  */
-import { describe, expect, it } from 'vitest'
+import { execFileSync } from 'node:child_process'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
+import { afterAll, describe, expect, it } from 'vitest'
 import { type HostedServer, SHAPES } from '../support/hosted-server.js'
 import type { RawClient } from '../support/raw-client.js'
 import { hostedScene } from '../support/scene.js'
@@ -192,6 +196,21 @@ describe.each(SHAPES.filter(({ loops }) => loops > 1))('$name', ({ poller, loops
     await until('it has caught up', async () => (await publish(publisher, 'pub t still')).dropped === 0)
   })
 
+  it('many publications that arrive at once take turns with the rest of the loop', async () => {
+    const COUNT = 16_000
+    const server = await serve('topics.mjs', { poller, loops })
+    const subscriber = (await spread(server, 2, loops))[1]!
+    await subscribe([subscriber], 't')
+    subscriber.write('rounds\n')
+    await server.ask('publishAll', { topic: 't', count: COUNT })
+    await until('all are here', () => heard(subscriber).length === COUNT)
+    await say(subscriber, 'quiet', 'quiet')
+    const lines = subscriber.text.split('\n')
+    const during = lines.slice(lines.indexOf('server:0'), lines.indexOf(`server:${COUNT - 1}`))
+    const rounds = during.filter((line, i) => line === 'round it is' && during[i - 1] !== line)
+    expect(rounds.length).toBeGreaterThan(4)
+  })
+
   it('a loop that dies while others publish loses its subscribers only, and is replaced without any', async () => {
     const server = await serve('topics.mjs', { poller, loops })
     const [stays, publisher, dies] = (await spread(server, 4, loops)) as [RawClient, RawClient, RawClient]
@@ -209,5 +228,26 @@ describe.each(SHAPES.filter(({ loops }) => loops > 1))('$name', ({ poller, loops
       return (await say(one, 'loop', 'loop')) === '1' && (await say(one, 'sub t', 'subscribed')) === 'true'
     })
     expect(await publish(publisher, 'pub t again')).toEqual({ sent: 2, dropped: 0, closed: 0 })
+  })
+})
+
+describe('a thread that does not end', () => {
+  const folder = mkdtempSync(path.join(tmpdir(), 'ringloop-'))
+  afterAll(() => rmSync(folder, { recursive: true }))
+
+  async function publishesToStuck(poller: 'native' | 'net'): Promise<Result> {
+    const fifo = path.join(folder, poller)
+    execFileSync('mkfifo', [fifo])
+    const server = await serve('topics.mjs', { poller, loops: 2 })
+    const [stuck] = (await spread(server, 2, 2)) as [RawClient]
+    await subscribe([stuck], 't')
+    stuck.write(`stuck ${fifo}\n`)
+    await server.told('stuck')
+    return server.ask('publishAndStop', 't', 30_000)
+  }
+
+  it('and is left behind at the stop answers nothing, and publishing settles', async () => {
+    const results = await Promise.all((['native', 'net'] as const).map(publishesToStuck))
+    expect(results).toEqual(Array(2).fill({ sent: 0, dropped: 0, closed: 0 }))
   })
 })

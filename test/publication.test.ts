@@ -4,6 +4,7 @@ import { SharedStats } from '../src/loop/stats.js'
 import { type Publication, Publisher } from '../src/threads/publication.js'
 import { answerTo, Questions } from '../src/threads/questions.js'
 
+const HALF = 32 * 1024 * 1024
 const SENT = { sent: 1, dropped: 0, closed: 0 }
 const LEFT_OUT = { sent: 0, dropped: 1, closed: 0 }
 
@@ -41,7 +42,15 @@ describe('what is under way to a loop', () => {
   it.each([
     ['bytes', Buffer.alloc(32 * 1024 * 1024)],
     ['a string', 'x'.repeat(32 * 1024 * 1024)],
-    ['a message with bytes', { data: Buffer.alloc(32 * 1024 * 1024), binary: true }],
+    ['a message with bytes', { data: Buffer.alloc(HALF), binary: true }],
+    ['a message within one', { type: 'a', message: { data: Buffer.alloc(HALF) } }],
+    ['a list', [{ text: 'x'.repeat(HALF / 2) }, ['x'.repeat(HALF / 2)]]],
+    ['a map', new Map([['x'.repeat(HALF / 2), new Set(['x'.repeat(HALF / 2)])]])],
+    [
+      'other views and a buffer',
+      [new Float64Array(HALF / 16), new DataView(new ArrayBuffer(HALF / 4)), new ArrayBuffer(HALF / 4)],
+    ],
+    ['an object of a class', Object.assign(new (class {})(), { data: 'x'.repeat(HALF) })],
   ])('is bounded by its length: %s', async (_what, out) => {
     const { publish, posted, answer } = scene()
     void publish(out)
@@ -52,11 +61,22 @@ describe('what is under way to a loop', () => {
     expect(posted).toHaveLength(3)
   })
 
+  it('is bounded too where it contains itself, or more than anybody looks at', async () => {
+    const { publish, questions } = scene()
+    const itself: unknown[] = ['x'.repeat(1000)]
+    itself.push(itself)
+    void publish(itself)
+    void publish(Array.from({ length: 1_000_000 }, () => 'x'))
+    expect(questions.bytes).toBeGreaterThan(1000)
+    expect(questions.bytes).toBeLessThan(1_000_000)
+  })
+
   it('may be more where the answer waits for more loops', async () => {
-    const { publish, posted } = scene(2)
+    const { publish, posted, drops } = scene(2)
     for (let i = 0; i < 2 * 16_384; i++) void publish('x')
-    expect(await publish('x')).toEqual(LEFT_OUT)
+    expect(await publish('x')).toEqual({ sent: 0, dropped: 2, closed: 0 })
     expect(posted).toHaveLength(2 * 16_384)
+    expect(drops()).toBe(2)
   })
 
   it('is nothing once the thread has ended', async () => {

@@ -9,6 +9,7 @@ import {
   type Handler,
   type LoadBalance,
   type ModuleServerOptions,
+  RawProtocol,
   Server,
   type ServerOptions,
 } from 'ringloop'
@@ -534,6 +535,25 @@ for (const poller of POLLERS) {
 }
 
 describe('one loop here', () => {
+  it('a publication that cannot be packed rejects with the code that several loops have', async () => {
+    let subscribed = false
+    const onConnect: Handler['onConnect'] = (c) => {
+      subscribed = c.subscribe('t')
+    }
+    class Refusing extends RawProtocol {
+      override broadcast(): never {
+        throw new TypeError('not a message of mine')
+      }
+    }
+    const server = await startServer({ onConnect, onMessage() {} }, { protocol: new Refusing() })
+    await connect(server)
+    await until('it is subscribed', () => subscribed)
+    await expect(server.publish('t', 'x')).rejects.toMatchObject({
+      code: 'ERR_RINGLOOP_PACKET',
+      message: 'not a message of mine',
+    })
+  })
+
   it('broadcast reaches every connection', async () => {
     const server = await startServer(echo)
     const list = await Promise.all([connect(server), connect(server)])

@@ -266,6 +266,47 @@ describe('subscribers of several protocols', () => {
   })
 })
 
+describe('the protocol of the first subscriber', () => {
+  class Picky extends RawProtocol {
+    packed = 0
+    override broadcast(): () => Packed {
+      this.packed++
+      throw new Error('not a message of mine')
+    }
+  }
+
+  /** A loop with clients of a protocol that packs nothing in front of one that it accepts, if it is wanted. */
+  async function pickyFirst(withOther: boolean) {
+    const fake = await fakeLoop(silent)
+    const protocol = new Picky()
+    for (let i = 0; i < 3; i++) {
+      const connecting = fake.loop.connect('127.0.0.1:1', { handler: silent, protocol })
+      await settle()
+      fake.poller.finishConnect(fake.poller.all.at(-1)!)
+      ;(await connecting).subscribe('t')
+    }
+    const other = fake.accept()
+    if (withOther) other.c.subscribe('t')
+    return { ...fake, protocol, other }
+  }
+
+  it('does not decide for the others: they get it, and the promise rejects', async () => {
+    const { loop, protocol, other, logger } = await pickyFirst(true)
+    const publishing = loop.publish('t', 'x')
+    await expect(publishing).rejects.toThrow('not a message of mine')
+    await settle()
+    expect(text(other)).toBe('x')
+    expect([protocol.packed, loop.subscribers('t')]).toEqual([1, 4])
+    expect(logger.find('error', 'did not reach')).toHaveLength(1)
+  })
+
+  it('and those of all others: what none of them can pack throws at once, asked once', async () => {
+    const { loop, protocol } = await pickyFirst(false)
+    expect(() => loop.publish('t', 'x')).toThrow('not a message of mine')
+    expect(protocol.packed).toBe(1)
+  })
+})
+
 describe('a subscriber', () => {
   it('may be one from onConnect on, in a handler and in a timer', async () => {
     const { loop, accept } = await fakeLoop({

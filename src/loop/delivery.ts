@@ -25,6 +25,9 @@ export class Delivery {
   /** Where there are several protocols: those before. */
   #packers: Map<AnyProtocol, Packer> | undefined = undefined
 
+  /** Protocols that cannot pack it, and why. */
+  #refusals: Map<AnyProtocol, unknown> | undefined = undefined
+
   constructor(out: unknown, slow: BroadcastOptions['slow'], counters: LoopCounters) {
     this.#out = out
     this.#slow = slow
@@ -44,8 +47,33 @@ export class Delivery {
       this.#packers.set(this.#protocol, this.#pack)
     }
     const isNew = this.#packers?.has(protocol) !== true
-    this.#pack = isNew ? protocol.broadcast?.(this.#out) : this.#packers?.get(protocol)
+    this.#pack = isNew ? this.#packerOf(protocol) : this.#packers?.get(protocol)
     this.#protocol = protocol
+  }
+
+  /** Packs it for the first of `list` whose protocol can. Throws what the first protocol throws where none can. */
+  packForAny(list: readonly AnyConnection[]): void {
+    for (const { protocol } of list) {
+      if (this.#refusals?.has(protocol) === true) continue
+      try {
+        this.packFor(protocol)
+        return
+      } catch {
+        // It is among the refusals.
+      }
+    }
+    throw this.#refusals?.values().next().value
+  }
+
+  #packerOf(protocol: AnyProtocol): Packer {
+    if (this.#refusals?.has(protocol) === true) throw this.#refusals.get(protocol)
+    try {
+      return protocol.broadcast?.(this.#out)
+    } catch (error) {
+      this.#refusals ??= new Map()
+      this.#refusals.set(protocol, error)
+      throw error
+    }
   }
 
   /** To one that can be sent to: it gets the message, or is left out where it is above its mark. */

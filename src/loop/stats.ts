@@ -228,9 +228,9 @@ export class SharedStats {
     Atomics.add(this.#ints, this.#line(loop) + RESTARTS, 1)
   }
 
-  /** `loop` did not get a publication: it is too far behind. Any thread. */
-  countLeftOut(loop: number): void {
-    Atomics.add(this.#ints, this.#line(loop) + LEFT_OUT, 1)
+  /** So many loops did not get a publication that is counted with `loop`: one is too far behind. Any thread. */
+  countLeftOut(loop: number, loops: number): void {
+    Atomics.add(this.#ints, this.#line(loop) + LEFT_OUT, loops)
   }
 
   /** The float64 cells of a loop. Only that loop may write them. */

@@ -86,8 +86,8 @@ export class Topics implements Subscriptions {
 
   /**
    * On this loop, at the end of the turn: to those who are subscribed now, but for `publisher`. Throws
-   * `ERR_RINGLOOP_TOPIC`, and what a protocol throws for an `out` that it cannot pack; with one that packs for each
-   * connection it rejects.
+   * `ERR_RINGLOOP_TOPIC`, and what a protocol throws for an `out` that none of theirs can pack; where only some
+   * cannot, or one that packs for each connection, it rejects.
    */
   deliver(
     name: string,
@@ -100,7 +100,7 @@ export class Topics implements Subscriptions {
     const { list } = topic
     // The publisher's bytes are its own again when this returns.
     const delivery = new Delivery(out instanceof Uint8Array ? Buffer.from(out) : out, slow, this.#counters)
-    delivery.packFor(list[0]!.protocol)
+    delivery.packForAny(list)
     return new Promise((resolve, reject) => {
       this.turn.add({ delivery, topic, list, publisher, resolve, reject })
       if (!canWait(delivery, out)) this.turn.deliver()

@@ -1,6 +1,6 @@
 /** The one loop of a server with a handler object. It runs in the server's own thread and listens by itself. */
 import type { AnyConfig } from '../connection/config.js'
-import { ErrorCode, RingloopError } from '../errors.js'
+import { ErrorCode, RingloopError, toError } from '../errors.js'
 import type { Admission } from '../loop/admission.js'
 import type { EventLoop } from '../loop/event-loop.js'
 import { listenOn } from '../loop/listen.js'
@@ -71,7 +71,12 @@ export class LocalLoop implements ServerLoops {
   }
 
   async publish({ topic, out, options }: Publication): Promise<BroadcastResult> {
-    return this.#loop.topics.deliver(topic, out, options.slow, undefined)
+    try {
+      return await this.#loop.topics.deliver(topic, out, options.slow, undefined)
+    } catch (error) {
+      // As a loop in a thread answers.
+      throw new RingloopError(ErrorCode.PACKET, toError(error).message, error)
+    }
   }
 
   async subscribers(topic: string): Promise<number> {

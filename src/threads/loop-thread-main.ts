@@ -61,7 +61,7 @@ function plainField(value: unknown): unknown {
 
 const stats = SharedStats.from(setup.stats)
 const questions = new Questions()
-const publisher = new Publisher(questions, stats, setup.id, stats.numLoops)
+const publisher = new Publisher(questions, stats, setup.id, stats.numLoops - 1)
 /** Of this tick, for the server. */
 const outbox = new Outbox<PublishMessage | Answer>((messages) => tell({ type: 'batch', messages }))
 /** Publications of other loops. */

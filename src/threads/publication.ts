@@ -3,7 +3,7 @@
  * thread: to each other loop once, in the order of its publisher. Whoever asks for it has a `Publisher`; its thread only.
  */
 
-import { LEFT_OUT, NOTHING_SENT } from '../loop/broadcast-result.js'
+import { leftOut, NOTHING_SENT } from '../loop/broadcast-result.js'
 import type { SharedStats } from '../loop/stats.js'
 import type { BroadcastOptions, BroadcastResult } from '../loop.js'
 import type { Questions } from './questions.js'
@@ -17,6 +17,8 @@ export interface Publication {
 /** How far a loop may be behind; then publications leave it out, so that what waits for it is bounded. */
 const MAX_BEHIND = 16_384
 const MAX_BYTES_BEHIND = 64 * 1024 * 1024
+/** Of one publication so many values are weighed. */
+const MAX_LOOKED_AT = 1024
 
 /** Asks another thread to publish: the server a loop, a loop the server. */
 export class Publisher {
@@ -25,7 +27,7 @@ export class Publisher {
   readonly #loop: number
   readonly #loops: number
 
-  /** `loop`: where it is counted what was left out. `loops`: for how many of them an answer waits. */
+  /** `loop`: where it is counted what was left out. `loops`: how many of them it goes to. */
   constructor(questions: Questions, stats: SharedStats, loop: number, loops: number) {
     this.#questions = questions
     this.#stats = stats
@@ -42,8 +44,8 @@ export class Publisher {
     post: (id: number, publication: Publication) => void,
   ): Promise<BroadcastResult> {
     if (this.#isTooFarBehind) {
-      this.#stats.countLeftOut(this.#loop)
-      return Promise.resolve(LEFT_OUT)
+      this.#stats.countLeftOut(this.#loop, this.#loops)
+      return Promise.resolve(leftOut(this.#loops))
     }
     return this.#questions.ask(NOTHING_SENT, weight(out), (id) =>
       post(id, { topic, out: copyOf(out), options: { ...options } }),
@@ -64,15 +66,29 @@ function copyOf(out: unknown): unknown {
   return Object.fromEntries(Object.entries(out).map(([name, value]) => [name, copyOf(value)]))
 }
 
-/** The bytes of it that are seen without looking deep. */
+/** The strings and bytes in it, at any depth, as far as it is looked at. */
 function weight(out: unknown): number {
-  return isPlain(out)
-    ? Object.values(out).reduce((sum: number, each) => sum + lengthOf(each), 0)
-    : lengthOf(out)
+  const found = [out]
+  let bytes = 0
+  for (let i = 0; i < found.length; i++) {
+    const value = found[i]
+    if (typeof value === 'string') bytes += value.length
+    else if (value instanceof ArrayBuffer || ArrayBuffer.isView(value)) bytes += value.byteLength
+    else if (typeof value === 'object' && value !== null) findMore(found, value)
+  }
+  return bytes
 }
 
-function lengthOf(value: unknown): number {
-  return typeof value === 'string' || value instanceof Uint8Array ? value.length : 0
+function findMore(found: unknown[], value: object): void {
+  for (const part of partsOf(value)) {
+    if (found.length >= MAX_LOOKED_AT) return
+    found.push(part)
+  }
+}
+
+/** Of a map the entries, each a list of two. */
+function partsOf(value: object): Iterable<unknown> {
+  return Array.isArray(value) || value instanceof Map || value instanceof Set ? value : Object.values(value)
 }
 
 function isPlain(value: unknown): value is object {

@@ -87,7 +87,7 @@ export interface Subscriptions {
   remove(topic: string, c: AnyConnection): void
   /**
    * To every subscriber of every loop but `publisher`. Resolves with what was done; a rejection is looked after. Throws
-   * `ERR_RINGLOOP_TOPIC`, `ERR_RINGLOOP_OPTION`, and what a protocol throws for an `out` that it cannot pack.
+   * `ERR_RINGLOOP_TOPIC`, `ERR_RINGLOOP_OPTION`, and what a protocol throws for an `out` that none here can pack.
    */
   publish(
     topic: string,

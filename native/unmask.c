@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-enum { MASKED = 0x80, LENGTH_16 = 126, LENGTH_64 = 127, KEY = 4, LENGTH_MAX = INT32_MAX };
+enum { MASKED = 0x80, LENGTH_BITS = 0x7f, LENGTH_16 = 126, LENGTH_64 = 127, KEY = 4, LENGTH_MAX = INT32_MAX };
 
 /* Sixteen bytes at a time, in one register where the processor has such. */
 typedef uint32_t block __attribute__((vector_size(16)));
@@ -42,7 +42,7 @@ static uint64_t big_endian(const uint8_t *bytes, size_t length)
 static size_t begin_frame(unmask_state *state, uint8_t *bytes, size_t available)
 {
     if (available < 2 || (bytes[1] & MASKED) == 0) return 0;
-    uint64_t length = bytes[1] & ~MASKED;
+    uint64_t length = bytes[1] & LENGTH_BITS;
     size_t extended = length == LENGTH_16 ? 2 : length == LENGTH_64 ? 8 : 0;
     size_t header = 2 + extended + KEY;
     if (available < header) return 0;

@@ -534,25 +534,28 @@ int poller_take_descriptor(poller *p, int slot)
     return fd;
 }
 
-/* Bytes taken, 0 when the kernel has no room, or -errno. */
+/* What a send gave: bytes taken, 0 when the kernel has no room, or -errno. */
+static int taken(ssize_t n)
+{
+    if (n >= 0) return (int)n;
+    return errno == EAGAIN || errno == EWOULDBLOCK ? 0 : -errno;
+}
+
 static int send_bytes(int fd, const uint8_t *bytes, size_t length)
 {
     ssize_t n;
     do n = send(fd, bytes, length, MSG_NOSIGNAL | MSG_DONTWAIT);
     while (n < 0 && errno == EINTR);
-    if (n >= 0) return (int)n;
-    return errno == EAGAIN || errno == EWOULDBLOCK ? 0 : -errno;
+    return taken(n);
 }
 
-/* The same of two pieces. */
 static int send_pieces(int fd, struct iovec pieces[2])
 {
     struct msghdr message = {.msg_iov = pieces, .msg_iovlen = 2};
     ssize_t n;
     do n = sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
     while (n < 0 && errno == EINTR);
-    if (n >= 0) return (int)n;
-    return errno == EAGAIN || errno == EWOULDBLOCK ? 0 : -errno;
+    return taken(n);
 }
 
 /* `n` of `length` bytes were taken, or there was an error. */
@@ -583,7 +586,8 @@ int poller_flush(poller *p, uint32_t count)
     for (uint32_t i = 0; i < count; i++) {
         out_record *r = &p->memory.out_records[i];
         int32_t offset = r->offset, length = r->length;
-        r->length = in_out_slab(offset, length) ? write_slot(p, r->slot, p->memory.out_slab + offset, (size_t)length) : -EFAULT;
+        bool inside = in_out_slab(offset, length);
+        r->length = inside ? write_slot(p, r->slot, p->memory.out_slab + offset, (size_t)length) : -EFAULT;
         if (r->length != length) incomplete++;
     }
     return incomplete;

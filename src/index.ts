@@ -10,6 +10,7 @@
  */
 
 export { BoundAddress } from './bound-address.js'
+export { checkFunction } from './check-function.js'
 export { checkInteger, checkLimit } from './check-integer.js'
 export { checkOptions, type OptionNames } from './check-options.js'
 export { pipe } from './connection/pipe.js'

@@ -217,12 +217,6 @@ export function checkNoThreadOptions(options: Pick<ModuleServerOptions, keyof ty
   }
 }
 
-/** Refuses what cannot be called. */
-export function checkOnLoopDied(value: unknown): void {
-  if (value === undefined || typeof value === 'function') return
-  fail(`onLoopDied must be a function, not ${String(value)}`)
-}
-
 /** The part of `options` that each connection is held to: plain values that can be cloned. */
 export function connectionLimits(options: ConnectionLimits): ConnectionLimits {
   const names = Object.keys(LIMITS) as (keyof ConnectionLimits)[]

@@ -7,6 +7,7 @@ import { availableParallelism } from 'node:os'
 import path from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { BoundAddress } from './bound-address.js'
+import { checkFunction } from './check-function.js'
 import { checkInteger } from './check-integer.js'
 import { connectionConfig } from './connection/config.js'
 import { ErrorCode, RingloopError } from './errors.js'
@@ -24,7 +25,6 @@ import type { BroadcastOptions, BroadcastResult } from './loop.js'
 import {
   checkBroadcastOptions,
   checkNoThreadOptions,
-  checkOnLoopDied,
   checkPublishOptions,
   checkServerOptions,
   connectionLimits,
@@ -139,7 +139,7 @@ export class Server<Ctx = undefined, Out = Uint8Array | string, State = unknown,
   async #start(): Promise<void> {
     const options = this.#options
     const settings = listenSettings(options)
-    checkOnLoopDied(options.onLoopDied)
+    checkFunction('onLoopDied', options.onLoopDied)
     const worker = workerOptions(options)
     const { logger } = this
     const { watchLoops } = this.#extensions

@@ -3,6 +3,7 @@
  * them again after a pause. All methods are to be called on the thread that made it.
  */
 import {
+  checkFunction,
   checkLimit,
   checkOptions,
   ErrorCode,
@@ -14,7 +15,7 @@ import {
 } from '../../index.js'
 import { Backend, type BackendLimits, type BackendStatus } from './backend.js'
 import type { IipBody } from './body.js'
-import { checkFunction, checkString } from './check-value.js'
+import { checkString } from './check-value.js'
 import { endPause, IipClient, type IipClientOptions, SHARED_OPTIONS, streamAndTell } from './client.js'
 import {
   checkRequestOptions,

@@ -1,12 +1,6 @@
 /** Refuses values of the caller's that are of another type than they must be. Keeps nothing; any thread. */
 import { badValue } from './errors.js'
 
-/** `value`, which may be `undefined`. Throws `ERR_RINGLOOP_OPTION` with a sentence that begins with `name`. */
-export function checkFunction<T>(name: string, value: T): T {
-  if (value === undefined || typeof value === 'function') return value
-  throw badValue(`${name} must be a function, not ${typeof value}`)
-}
-
 /** `value`. Throws `ERR_RINGLOOP_OPTION` with a sentence that begins with `name`. */
 export function checkString(name: string, value: unknown): string {
   if (typeof value === 'string') return value

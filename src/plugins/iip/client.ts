@@ -8,6 +8,7 @@ import {
   type ByteSource,
   ByteStream,
   type ConnectOptions,
+  checkFunction,
   checkLimit,
   checkOptions,
   ErrorCode,
@@ -20,7 +21,7 @@ import {
   RingloopError,
 } from '../../index.js'
 import type { IipBody } from './body.js'
-import { checkFunction, checkString } from './check-value.js'
+import { checkString } from './check-value.js'
 import {
   Call,
   type CallDefaults,

@@ -1,6 +1,6 @@
 /** What a balancer asks its servers regularly, and how. Keeps nothing; any thread. */
-import { checkInteger, checkOptions, type OptionNames } from '../../index.js'
-import { checkFunction, checkString } from './check-value.js'
+import { checkFunction, checkInteger, checkOptions, type OptionNames } from '../../index.js'
+import { checkString } from './check-value.js'
 import { bytesOf, pathBytes } from './client.js'
 
 /** Asks each server regularly, whether there are requests or not. */

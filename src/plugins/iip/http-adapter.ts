@@ -5,9 +5,16 @@
 import { once } from 'node:events'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
-import { checkLimit, checkOptions, ErrorCode, type OptionNames, RingloopError } from '../../index.js'
+import {
+  checkFunction,
+  checkLimit,
+  checkOptions,
+  ErrorCode,
+  type OptionNames,
+  RingloopError,
+} from '../../index.js'
 import { IipBalancer, type IipBalancerOptions } from './balancer.js'
-import { checkFunction, checkString } from './check-value.js'
+import { checkString } from './check-value.js'
 import { badValue, goJson, IipError, IipErrorCode, NO_HANDLER, NO_RESPONSE } from './errors.js'
 import { MAX_PATH } from './frame.js'
 import { parsePath, parseQuery } from './path.js'

@@ -3,6 +3,7 @@ import { constants } from 'node:buffer'
 import type { HeaderFields } from '../../http1/index.js'
 import {
   type Connection,
+  checkFunction,
   checkInteger,
   checkOptions,
   ErrorCode,
@@ -183,11 +184,6 @@ export function webSocketSettings(options: WebSocketOptions): WebSocketSettings 
     onRequest: checkFunction('onRequest', options.onRequest),
     client: options.client === undefined ? undefined : checkClient(options.client),
   }
-}
-
-function checkFunction<T>(name: string, value: T): T {
-  if (value === undefined || typeof value === 'function') return value
-  return fail(`${name} must be a function, not ${String(value)}`)
 }
 
 function checkProtocols(protocols: WebSocketOptions['protocols']): WebSocketOptions['protocols'] {

@@ -13,14 +13,12 @@
 #include <string.h>
 #include <uv.h>
 
-#include "poller.h"
+#include "addon.h"
 
 /* Raised whenever a call's arguments or answers change. native-addon.ts refuses an addon with another number. */
-enum { INTERFACE = 4 };
+enum { INTERFACE = 5 };
 
-enum { BUFFERS = 4, TEXT_MAX = 256, CACHE_LINE = 64 };
-
-typedef struct env_data env_data;
+enum { BUFFERS = 4, CACHE_LINE = 64 };
 
 /* Memory that the poller and JavaScript share. It is freed when both have let go: JavaScript can detach an ArrayBuffer
    (by transferring it) while the poller still reads into it. It begins a cache line behind the block. */
@@ -40,19 +38,20 @@ typedef struct {
     bool closing;
 } handle_t;
 
-struct env_data {
+typedef struct {
     handle_t **handles; /* NULL where destroyed */
     int32_t count;
-};
+    contexts_t contexts;
+} env_data;
 
-static void throw_type(napi_env env, const char *message)
+void throw_type(napi_env env, const char *message)
 {
     bool pending = false;
     if (napi_is_exception_pending(env, &pending) == napi_ok && pending) return;
     (void)napi_throw_type_error(env, NULL, message);
 }
 
-static napi_value int_value(napi_env env, int32_t n)
+napi_value int_value(napi_env env, int32_t n)
 {
     napi_value value = NULL;
     return napi_create_int32(env, n, &value) == napi_ok ? value : NULL;
@@ -60,8 +59,7 @@ static napi_value int_value(napi_env env, int32_t n)
 
 /* ---- arguments ---------------------------------------------------------------------------------------------- */
 
-/* Reads exactly `count` arguments; false with an exception thrown otherwise. */
-static bool get_args(napi_env env, napi_callback_info info, napi_value *args, size_t count)
+bool get_args(napi_env env, napi_callback_info info, napi_value *args, size_t count)
 {
     size_t given = count;
     if (napi_get_cb_info(env, info, &given, args, NULL, NULL) == napi_ok && given == count) return true;
@@ -69,8 +67,8 @@ static bool get_args(napi_env env, napi_callback_info info, napi_value *args, si
     return false;
 }
 
-/* Refuses what is no int32 exactly: NaN and 2^32 would otherwise become 0, which is somebody's number. */
-static bool get_int(napi_env env, napi_value value, int32_t *out)
+/* NaN and 2^32 would otherwise become 0, which is somebody's number. */
+bool get_int(napi_env env, napi_value value, int32_t *out)
 {
     double number;
     if (napi_get_value_double(env, value, &number) == napi_ok && number >= INT32_MIN && number <= INT32_MAX &&
@@ -82,14 +80,14 @@ static bool get_int(napi_env env, napi_value value, int32_t *out)
     return false;
 }
 
-static bool get_bool(napi_env env, napi_value value, bool *out)
+bool get_bool(napi_env env, napi_value value, bool *out)
 {
     if (napi_get_value_bool(env, value, out) == napi_ok) return true;
     throw_type(env, "expected a boolean");
     return false;
 }
 
-static bool get_text(napi_env env, napi_value value, char text[TEXT_MAX])
+bool get_text(napi_env env, napi_value value, char text[TEXT_MAX])
 {
     size_t length = 0;
     if (napi_get_value_string_utf8(env, value, text, TEXT_MAX, &length) == napi_ok && length < TEXT_MAX - 1 &&
@@ -100,8 +98,7 @@ static bool get_text(napi_env env, napi_value value, char text[TEXT_MAX])
     return false;
 }
 
-/* The live poller behind an index, or NULL: a destroyed one makes every call a no-op. */
-static poller *get_poller(napi_env env, int32_t index)
+poller *get_poller(napi_env env, int32_t index)
 {
     env_data *data = NULL;
     if (napi_get_instance_data(env, (void **)&data) != napi_ok || data == NULL) return NULL;
@@ -109,8 +106,13 @@ static poller *get_poller(napi_env env, int32_t index)
     return data->handles[index]->poller;
 }
 
-/* Most calls take a poller, then a number, a boolean or both; NULL for what a call has not. */
-static poller *get_call(napi_env env, napi_callback_info info, int32_t *number, bool *flag)
+contexts_t *get_contexts(napi_env env)
+{
+    env_data *data = NULL;
+    return napi_get_instance_data(env, (void **)&data) == napi_ok && data != NULL ? &data->contexts : NULL;
+}
+
+poller *get_call(napi_env env, napi_callback_info info, int32_t *number, bool *flag)
 {
     napi_value args[3];
     size_t count = 1 + (size_t)(number != NULL) + (size_t)(flag != NULL);
@@ -625,6 +627,7 @@ static void free_env_data(napi_env env, void *memory, void *hint)
     (void)env;
     (void)hint;
     env_data *data = memory;
+    drop_contexts(&data->contexts);
     free(data->handles);
     free(data);
 }
@@ -659,6 +662,43 @@ static bool add_constants(napi_env env, napi_value exports)
         CONSTANT(RECORD_ACCEPT_ERROR),
         CONSTANT(RECORD_LOST),
         CONSTANT(RECORD_LEFT),
+        CONSTANT(RECORD_HANDSHAKE),
+        CONSTANT(RECORD_REFUSED),
+        CONSTANT(RECORD_SECURED),
+        CONSTANT(ERROR_TLS),
+        CONSTANT(ERROR_TRUNCATED),
+        CONSTANT(TLS_PASSPHRASE),
+        CONSTANT(TLS_CERT),
+        CONSTANT(TLS_KEY),
+        CONSTANT(TLS_CA),
+        CONSTANT(TLS_CIPHERS),
+        CONSTANT(TLS_CIPHER_SUITES),
+        CONSTANT(TLS_GROUPS),
+        CONSTANT(TLS_SIGALGS),
+        CONSTANT(TLS_ALPN),
+        CONSTANT(TLS_TICKETS),
+        CONSTANT(TLS_SESSION_CONTEXT),
+        CONSTANT(TLS_MIN_VERSION),
+        CONSTANT(TLS_MAX_VERSION),
+        CONSTANT(TLS_TIMEOUT),
+        CONSTANT(TLS_VERIFY),
+        CONSTANT(TLS_CIPHER_ORDER),
+        CONSTANT(TLS_VERIFY_NONE),
+        CONSTANT(TLS_VERIFY_OPTIONAL),
+        CONSTANT(TLS_VERIFY_REQUIRED),
+        CONSTANT(TLS_TICKET_KEYS),
+        CONSTANT(TLS_NOT_TLS),
+        CONSTANT(TLS_OLD_VERSION),
+        CONSTANT(TLS_NO_CIPHER),
+        CONSTANT(TLS_CERTIFICATE),
+        CONSTANT(TLS_NO_PROTOCOL),
+        CONSTANT(TLS_ALERT),
+        CONSTANT(TLS_BROKEN),
+        CONSTANT(TLS_RENEGOTIATION),
+        CONSTANT(TLS_FLOOD),
+        CONSTANT(TLS_LEFT),
+        CONSTANT(TLS_LATE),
+        CONSTANT(TLS_TOO_MANY),
     };
     napi_value object = NULL;
     if (napi_create_object(env, &object) != napi_ok) return false;
@@ -668,8 +708,6 @@ static bool add_constants(napi_env env, napi_value exports)
     }
     return napi_set_named_property(env, exports, "constants", object) == napi_ok;
 }
-
-#define METHOD(name, function) {name, NULL, function, NULL, NULL, NULL, napi_enumerable, NULL}
 
 NAPI_MODULE_INIT()
 {
@@ -707,6 +745,6 @@ NAPI_MODULE_INIT()
         return NULL;
     }
     if (napi_define_properties(env, exports, sizeof methods / sizeof *methods, methods) != napi_ok) return NULL;
-    if (!add_constants(env, exports)) return NULL;
+    if (!add_constants(env, exports) || !define_tls(env, exports)) return NULL;
     return exports;
 }

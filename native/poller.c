@@ -12,10 +12,11 @@
 #include "mailbox.h"
 #include "unmask.h"
 
-enum { SLOT_FREE, SLOT_OPEN, SLOT_CONNECTING, SLOT_PARKED, SLOT_LINGERING, SLOT_CLOSED };
+enum { SLOT_FREE, SLOT_OPEN, SLOT_CONNECTING, SLOT_PARKED, SLOT_LINGERING, SLOT_CLOSED, SLOT_HANDSHAKING };
 enum { TAG_SLOT, TAG_LISTENER, TAG_MAILBOX };
 enum { NO_SLOT = -1 }; /* the end of a list of slots */
 enum { WRITE_MAX = 1 << 30 }; /* of one write */
+enum { HANDSHAKE_RECORDS = 4, READ_RECORDS = 2 }; /* that one step of TLS adds at most */
 
 typedef struct {
     int fd;
@@ -24,9 +25,14 @@ typedef struct {
     bool want_write : 1; /* a write was short: report when there is room */
     bool want_read : 1;
     bool told_left : 1;  /* RECORD_LEFT or RECORD_END was reported since reading was last turned on */
-    int next, prev;    /* of the free list, or of the lingering queue */
+    bool secure : 1;     /* it speaks TLS; the session may still have to be made */
+    bool owes : 1;       /* ciphertext waits until there is room */
+    bool ends : 1;       /* when that is gone our side ends */
+    bool accepted : 1;   /* of a handshake: it is in their queue */
+    int next, prev;    /* of the free list, or of the queues of lingering slots and of handshakes */
     union {
-        int64_t deadline;  /* of a lingering slot */
+        int64_t deadline;  /* of a lingering slot, in ms */
+        int64_t began;     /* of a handshake, in us */
         unmask_state mask; /* of an open one */
     };
     socket_addr peer;
@@ -47,6 +53,13 @@ struct poller {
     int first_closed;               /* closed during this turn: events may still name them, so not free yet */
     int first_lingering, last_lingering; /* in the order of their deadlines */
     uint32_t lingering, max_lingering;
+    tls_context *tls; /* of accepted sockets; NULL: they are plain */
+    tls_io *io;       /* NULL until there is TLS */
+    tls_session **sessions; /* by slot */
+    int session_capacity;
+    int first_handshake, last_handshake; /* of accepted sockets, in the order of their begin */
+    uint32_t handshakes, max_handshakes;
+    int steps; /* of handshakes in this turn */
     listener_t *listeners;
     int listener_count;
     bool park_mailbox, in_turn, stopped;
@@ -131,7 +144,7 @@ static void recycle_slots(poller *p)
 static uint32_t interest_of(const slot_t *s)
 {
     bool watch_end = s->state == SLOT_OPEN && !s->want_read && !s->told_left;
-    return (s->want_read ? (uint32_t)EPOLLIN : 0) | (s->want_write ? (uint32_t)EPOLLOUT : 0) |
+    return (s->want_read ? (uint32_t)EPOLLIN : 0) | (s->want_write || s->owes ? (uint32_t)EPOLLOUT : 0) |
            (watch_end ? (uint32_t)EPOLLRDHUP : 0);
 }
 
@@ -160,10 +173,21 @@ static void dispatch_records(poller *p)
     if (count > 0) p->dispatch(p->context, count);
 }
 
-static void add_record(poller *p, int slot, int32_t offset, int32_t length, int32_t kind)
+/* There must be room: see dispatch_if_full. */
+static void put_record(poller *p, int slot, int32_t offset, int32_t length, int32_t kind)
 {
     p->memory.in_records[p->records++] = (in_record){slot, offset, length, kind};
+}
+
+static void dispatch_if_full(poller *p)
+{
     if (p->records == RECORDS_MAX || p->used >= READ_BUDGET) dispatch_records(p);
+}
+
+static void add_record(poller *p, int slot, int32_t offset, int32_t length, int32_t kind)
+{
+    put_record(p, slot, offset, length, kind);
+    dispatch_if_full(p);
 }
 
 /* Out of the set: its error would be reported again and again. */
@@ -176,16 +200,38 @@ static void fail_slot(poller *p, int slot, int error)
     add_record(p, slot, 0, error, RECORD_ERROR);
 }
 
-static void read_slot(poller *p, int slot)
+/* The peer has ended its side. */
+static void end_slot(poller *p, int slot)
+{
+    p->slots[slot].want_read = false;
+    p->slots[slot].told_left = true;
+    (void)update_interest(p, slot);
+    add_record(p, slot, 0, 0, RECORD_END);
+}
+
+static ssize_t receive(int fd, uint8_t *to, size_t room)
+{
+    ssize_t n;
+    do n = recv(fd, to, room, MSG_DONTWAIT);
+    while (n < 0 && errno == EINTR);
+    return n;
+}
+
+/* `length` plain bytes lie at the end of what is used. */
+static void put_read(poller *p, int slot, size_t length)
 {
     uint32_t at = p->used;
-    ssize_t n;
-    do n = recv(p->slots[slot].fd, p->memory.in_slab + at, READ_MAX, MSG_DONTWAIT);
-    while (n < 0 && errno == EINTR);
+    unmask(&p->slots[slot].mask, p->memory.in_slab + at, length);
+    p->used = at + (uint32_t)length;
+    put_record(p, slot, (int32_t)at, (int32_t)length, RECORD_READ);
+}
+
+static void read_slot(poller *p, int slot)
+{
+    ssize_t n = receive(p->slots[slot].fd, p->memory.in_slab + p->used, READ_MAX);
     if (n > 0) {
-        unmask(&p->slots[slot].mask, p->memory.in_slab + at, (size_t)n);
-        p->used = at + (uint32_t)n;
-        add_record(p, slot, (int32_t)at, (int32_t)n, RECORD_READ);
+        put_read(p, slot, (size_t)n);
+        dispatch_if_full(p);
         return;
     }
     if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return;
@@ -193,10 +239,7 @@ static void read_slot(poller *p, int slot)
         fail_slot(p, slot, -errno);
         return;
     }
-    p->slots[slot].want_read = false;
-    p->slots[slot].told_left = true;
-    (void)update_interest(p, slot);
-    add_record(p, slot, 0, 0, RECORD_END);
+    end_slot(p, slot);
 }
 
 /* A broken socket is reported for as long as it is in the set, whatever the interest: out with it until it is wanted. */
@@ -215,6 +258,8 @@ static void tell_left(poller *p, int slot)
     add_record(p, slot, 0, 0, RECORD_LEFT);
 }
 
+static void start_client_handshake(poller *p, int slot);
+
 static void finish_connect(poller *p, int slot)
 {
     slot_t *s = &p->slots[slot];
@@ -227,10 +272,14 @@ static void finish_connect(poller *p, int slot)
     s->want_write = false;
     s->want_read = true;
     (void)update_interest(p, slot);
-    add_record(p, slot, 0, 0, RECORD_CONNECT);
+    if (s->secure) start_client_handshake(p, slot);
+    else add_record(p, slot, 0, 0, RECORD_CONNECT);
 }
 
 static void end_lingering(poller *p, int slot);
+static void shake_hands(poller *p, int slot);
+static void read_secure(poller *p, int slot);
+static bool pay_debt(poller *p, int slot);
 
 /* Throws away what comes; true when there is nothing left to wait for. */
 static bool discard(int fd)
@@ -250,9 +299,11 @@ static void handle_slot(poller *p, int slot, uint32_t events)
     if (state == SLOT_CONNECTING) {
         finish_connect(p, slot);
     } else if (state == SLOT_LINGERING) {
-        if (discard(p->slots[slot].fd)) end_lingering(p, slot);
+        bool sent = !(events & EPOLLOUT) || !p->slots[slot].owes || pay_debt(p, slot);
+        if (!sent || discard(p->slots[slot].fd)) end_lingering(p, slot);
     } else if (state == SLOT_OPEN) {
-        if ((events & EPOLLOUT) && p->slots[slot].want_write) {
+        if ((events & EPOLLOUT) && p->slots[slot].owes) (void)pay_debt(p, slot);
+        if ((events & EPOLLOUT) && p->slots[slot].want_write && !p->slots[slot].owes) {
             p->slots[slot].want_write = false;
             (void)update_interest(p, slot);
             add_record(p, slot, 0, 0, RECORD_WRITABLE);
@@ -260,18 +311,28 @@ static void handle_slot(poller *p, int slot, uint32_t events)
         /* The dispatch of a full table may have closed it or turned reading off. */
         if (slot_in(p, slot, SLOT_OPEN) == NULL) return;
         if (p->slots[slot].want_read) {
-            if (events & (EPOLLIN | EPOLLERR | EPOLLHUP)) read_slot(p, slot);
+            if (!(events & (EPOLLIN | EPOLLERR | EPOLLHUP))) return;
+            if (p->slots[slot].secure) read_secure(p, slot);
+            else read_slot(p, slot);
         } else if ((events & (EPOLLERR | EPOLLHUP)) && !p->slots[slot].detached) {
             hang_up(p, slot);
         } else if ((events & EPOLLRDHUP) && !p->slots[slot].told_left) {
             tell_left(p, slot);
         }
+    } else if (state == SLOT_HANDSHAKING) {
+        shake_hands(p, slot);
     }
 }
+
+static void admit_handshake(poller *p, int fd, const socket_addr *peer, int listener);
 
 /* A socket of a listener or of the mailbox gets its slot; one for which there is none is closed and reported lost. */
 static void admit(poller *p, int fd, const socket_addr *peer, bool park, int listener)
 {
+    if (p->tls != NULL && !park) {
+        admit_handshake(p, fd, peer, listener);
+        return;
+    }
     int slot = take_slot(p, fd, park ? SLOT_PARKED : SLOT_OPEN);
     if (slot >= 0) p->slots[slot].peer = *peer;
     if (slot >= 0 && (park || watch_slot(p, slot, true, false) == 0)) {
@@ -321,6 +382,7 @@ void poller_turn(poller *p, poller_dispatch dispatch, void *context)
     if (p->stopped || p->in_turn) return;
     int count = epoll_wait(p->epoll_fd, p->events, EVENTS_MAX, 0);
     p->in_turn = true;
+    p->steps = 0;
     p->dispatch = dispatch;
     p->context = context;
     for (int i = 0; i < count && !p->stopped; i++) {
@@ -363,6 +425,7 @@ poller *poller_new(const poller_memory *memory, uint32_t max_lingering, int *err
     p->max_lingering = max_lingering;
     p->epoll_fd = p->event_fd = -1;
     p->first_free = p->first_closed = p->first_lingering = p->last_lingering = NO_SLOT;
+    p->first_handshake = p->last_handshake = NO_SLOT;
     *error = open_poller(p);
     if (*error == 0) return p;
     poller_stop(p);
@@ -383,8 +446,13 @@ void poller_stop(poller *p)
     }
     if (p->event_fd >= 0) (void)close(p->event_fd);
     if (p->epoll_fd >= 0) (void)close(p->epoll_fd);
+    for (int i = 0; i < p->session_capacity; i++) tls_session_free(p->sessions[i]);
+    p->session_capacity = 0;
+    tls_context_drop(p->tls);
+    p->tls = NULL;
     p->slot_count = p->listener_count = 0;
-    p->lingering = 0;
+    p->lingering = p->handshakes = 0;
+    p->first_handshake = p->last_handshake = NO_SLOT;
     p->first_lingering = p->last_lingering = NO_SLOT;
     p->first_free = p->first_closed = NO_SLOT;
     p->epoll_fd = p->event_fd = -1;
@@ -392,6 +460,8 @@ void poller_stop(poller *p)
 
 void poller_free(poller *p)
 {
+    tls_io_free(p->io);
+    free(p->sessions);
     free(p->events);
     free(p->slots);
     free(p->listeners);
@@ -568,10 +638,14 @@ static int note_written(poller *p, int slot, int n, size_t length)
     return rc < 0 ? rc : n;
 }
 
+static int write_secure(poller *p, int slot, const struct iovec *pieces, int count);
+
 static int write_slot(poller *p, int slot, const uint8_t *bytes, size_t length)
 {
     slot_t *s = slot_in(p, slot, SLOT_OPEN);
-    return s == NULL ? -EBADF : note_written(p, slot, send_bytes(s->fd, bytes, length), length);
+    if (s == NULL) return -EBADF;
+    if (s->secure) return write_secure(p, slot, &(struct iovec){(void *)(uintptr_t)bytes, length}, 1);
+    return note_written(p, slot, send_bytes(s->fd, bytes, length), length);
 }
 
 static bool in_out_slab(int32_t offset, int32_t length)
@@ -607,6 +681,7 @@ int poller_write_behind(poller *p, int slot, int32_t offset, int32_t head, const
     if (length > WRITE_MAX) length = WRITE_MAX;
     struct iovec pieces[2] = {{.iov_base = p->memory.out_slab + offset, .iov_len = (size_t)head},
                               {.iov_base = (void *)(uintptr_t)bytes, .iov_len = length}};
+    if (s->secure) return write_secure(p, slot, pieces, 2);
     return note_written(p, slot, send_pieces(s->fd, pieces), (size_t)head + length);
 }
 
@@ -633,14 +708,30 @@ int poller_unmask(poller *p, int slot)
     return 0;
 }
 
-int poller_shutdown_write(poller *p, int slot)
+static void say_end(poller *p, int slot);
+
+/* Our side ends, with TLS behind what waits. */
+static int end_writing(poller *p, int slot)
 {
-    slot_t *s = slot_in(p, slot, SLOT_OPEN);
-    if (s == NULL) return -EBADF;
+    slot_t *s = &p->slots[slot];
+    if (s->secure) say_end(p, slot);
+    if (s->owes) {
+        s->ends = true;
+        return 0;
+    }
     return shutdown(s->fd, SHUT_WR) == 0 ? 0 : -errno;
 }
 
+int poller_shutdown_write(poller *p, int slot)
+{
+    slot_t *s = slot_in(p, slot, SLOT_OPEN);
+    return s == NULL ? -EBADF : end_writing(p, slot);
+}
+
 /* ---- the end of a socket ------------------------------------------------------------------------------------ */
+
+static void leave_handshakes(poller *p, int slot);
+static void drop_session(poller *p, int slot);
 
 /* Out of the set first: a child process that holds a duplicate between fork and exec would keep the events coming. */
 static void close_slot(poller *p, int slot)
@@ -648,16 +739,33 @@ static void close_slot(poller *p, int slot)
     slot_t *s = &p->slots[slot];
     if (s->state != SLOT_PARKED && !s->detached) (void)epoll_set(p, EPOLL_CTL_DEL, s->fd, 0, 0);
     (void)close(s->fd);
+    if (s->secure) drop_session(p, slot);
     free_slot(p, slot);
+}
+
+/* Both queues are in the order in which their slots came. */
+static void enqueue(poller *p, int slot, int *first, int *last)
+{
+    slot_t *s = &p->slots[slot];
+    s->next = NO_SLOT;
+    s->prev = *last;
+    if (s->prev == NO_SLOT) *first = slot;
+    else p->slots[s->prev].next = slot;
+    *last = slot;
+}
+
+static void dequeue(poller *p, int slot, int *first, int *last)
+{
+    slot_t *s = &p->slots[slot];
+    if (s->prev == NO_SLOT) *first = s->next;
+    else p->slots[s->prev].next = s->next;
+    if (s->next == NO_SLOT) *last = s->prev;
+    else p->slots[s->next].prev = s->prev;
 }
 
 static void end_lingering(poller *p, int slot)
 {
-    slot_t *s = &p->slots[slot];
-    if (s->prev == NO_SLOT) p->first_lingering = s->next;
-    else p->slots[s->prev].next = s->next;
-    if (s->next == NO_SLOT) p->last_lingering = s->prev;
-    else p->slots[s->next].prev = s->prev;
+    dequeue(p, slot, &p->first_lingering, &p->last_lingering);
     p->lingering--;
     close_slot(p, slot);
 }
@@ -668,46 +776,49 @@ static void start_lingering(poller *p, int slot)
     if (p->lingering >= p->max_lingering) end_lingering(p, p->first_lingering);
     s->state = SLOT_LINGERING;
     s->deadline = now_ms() + LINGER_MS;
-    s->next = NO_SLOT;
-    s->prev = p->last_lingering;
-    if (s->prev == NO_SLOT) p->first_lingering = slot;
-    else p->slots[s->prev].next = slot;
-    p->last_lingering = slot;
+    enqueue(p, slot, &p->first_lingering, &p->last_lingering);
     p->lingering++;
+    if (s->secure && !s->owes) drop_session(p, slot);
     if (s->detached) {
         s->detached = false;
         (void)watch_slot(p, slot, true, false);
-    } else if (!s->want_read || s->want_write) {
+    } else if (!s->want_read || s->want_write || s->owes) {
         s->want_read = true;
         s->want_write = false;
         (void)update_interest(p, slot);
     }
 }
 
-static bool may_linger(const poller *p, int slot)
+static bool may_linger(poller *p, int slot)
 {
     const slot_t *s = &p->slots[slot];
-    return p->max_lingering > 0 && s->state == SLOT_OPEN && shutdown(s->fd, SHUT_WR) == 0 && !discard(s->fd);
+    return p->max_lingering > 0 && s->state == SLOT_OPEN && end_writing(p, slot) == 0 && !discard(s->fd);
 }
 
 static bool may_close(const poller *p, int slot)
 {
     if (slot < 0 || slot >= p->slot_count) return false;
     uint8_t state = p->slots[slot].state;
-    return state == SLOT_OPEN || state == SLOT_CONNECTING || state == SLOT_PARKED;
+    return state == SLOT_OPEN || state == SLOT_CONNECTING || state == SLOT_PARKED || state == SLOT_HANDSHAKING;
 }
 
 int poller_close(poller *p, int slot, bool linger)
 {
     if (!may_close(p, slot)) return -EBADF;
-    if (linger && may_linger(p, slot)) start_lingering(p, slot);
-    else close_slot(p, slot);
+    leave_handshakes(p, slot);
+    if (linger && may_linger(p, slot)) {
+        start_lingering(p, slot);
+        return 0;
+    }
+    if (p->slots[slot].secure) say_end(p, slot);
+    close_slot(p, slot);
     return 0;
 }
 
 int poller_reset(poller *p, int slot)
 {
     if (!may_close(p, slot)) return -EBADF;
+    leave_handshakes(p, slot);
     socket_reset_on_close(p->slots[slot].fd);
     close_slot(p, slot);
     return 0;
@@ -733,4 +844,302 @@ int poller_slot_local_addr(const poller *p, int slot, socket_addr *out)
 {
     if (slot < 0 || slot >= p->slot_count || p->slots[slot].fd < 0) return -EBADF;
     return socket_local_addr(p->slots[slot].fd, out);
+}
+
+/* ---- TLS ------------------------------------------------------------------------------------------------------ */
+
+static tls_session *session_of(const poller *p, int slot)
+{
+    return slot < p->session_capacity ? p->sessions[slot] : NULL;
+}
+
+static int make_io(poller *p)
+{
+    if (p->io == NULL) p->io = tls_io_new();
+    return p->io == NULL ? -ENOMEM : 0;
+}
+
+static int grow_sessions(poller *p)
+{
+    tls_session **sessions = realloc(p->sessions, (size_t)p->slot_capacity * sizeof(tls_session *));
+    if (sessions == NULL) return -ENOMEM;
+    for (int i = p->session_capacity; i < p->slot_capacity; i++) sessions[i] = NULL;
+    p->sessions = sessions;
+    p->session_capacity = p->slot_capacity;
+    return 0;
+}
+
+static int make_session(poller *p, int slot, tls_context *context, const char *name)
+{
+    if (slot >= p->session_capacity && grow_sessions(p) < 0) return -ENOMEM;
+    p->sessions[slot] = tls_session_new(context, p->io, name);
+    return p->sessions[slot] == NULL ? -ENOMEM : 0;
+}
+
+static void drop_session(poller *p, int slot)
+{
+    if (session_of(p, slot) == NULL) return;
+    tls_session_free(p->sessions[slot]);
+    p->sessions[slot] = NULL;
+}
+
+int poller_use_tls(poller *p, tls_context *context, uint32_t max_handshakes)
+{
+    if (p->stopped) return -ESHUTDOWN;
+    if (make_io(p) < 0) return -ENOMEM;
+    tls_context_hold(context);
+    tls_context_drop(p->tls);
+    p->tls = context;
+    p->max_handshakes = max_handshakes;
+    return 0;
+}
+
+int poller_secure(poller *p, int slot, tls_context *context, const char *name)
+{
+    slot_t *s = slot_in(p, slot, SLOT_CONNECTING);
+    if (s == NULL || s->secure) return -EBADF;
+    if (make_io(p) < 0) return -ENOMEM;
+    int rc = make_session(p, slot, context, name);
+    s->secure = rc == 0;
+    return rc;
+}
+
+const tls_session *poller_session(const poller *p, int slot)
+{
+    return slot_in(p, slot, SLOT_OPEN) == NULL ? NULL : session_of(p, slot);
+}
+
+/* Sends what the session has made. What the kernel has no room for waits, and the slot owes it. 0 or -errno. */
+static int send_made(poller *p, int slot)
+{
+    slot_t *s = &p->slots[slot];
+    tls_session *session = p->sessions[slot];
+    size_t length;
+    const uint8_t *made = tls_made(session, &length);
+    if (length == 0) return 0;
+    int n = send_bytes(s->fd, made, length);
+    int rc = tls_taken(session, n < 0 ? length : (size_t)n);
+    if (n < 0 || rc < 0) return n < 0 ? n : rc;
+    bool owes = (size_t)n < length;
+    if (owes == s->owes) return 0;
+    s->owes = owes;
+    return update_interest(p, slot);
+}
+
+/* There may be room for what waits. False when it can never be sent: an open slot hears that when it writes or reads. */
+static bool pay_debt(poller *p, int slot)
+{
+    slot_t *s = &p->slots[slot];
+    tls_session *session = p->sessions[slot];
+    if (send_made(p, slot) < 0) {
+        s->owes = false;
+        (void)update_interest(p, slot);
+        return false;
+    }
+    if (s->owes) return true;
+    session->landed += session->owed;
+    session->owed = 0;
+    return !s->ends || shutdown(s->fd, SHUT_WR) == 0;
+}
+
+static void say_end(poller *p, int slot)
+{
+    if (p->slots[slot].state != SLOT_OPEN || session_of(p, slot) == NULL) return;
+    tls_end(p->sessions[slot]);
+    (void)send_made(p, slot);
+}
+
+/* Encrypts pieces[from, from + length) of all their bytes. */
+static bool encrypt(tls_session *session, const struct iovec *pieces, size_t from, size_t length)
+{
+    for (; length > 0; pieces++) {
+        if (from >= pieces->iov_len) {
+            from -= pieces->iov_len;
+            continue;
+        }
+        size_t part = pieces->iov_len - from < length ? pieces->iov_len - from : length;
+        if (!tls_write(session, (const uint8_t *)pieces->iov_base + from, part)) return false;
+        length -= part;
+        from = 0;
+    }
+    return true;
+}
+
+/*
+ * Plain bytes count as taken when their ciphertext is in the kernel. What is encrypted and waits is owed: it counts when
+ * the caller offers the same bytes again, after RECORD_WRITABLE.
+ */
+static int write_secure(poller *p, int slot, const struct iovec *pieces, int count)
+{
+    tls_session *session = p->sessions[slot];
+    size_t total = 0;
+    for (int i = 0; i < count; i++) total += pieces[i].iov_len;
+    if (session->ended) return -EPIPE;
+    if (session->failure != TLS_NO_FAILURE) return -EPROTO;
+    size_t taken = session->landed < total ? session->landed : total;
+    session->landed -= (uint32_t)taken;
+    while (taken < total && !p->slots[slot].owes) {
+        size_t length = total - taken < TLS_WRITE_MAX ? total - taken : TLS_WRITE_MAX;
+        int rc = encrypt(session, pieces, taken, length) ? send_made(p, slot) : -EPROTO;
+        if (rc < 0) return rc;
+        if (p->slots[slot].owes) session->owed = (uint32_t)length;
+        else taken += length;
+    }
+    return note_written(p, slot, (int)taken, total);
+}
+
+/* Room for the records of one step; false when what was dispatched for it has changed the slot. */
+static bool make_room(poller *p, int slot, uint8_t state, uint32_t records)
+{
+    if (p->records + records > RECORDS_MAX) dispatch_records(p);
+    return !p->stopped && slot_in(p, slot, state) != NULL;
+}
+
+/* Decrypts what was received. The records lie in one batch, so that what comes first cannot end what comes after it. */
+static void take_received(poller *p, int slot)
+{
+    tls_session *session = p->sessions[slot];
+    size_t length;
+    tls_result result = tls_read(session, p->memory.in_slab + p->used, IN_SLAB - p->used, &length);
+    if (send_made(p, slot) == 0 && p->slots[slot].owes &&
+        session->waiting_end - session->waiting_at > TLS_WAITING_MAX + session->owed + session->owed / 8) {
+        tls_fail(session, TLS_FLOOD);
+        result = TLS_FAILED;
+    }
+    if (length > 0) put_read(p, slot, length);
+    if (result == TLS_FAILED) fail_slot(p, slot, ERROR_TLS);
+    else if (result == TLS_END) end_slot(p, slot);
+    else dispatch_if_full(p);
+}
+
+static void read_secure(poller *p, int slot)
+{
+    if (!make_room(p, slot, SLOT_OPEN, READ_RECORDS) || !p->slots[slot].want_read) return;
+    ssize_t n = receive(p->slots[slot].fd, p->io->in, TLS_CIPHERTEXT_MAX);
+    if (n > 0) {
+        tls_receive(p->sessions[slot], (size_t)n);
+        take_received(p, slot);
+    } else if (n == 0) {
+        fail_slot(p, slot, ERROR_TRUNCATED);
+    } else if (errno != EAGAIN && errno != EWOULDBLOCK) {
+        fail_slot(p, slot, -errno);
+    }
+}
+
+/* ---- TLS handshakes ------------------------------------------------------------------------------------------- */
+
+static int64_t now_us(void)
+{
+    struct timespec t;
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
+
+static void leave_handshakes(poller *p, int slot)
+{
+    slot_t *s = &p->slots[slot];
+    if (s->state != SLOT_HANDSHAKING || !s->accepted) return;
+    dequeue(p, slot, &p->first_handshake, &p->last_handshake);
+    p->handshakes--;
+}
+
+/* The session is made with the first bytes: who only connects costs no more than without TLS. */
+static void admit_handshake(poller *p, int fd, const socket_addr *peer, int listener)
+{
+    bool full = p->handshakes >= p->max_handshakes;
+    int slot = full ? NO_SLOT : take_slot(p, fd, SLOT_HANDSHAKING);
+    if (slot < 0 || watch_slot(p, slot, true, false) < 0) {
+        (void)close(fd);
+        if (slot >= 0) free_slot(p, slot);
+        add_record(p, NO_SLOT, listener, full ? TLS_TOO_MANY : 0, full ? RECORD_REFUSED : RECORD_LOST);
+        return;
+    }
+    slot_t *s = &p->slots[slot];
+    s->peer = *peer;
+    s->secure = s->accepted = true;
+    s->began = now_us();
+    enqueue(p, slot, &p->first_handshake, &p->last_handshake);
+    p->handshakes++;
+    add_record(p, slot, listener, 0, RECORD_HANDSHAKE);
+}
+
+/* Ours hears it as an error of its slot; an accepted socket is closed, after the alert that OpenSSL may have made. */
+static void fail_handshake(poller *p, int slot)
+{
+    slot_t *s = &p->slots[slot];
+    const tls_session *session = session_of(p, slot);
+    int failure = session == NULL ? TLS_LEFT : session->failure | session->reason << 8;
+    leave_handshakes(p, slot);
+    s->state = SLOT_OPEN;
+    if (!s->accepted) {
+        fail_slot(p, slot, ERROR_TLS);
+        return;
+    }
+    put_record(p, slot, COUNTED, failure, RECORD_REFUSED);
+    (void)poller_close(p, slot, (failure & 0xff) != TLS_LEFT);
+    dispatch_if_full(p);
+}
+
+static void finish_handshake(poller *p, int slot)
+{
+    slot_t *s = &p->slots[slot];
+    leave_handshakes(p, slot);
+    s->state = SLOT_OPEN;
+    if (s->accepted) {
+        int64_t took = now_us() - s->began;
+        tls_info info;
+        tls_session_info(p->sessions[slot], &info);
+        put_record(p, slot, took < INT32_MAX ? (int32_t)took : INT32_MAX, info.resumed ? 1 : 0, RECORD_SECURED);
+    }
+    s->mask = (unmask_state){0};
+    put_record(p, slot, COUNTED, 0, s->accepted ? RECORD_ACCEPT : RECORD_CONNECT);
+    take_received(p, slot);
+}
+
+static void step_handshake(poller *p, int slot)
+{
+    tls_session *session = p->sessions[slot];
+    tls_result result = tls_handshake(session);
+    if (send_made(p, slot) < 0) {
+        tls_fail(session, TLS_LEFT);
+        result = TLS_FAILED;
+    }
+    if (result == TLS_FAILED) fail_handshake(p, slot);
+    else if (result == TLS_DONE) finish_handshake(p, slot);
+}
+
+static void start_client_handshake(poller *p, int slot)
+{
+    if (!make_room(p, slot, SLOT_OPEN, HANDSHAKE_RECORDS)) return;
+    p->slots[slot].state = SLOT_HANDSHAKING;
+    tls_receive(p->sessions[slot], 0);
+    step_handshake(p, slot);
+}
+
+/* Who has to wait for a later turn is reported again: the set is level-triggered. */
+static void shake_hands(poller *p, int slot)
+{
+    if (p->steps == HANDSHAKES_MAX || !make_room(p, slot, SLOT_HANDSHAKING, HANDSHAKE_RECORDS)) return;
+    slot_t *s = &p->slots[slot];
+    if (s->owes && !pay_debt(p, slot)) {
+        fail_handshake(p, slot);
+        return;
+    }
+    ssize_t n = receive(s->fd, p->io->in, TLS_CIPHERTEXT_MAX);
+    if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return;
+    if (n > 0 && session_of(p, slot) == NULL && make_session(p, slot, p->tls, "") < 0) n = -1;
+    if (n <= 0) {
+        if (session_of(p, slot) != NULL) tls_fail(p->sessions[slot], TLS_LEFT);
+        fail_handshake(p, slot);
+        return;
+    }
+    p->steps++;
+    tls_receive(p->sessions[slot], (size_t)n);
+    step_handshake(p, slot);
+}
+
+int poller_late_handshake(const poller *p, int64_t age_ms)
+{
+    int slot = p->first_handshake;
+    return slot == NO_SLOT || now_us() - p->slots[slot].began < age_ms * 1000 ? NO_SLOT : slot;
 }

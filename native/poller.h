@@ -13,17 +13,20 @@
 #include <stdint.h>
 
 #include "socket.h"
+#include "tls.h"
 
 enum {
     READ_MAX = 68 * 1024,             /* one read of one socket: a message of 64 KiB and what is around it */
     READ_BUDGET = 128 * 1024,         /* dispatch when so much of the slab is used: a larger one falls out of the cache */
-    IN_SLAB = READ_BUDGET + READ_MAX, /* so that a read always finds room */
+    /* So that a read always finds room, also one of TLS, which may bring a record to its end. */
+    IN_SLAB = READ_BUDGET + READ_MAX + TLS_PARTIAL_MAX,
     OUT_SLAB = 256 * 1024,
     EVENTS_MAX = 512,   /* of one epoll_wait */
     RECORDS_MAX = 1024, /* of one dispatch */
     ACCEPT_MAX = 64,    /* of one turn, for each listener and for the mailbox */
     OUT_RECORDS_MAX = 4096,
-    LINGER_MS = 2000
+    LINGER_MS = 2000,
+    HANDSHAKES_MAX = 8 /* steps of TLS handshakes in one turn: each may take half a millisecond */
 };
 
 /* Instead of a listener: the socket was counted before it came, by the acceptor that sent it to the mailbox. */
@@ -40,7 +43,16 @@ enum {
     RECORD_HANGUP = 6,   /* the socket broke while reading was off; no more events until reading is on */
     RECORD_ACCEPT_ERROR = 7, /* slot: the listener, now off; length: -errno */
     RECORD_LOST = 8,     /* offset: as for RECORD_ACCEPT; an accepted socket could not be given a slot */
-    RECORD_LEFT = 9      /* the peer ended its side, behind bytes that are not read */
+    RECORD_LEFT = 9,     /* the peer ended its side, behind bytes that are not read */
+    RECORD_HANDSHAKE = 10, /* offset: as for RECORD_ACCEPT; a TLS handshake begins, and RECORD_ACCEPT or RECORD_REFUSED follows, COUNTED */
+    RECORD_REFUSED = 11,   /* offset: as for RECORD_ACCEPT; length: why the handshake failed, and << 8 OpenSSL's reason */
+    RECORD_SECURED = 12    /* before RECORD_ACCEPT; offset: what the handshake took in us; length: 1 for a resumed session */
+};
+
+/* Of RECORD_ERROR, instead of an errno. */
+enum {
+    ERROR_TLS = -10001,       /* TLS failed: poller_session says why */
+    ERROR_TRUNCATED = -10002  /* the peer's side ended without the close_notify that says so */
 };
 
 /* These two lie in memory shared with JavaScript: nothing in them is trusted. */
@@ -88,6 +100,18 @@ void poller_park_mailbox(poller *p, bool park);
 /* A slot or -errno. */
 int poller_connect_tcp(poller *p, const char *ip, uint16_t port, const socket_options *options);
 int poller_connect_unix(poller *p, const char *path);
+
+/* ---- TLS: see tls.h. A plain poller has no memory for it, a plain slot only a bit. ---- */
+
+/* Sockets that are accepted from now on, or come through the mailbox, speak TLS, unless they are parked. The context is
+   held; the one before stays with the sockets that have it. At most max_handshakes may be under way. 0 or -errno. */
+int poller_use_tls(poller *p, tls_context *context, uint32_t max_handshakes);
+/* A slot that is connecting will speak TLS; the context is held. `name` as for tls_session_new. 0 or -errno. */
+int poller_secure(poller *p, int slot, tls_context *context, const char *name);
+/* The slot whose handshake has been under way for longest, for at least so long, or -1. Accepted sockets only. */
+int poller_late_handshake(const poller *p, int64_t age_ms);
+/* The session of a slot that is open; NULL where it speaks no TLS. The poller's, until the slot is closed. */
+const tls_session *poller_session(const poller *p, int slot);
 
 /* A parked slot: start reading it here, send it to a mailbox, or give its descriptor away. */
 int poller_adopt(poller *p, int slot);

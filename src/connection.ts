@@ -5,6 +5,7 @@
 import type { CloseCode, CloseReason } from './errors.js'
 import type { BroadcastOptions, BroadcastResult, Loop } from './loop.js'
 import type { BroadcastPacker, Packed } from './protocol/protocol.js'
+import type { TlsInfo } from './tls-info.js'
 
 /** Called once: without an error when the bytes are in the kernel, with one when they never will be. */
 export type OnSent = (error?: Error) => void
@@ -31,6 +32,12 @@ export interface Connection<Out = Uint8Array | string, State = unknown, Data = u
 
   /** This side's address, written as {@link peerAddr}; `''` after the close if it was not read before. */
   readonly localAddr: string
+
+  /**
+   * What TLS has agreed on, and who the peer has shown to be; `undefined` where the connection speaks no TLS, and after the
+   * close if it was not read before. Made when it is first read, and kept.
+   */
+  readonly tls: TlsInfo | undefined
 
   /** A value kept under `key` by {@link set}. */
   get(key: unknown): unknown

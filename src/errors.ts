@@ -69,7 +69,8 @@ export interface CloseReason {
  * `read-buffer-full` a packet did not complete within `maxReadBuffer` · `protocol-error` the peer broke the protocol ·
  * `handler-error` the handler threw or rejected · `network-error` reset, timed out, unreachable ·
  * `slow-consumer` closed by the policy of a broadcast or a publication · `server-stopped` the server or loop was stopped ·
- * `handshake-timeout` the handshake, or a promise of `onConnect`, took longer than `handshakeTimeout`.
+ * `handshake-timeout` the handshake, or a promise of `onConnect`, took longer than `handshakeTimeout` ·
+ * `tls-error` the peer broke TLS · `tls-truncated` the peer's side ended without the `close_notify` that TLS ends with.
  */
 export type CloseCode =
   | 'peer-closed'
@@ -82,6 +83,8 @@ export type CloseCode =
   | 'slow-consumer'
   | 'server-stopped'
   | 'handshake-timeout'
+  | 'tls-error'
+  | 'tls-truncated'
 
 /** An Error, also one of another realm (`node:vm`). */
 export function isError(value: unknown): value is Error {
@@ -110,6 +113,8 @@ export const CLOSE_CODES: readonly CloseCode[] = [
   'slow-consumer',
   'server-stopped',
   'handshake-timeout',
+  'tls-error',
+  'tls-truncated',
 ]
 
 export function isCloseCode(value: unknown): value is CloseCode {

@@ -1,5 +1,5 @@
 /** The options of servers, loops and connections: their defaults, and the checks that turn mistakes into sentences. */
-import type { ConnectionOptions as TlsConnectOptions, TlsOptions } from 'node:tls'
+import type { ConnectionOptions as TlsConnectOptions } from 'node:tls'
 import type { ResourceLimits } from 'node:worker_threads'
 import { checkInteger, checkLimit } from './check-integer.js'
 import { checkOptions, type OptionNames } from './check-options.js'
@@ -12,11 +12,15 @@ import type { BroadcastOptions, LocalBroadcastOptions } from './loop.js'
 import type { Protocol } from './protocol/protocol.js'
 import type { DeadLoop } from './threads/dead-loop.js'
 import type { LoadBalance } from './threads/load-balance.js'
+import { checkTlsOptions, type ServerTlsOptions } from './tls-options.js'
 
 /** `'host:port'`, `':port'` (every interface), `'[::1]:port'`, `{ host, port }`, or `{ path }` for a unix socket. */
 export type Address = string | { readonly host?: string; readonly port: number } | { readonly path: string }
 
-/** `auto` is `native` where the addon can be loaded, else `net` with one warning. TLS always uses `net`. */
+/**
+ * `auto` is `native` where the addon can be loaded, else `net` with one warning. An option of `tls` that the native poller
+ * does not know makes it `net` too.
+ */
 export type PollerOption = 'auto' | 'native' | 'net'
 
 /** What each connection is held to. */
@@ -77,8 +81,8 @@ export interface ServerOptions<Data = unknown> extends LoopOptions<Data>, Connec
    * long way. The native addon must listen. Default: the system's, which grows as needed.
    */
   readonly receiveBuffer?: number | undefined
-  /** Speak TLS: the options of `tls.createServer`. Goes through the `net` poller. */
-  readonly tls?: TlsOptions | undefined
+  /** Speak TLS: the options of `tls.createServer`, and more. See docs/tls.md. */
+  readonly tls?: ServerTlsOptions | undefined
 }
 
 /** The options of a server for a handler object: one loop, in the thread that made the server. */
@@ -358,9 +362,7 @@ export function listenSettings(
     fail(`loadBalance must be one of ${STRATEGIES.join(', ')} or a function, not '${String(loadBalance)}'`)
   }
   const poller = checkPoller(options.poller)
-  if (options.tls !== undefined && poller === 'native') {
-    fail("tls goes through the net poller: leave out poller, or set it to 'net'")
-  }
+  const tls = options.tls === undefined ? undefined : checkTlsOptions(options.tls)
   const endpoint = parseAddress(options.address ?? ':1388')
   const reusePort = checkBoolean('reusePort', options.reusePort, false)
   if (reusePort && 'path' in endpoint) fail('reusePort is for TCP: a unix socket has no port')
@@ -373,10 +375,10 @@ export function listenSettings(
     maxConnections,
     backlog: checkInteger('backlog', options.backlog, 1024, 1),
     receiveBuffer: receiveBuffer(options, endpoint),
-    poller: options.tls === undefined ? poller : 'net',
+    poller,
     pollerOptions: {
-      tls: options.tls,
-      handshakeTimeout: handshakeTimeout(options),
+      tls,
+      handshakeTimeout: tls?.handshakeTimeout ?? handshakeTimeout(options),
       maxLingering: Math.min(MAX_LINGERING, maxConnections),
     },
   }

@@ -17,7 +17,7 @@ import { createLogger, type Logger } from './log.js'
 import { SharedAdmission } from './loop/admission.js'
 import { NOTHING_SENT } from './loop/broadcast-result.js'
 import { EventLoop } from './loop/event-loop.js'
-import { choosePoller } from './loop/poller/choose-poller.js'
+import { checkTls, choosePoller, pollerForTls } from './loop/poller/choose-poller.js'
 import type { Endpoint, Poller, PollerSink } from './loop/poller/poller.js'
 import { type ServerStats, SharedStats } from './loop/stats.js'
 import { UNPUBLISHED } from './loop/topics.js'
@@ -48,6 +48,7 @@ import type { ThreadSetup } from './threads/thread-messages.js'
 import { type WorkerOptions, workerOptions } from './threads/worker-options.js'
 import type { Timer } from './timers/timer.js'
 import { TimingWheel } from './timers/timing-wheel.js'
+import { replaceTlsOptions, type ServerTlsOptions } from './tls-options.js'
 import { checkTopicName } from './topic-name.js'
 
 // biome-ignore lint/suspicious/noExplicitAny: whether both fit was checked where the server was made
@@ -77,6 +78,8 @@ export class Server<Ctx = undefined, Out = Uint8Array | string, State = unknown,
   #stats: SharedStats | undefined
   #wheel: TimingWheel | undefined
   #logger: Logger | undefined
+  /** What it speaks TLS with, and the kind of poller that does it. */
+  #tls: { readonly options: ServerTlsOptions; readonly poller: 'native' | 'net' } | undefined
   readonly #extensions = new Extensions()
 
   /**
@@ -138,10 +141,10 @@ export class Server<Ctx = undefined, Out = Uint8Array | string, State = unknown,
 
   async #start(): Promise<void> {
     const options = this.#options
-    const settings = listenSettings(options)
+    const { logger } = this
+    const settings = withTlsPoller(listenSettings(options), logger)
     checkFunction('onLoopDied', options.onLoopDied)
     const worker = workerOptions(options)
-    const { logger } = this
     const { watchLoops } = this.#extensions
     const loops = isModule(this.#source)
       ? this.#loopThreads(moduleUrl(this.#source), settings, worker, logger, watchLoops)
@@ -187,8 +190,13 @@ export class Server<Ctx = undefined, Out = Uint8Array | string, State = unknown,
       { id: 0, serverId: randomUUID(), stats, createPoller },
     )
     this.#stats = stats
+    this.#noteTls(settings, loop.poller)
     const admission = new SharedAdmission(stats, 0, settings.maxConnections)
     return new LocalLoop(loop, config, admission, settings, monitored)
+  }
+
+  #noteTls({ pollerOptions }: ListenSettings, poller: 'native' | 'net'): void {
+    if (pollerOptions.tls !== undefined) this.#tls = { options: pollerOptions.tls, poller }
   }
 
   #loopThreads(
@@ -231,6 +239,7 @@ export class Server<Ctx = undefined, Out = Uint8Array | string, State = unknown,
       monitor,
     })
     this.#stats = stats
+    this.#noteTls(settings, choice.poller)
     const { onLoopDied } = options
     return new LoopThreads({ setup, worker, settings, choice, stats, logger, onLoopDied })
   }
@@ -258,6 +267,26 @@ export class Server<Ctx = undefined, Out = Uint8Array | string, State = unknown,
   async #stopExtensions(): Promise<void> {
     await this.#starting?.catch(() => {})
     if (this.#logger !== undefined) await this.#extensions.stop(this.#logger)
+  }
+
+  /**
+   * Replaces certificates and other options of TLS, on all loops and for connections that are accepted from now on; what is
+   * not given stays as it was. Tickets of before are not resumed any more, unless `ticketKeys` is given.
+   *
+   * Resolves when every loop has them. Rejects with `ERR_RINGLOOP_OPTION` and OpenSSL's words where they cannot be used, and
+   * the old ones stay; with `ERR_RINGLOOP_STATE` where the server does not speak TLS, or not yet, or is stopped.
+   */
+  async setTls(options: ServerTlsOptions): Promise<void> {
+    const loops = this.#servingLoops
+    const before = this.#tls
+    if (loops === undefined || before === undefined) {
+      throw new RingloopError(ErrorCode.STATE, 'setTls is for a server that was started with tls and serves')
+    }
+    const tls = replaceTlsOptions(before.options, options)
+    if (isModule(this.#source)) checkCloneable('tls', tls)
+    checkTls(before.poller, tls)
+    this.#tls = { ...before, options: tls }
+    await loops.setTls(tls)
   }
 
   /** Where it listens, with the port that the system chose. Throws `ERR_RINGLOOP_STATE` before it is started. */
@@ -341,6 +370,11 @@ export class Server<Ctx = undefined, Out = Uint8Array | string, State = unknown,
   stats(): ServerStats {
     return (this.#stats ?? new SharedStats(1)).snapshot()
   }
+}
+
+/** An option of TLS may leave only the `net` poller. */
+function withTlsPoller(settings: ListenSettings, logger: Logger): ListenSettings {
+  return { ...settings, poller: pollerForTls(settings.poller, settings.pollerOptions.tls, logger) }
 }
 
 function isModule(source: unknown): source is URL | string {

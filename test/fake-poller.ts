@@ -243,6 +243,12 @@ export class FakePoller implements Poller {
   expireLingering(): boolean {
     return false
   }
+  tlsInfo(): undefined {}
+
+  tlsError(): undefined {}
+
+  setTls(): void {}
+
   peerAddr(slot: number): string {
     return this.sockets[slot] === undefined ? '' : `10.0.0.1:${1000 + slot}`
   }

@@ -4,6 +4,7 @@ import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { CLOSE_CODES } from '../src/errors.js'
 import { CELL, type Cell, LoopCounters, SharedStats } from '../src/loop/stats.js'
+import { TLS_FAILURES } from '../src/tls-failure.js'
 
 const NO_LIMIT = Number.POSITIVE_INFINITY
 
@@ -12,12 +13,24 @@ describe('SharedStats', () => {
     const { loops, total } = new SharedStats(3).snapshot()
     expect(loops).toHaveLength(3)
     expect(Object.keys(total.closed)).toEqual([...CLOSE_CODES])
-    const { closed, handlerTime, batchTime, batchSize, loopDelay, ...counters } = total
-    for (const { bounds, counts, count, sum } of [handlerTime, batchTime, batchSize, loopDelay]) {
+    expect(Object.keys(total.tlsFailures)).toEqual([...TLS_FAILURES])
+    const {
+      closed,
+      tlsFailures,
+      handlerTime,
+      batchTime,
+      batchSize,
+      loopDelay,
+      tlsHandshakeTime,
+      ...counters
+    } = total
+    for (const histogram of [handlerTime, batchTime, batchSize, loopDelay, tlsHandshakeTime]) {
+      const { bounds, counts, count, sum } = histogram
       expect(counts).toEqual(Array(bounds.length + 1).fill(0))
       expect([count, sum]).toEqual([0, 0])
     }
-    expect([...Object.values(closed), ...Object.values(counters)].every((value) => value === 0)).toBe(true)
+    const numbers = [closed, tlsFailures, counters].flatMap((each) => Object.values(each))
+    expect(numbers.every((value) => value === 0)).toBe(true)
     expect(Object.keys(counters)).toEqual(
       expect.arrayContaining([...Object.keys(CELL), 'connections', 'rejected', 'restarts', 'lost']),
     )

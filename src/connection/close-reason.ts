@@ -1,4 +1,4 @@
-/** Why a connection ends: the reasons that connections have of their own, and what `close` makes of what it is given. Pure. */
+/** Why a connection ends: the reasons that connections have of their own, and what `close` makes of what it is given. Keeps nothing. */
 import {
   CLOSE_CODES,
   type CloseCode,
@@ -10,6 +10,8 @@ import {
   RingloopError,
   toError,
 } from '../errors.js'
+import { type Poller, TLS_FAILED, TLS_TRUNCATED } from '../loop/poller/poller.js'
+import { systemError } from '../system-error.js'
 
 export const PEER_CLOSED: CloseReason = { code: 'peer-closed', message: 'the peer closed the connection' }
 export const CLOSED_HERE: CloseReason = { code: 'closed', message: 'closed by this side' }
@@ -27,6 +29,15 @@ export function closeReason(given: CloseReason | CloseCode | Error): CloseReason
     ErrorCode.OPTION,
     `close takes a reason ({ code, message }), an Error, or one of the codes ${CLOSE_CODES.join(', ')}`,
   )
+}
+
+/** Of a socket that broke with what the poller has reported. */
+export function brokenReason(errno: number, poller: Poller, slot: number): CloseReason {
+  if (errno === TLS_TRUNCATED) {
+    return { code: 'tls-truncated', message: 'the peer’s side ended without a close_notify' }
+  }
+  const error = (errno === TLS_FAILED ? poller.tlsError(slot) : undefined) ?? systemError(errno)
+  return { code: errno === TLS_FAILED ? 'tls-error' : 'network-error', message: error.message, error }
 }
 
 /** What `connect` rejects with when the connection ended before it was ready. */

@@ -16,6 +16,7 @@ import type { CloseCode, CloseReason } from '../errors.js'
 import { ErrorCode, ProtocolError, RingloopError, toError } from '../errors.js'
 import type { BroadcastOptions, BroadcastResult, Loop } from '../loop.js'
 import type { BroadcastPacker, Packed, Packet, Protocol } from '../protocol/protocol.js'
+import type { TlsInfo } from '../tls-info.js'
 import type { ConnectionConfig } from './config.js'
 import type { ConnectionTimer } from './connection-timer.js'
 import type { ConnectionHost } from './host.js'
@@ -43,6 +44,7 @@ export class Extra {
   values: Map<unknown, unknown> | undefined = undefined
   peerAddr: string | undefined = undefined
   localAddr: string | undefined = undefined
+  tls: TlsInfo | undefined = undefined
   /** The send side's. */
   queue: SendQueue | undefined = undefined
   /** The receive side's: calls of `holdPackets` without their `releasePackets`. */
@@ -75,7 +77,8 @@ export class Extra {
       this.idleTime === undefined &&
       this.topics === undefined &&
       this.peerAddr === undefined &&
-      this.localAddr === undefined
+      this.localAddr === undefined &&
+      this.tls === undefined
     )
   }
 }
@@ -133,6 +136,14 @@ export abstract class ConnectionBase<Out, Context> implements ProtocolConnection
     const addr = this.host.poller.localAddr(this.slot)
     this.extras().localAddr = addr
     return addr
+  }
+
+  get tls(): TlsInfo | undefined {
+    const known = this.extra?.tls
+    if (known !== undefined || this.slot < 0) return known
+    const tls = this.host.poller.tlsInfo(this.slot)
+    if (tls !== undefined) this.extras().tls = tls
+    return tls
   }
 
   get(key: unknown): unknown {

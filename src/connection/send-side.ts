@@ -6,11 +6,12 @@
  *        └──▶ packet ─────────▲ │ large: at once                              │
  *                               └──────────▶ SendQueue ◀── what it refuses ───┘
  */
+
 import type { OnSent } from '../connection.js'
 import { ErrorCode, RingloopError } from '../errors.js'
 import { kindOf, notSendable } from '../protocol/not-sendable.js'
 import type { BroadcastPacker, Packed } from '../protocol/protocol.js'
-import { systemError } from '../system-error.js'
+import { brokenReason } from './close-reason.js'
 import { ConnectionBase, State } from './connection-base.js'
 import { neverSent, type QueueOwner, SendQueue } from './send-queue.js'
 
@@ -279,10 +280,7 @@ export abstract class SendSide<Out, Context> extends ConnectionBase<Out, Context
 
   /** Nothing can be written any more. What the peer has sent can still be read: its end or error comes that way. */
   breakWith(errno: number): void {
-    if (!this.isBroken) {
-      const error = systemError(errno)
-      this.extras().reason ??= { code: 'network-error', message: error.message, error }
-    }
+    if (!this.isBroken) this.extras().reason ??= brokenReason(errno, this.host.poller, this.slot)
     this.dropOutput()
     this.outputBroke()
   }

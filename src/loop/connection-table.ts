@@ -17,6 +17,7 @@ import { RingBufferPool } from '../ringbuffer/pool.js'
 import { RingBuffer } from '../ringbuffer/ring-buffer.js'
 import { systemError } from '../system-error.js'
 import type { Timer } from '../timers/index.js'
+import type { TlsFailure } from '../tls-failure.js'
 import type { Admission } from './admission.js'
 import { Delivery } from './delivery.js'
 import { OutSlab } from './out-slab.js'
@@ -212,6 +213,22 @@ export class ConnectionTable implements PollerSink, ConnectionHost {
     const c = this.#add(slot, config, true)
     c.handleOpen()
     if (this.#loop.stopping) this.#loop.drainLate(c)
+  }
+
+  handleSecured(ms: number, isResumed: boolean): void {
+    this.#counters.addHandshake(ms, isResumed)
+  }
+
+  /** What `connect` makes hears of it by itself. */
+  handleTlsFailure(slot: number, failure: TlsFailure, text: string | undefined): void {
+    if (this.#connections[slot]?.isConnecting === true) return
+    this.#counters.addTlsFailure(failure)
+    // A failed handshake may have sent an alert, for which the socket lingers.
+    this.#watchLingering()
+    const leftOut = this.faultLog.admit(`tls: ${failure}`)
+    if (leftOut === undefined) return
+    const peer = slot < 0 ? undefined : this.poller.peerAddr(slot) || 'unix'
+    this.#loop.logger.info({ reason: failure, text, peer, leftOut }, 'TLS failed with a peer')
   }
 
   handleLost(listener: number): void {

@@ -30,7 +30,7 @@ export interface ConnectorOwner {
   readonly stopping: boolean
   runAfter(ms: number, fn: () => void): Timer
   /** Where the connection is to live. */
-  tableFor(usesTls: boolean): ConnectionTable
+  tableFor(tls: ConnectionOptions | undefined): ConnectionTable
 }
 
 /** What one call of `connect` wants, checked. */
@@ -95,7 +95,7 @@ export class Connector {
     { config, socket }: Wanted,
     attempt: Attempt,
   ): Promise<AnyConnection | Failure> {
-    const table = this.#owner.tableFor(socket.tls !== undefined)
+    const table = this.#owner.tableFor(socket.tls)
     const slot = table.poller.connect(endpoint, socket)
     if (slot < 0) {
       return Promise.resolve({

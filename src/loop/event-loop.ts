@@ -8,6 +8,7 @@
  */
 import { randomUUID } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
+import type { ConnectionOptions } from 'node:tls'
 import type { AnyConfig } from '../connection/config.js'
 import type { AnyConnection } from '../connection/host.js'
 import type { Connection } from '../connection.js'
@@ -29,7 +30,7 @@ import { TimingWheel } from '../timers/timing-wheel.js'
 import type { Admission } from './admission.js'
 import { ConnectionTable, type TableOwner } from './connection-table.js'
 import { Connector, type ConnectorOwner } from './connector.js'
-import { choosePoller } from './poller/choose-poller.js'
+import { choosePoller, connectsNatively } from './poller/choose-poller.js'
 import { NetPoller } from './poller/net-poller.js'
 import { LINGER_CHECK_MS, type Poller, type PollerSink } from './poller/poller.js'
 import { CELL, LoopCounters, type LoopStats, SharedStats } from './stats.js'
@@ -70,7 +71,7 @@ export class EventLoop<Data = unknown> implements Loop<Data>, TableOwner, Connec
   readonly #wheel: TimingWheel
   readonly #counters: LoopCounters
   readonly #connector: Connector = new Connector(this)
-  /** For connections over TLS that a loop with the native poller makes. */
+  /** For connections that a loop with the native poller makes with options of TLS that this poller does not know. */
   #tlsTable: ConnectionTable | undefined
   /** The server's, once it has started. */
   #handler: AnyConfig['handler'] | undefined
@@ -272,8 +273,8 @@ export class EventLoop<Data = unknown> implements Loop<Data>, TableOwner, Connec
     return this.#lastConnectionId
   }
 
-  tableFor(usesTls: boolean): ConnectionTable {
-    if (!usesTls || this.poller === 'net') return this.table
+  tableFor(tls: ConnectionOptions | undefined): ConnectionTable {
+    if (tls === undefined || this.poller === 'net' || connectsNatively(tls)) return this.table
     this.#tlsTable ??= new ConnectionTable(this, this.#counters, (sink) => new NetPoller(sink))
     return this.#tlsTable
   }

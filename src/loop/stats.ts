@@ -5,6 +5,7 @@
  */
 import assert from 'node:assert'
 import { CLOSE_CODES, type CloseCode } from '../errors.js'
+import { TLS_FAILURES, type TlsFailure } from '../tls-failure.js'
 
 /** What one loop has counted since the server was started, or all loops together. */
 export interface LoopStats {
@@ -33,6 +34,11 @@ export interface LoopStats {
   readonly slowConsumerDrops: number
   readonly handlerErrors: number
   readonly protocolErrors: number
+  /** TLS handshakes of accepted connections that went through, and those of them that resumed a session. */
+  readonly tlsHandshakes: number
+  readonly tlsResumed: number
+  /** TLS that failed, in the handshake of an accepted connection or later, by reason. */
+  readonly tlsFailures: Readonly<Record<TlsFailure, number>>
   /** Calls of the poller into the loop, and the records in them. */
   readonly batches: number
   readonly batchRecords: number
@@ -54,6 +60,8 @@ export interface LoopStats {
   readonly batchTime: Histogram
   /** Records per batch. */
   readonly batchSize: Histogram
+  /** Milliseconds from the accept of a connection, or its hand-off to the loop, to the end of its TLS handshake. */
+  readonly tlsHandshakeTime: Histogram
   /** Milliseconds by which a timer of the thread was late. Only with an extension that has `watchLoops`. */
   readonly loopDelay: Histogram
 }
@@ -75,7 +83,7 @@ export interface ServerStats {
   readonly total: LoopStats
 }
 
-/** The float64 cells of a loop, by what they count. Closes by reason follow. */
+/** The float64 cells of a loop, by what they count. Closes and failures of TLS, by reason, follow. */
 export const CELL = {
   accepted: 0,
   connected: 1,
@@ -92,6 +100,8 @@ export const CELL = {
   busyMs: 12,
   activeMs: 13,
   idleMs: 14,
+  tlsHandshakes: 15,
+  tlsResumed: 16,
 } as const
 
 type CellName = keyof typeof CELL
@@ -99,6 +109,7 @@ export type Cell = (typeof CELL)[CellName]
 
 const CELL_NAMES = Object.keys(CELL) as CellName[]
 const CLOSED_CELL = CELL_NAMES.length
+const TLS_FAILED_CELL = CLOSED_CELL + CLOSE_CODES.length
 
 /** The buckets of a histogram: their bounds are `first`, and each next one 2 ** `step` times the one before. */
 class Scale {
@@ -130,14 +141,16 @@ class Scale {
 }
 
 /** 0.125 µs, about what reading the clock takes, to 1 s. */
-const HANDLER_TIME = new Scale(CLOSED_CELL + CLOSE_CODES.length, 0.000125, 1, 24)
+const HANDLER_TIME = new Scale(TLS_FAILED_CELL + TLS_FAILURES.length, 0.000125, 1, 24)
 /** 4 µs to 1 s. */
 const BATCH_TIME = new Scale(HANDLER_TIME.end, 0.004, 2, 10)
 /** 1 to 1024 records. */
 const BATCH_SIZE = new Scale(BATCH_TIME.end, 1, 1, 11)
 /** 1 ms to 2 s. */
 const LOOP_DELAY = new Scale(BATCH_SIZE.end, 1, 1, 12)
-const CELLS = LOOP_DELAY.end
+/** 0.25 ms to 16 s. */
+const TLS_TIME = new Scale(LOOP_DELAY.end, 0.25, 2, 9)
+const CELLS = TLS_TIME.end
 
 const LINE_BYTES = 64
 const LINE_INTS = LINE_BYTES / 4
@@ -259,7 +272,9 @@ export class SharedStats {
       lost: Atomics.load(this.#ints, line + LOST) >>> 0,
       ...counted,
       slowConsumerDrops: counted.slowConsumerDrops + leftOut,
-      closed: byReason((_, i) => cells[CLOSED_CELL + i]!),
+      closed: byReason(CLOSE_CODES, (_, i) => cells[CLOSED_CELL + i]!),
+      tlsFailures: byReason(TLS_FAILURES, (_, i) => cells[TLS_FAILED_CELL + i]!),
+      tlsHandshakeTime: histogramOf(TLS_TIME, cells),
       handlerTime: histogramOf(HANDLER_TIME, cells),
       batchTime: histogramOf(BATCH_TIME, cells),
       batchSize: histogramOf(BATCH_SIZE, cells),
@@ -311,6 +326,17 @@ export class LoopCounters {
     this.#observe(LOOP_DELAY, ms, 1)
   }
 
+  /** The TLS handshake of an accepted connection is through. */
+  addHandshake(ms: number, isResumed: boolean): void {
+    this.add(CELL.tlsHandshakes, 1)
+    if (isResumed) this.add(CELL.tlsResumed, 1)
+    this.#observe(TLS_TIME, ms, 1)
+  }
+
+  addTlsFailure(failure: TlsFailure): void {
+    this.#cells[TLS_FAILED_CELL + TLS_FAILURES.indexOf(failure)]! += 1
+  }
+
   #observe(scale: Scale, value: number, times: number): void {
     const cells = this.#cells
     cells[scale.cell]! += value * times
@@ -340,11 +366,11 @@ function byName(value: (name: CellName) => number): Record<CellName, number> {
   return Object.fromEntries(CELL_NAMES.map((name) => [name, value(name)])) as Record<CellName, number>
 }
 
-function byReason(value: (reason: CloseCode, i: number) => number): Record<CloseCode, number> {
-  return Object.fromEntries(CLOSE_CODES.map((reason, i) => [reason, value(reason, i)])) as Record<
-    CloseCode,
-    number
-  >
+function byReason<Reason extends string>(
+  reasons: readonly Reason[],
+  value: (reason: Reason, i: number) => number,
+): Record<Reason, number> {
+  return Object.fromEntries(reasons.map((reason, i) => [reason, value(reason, i)])) as Record<Reason, number>
 }
 
 function histogramOf({ bounds, cell, end }: Scale, cells: Float64Array): Histogram {
@@ -369,7 +395,9 @@ function sum(loops: readonly LoopStats[]): LoopStats {
     restarts: add((loop) => loop.restarts),
     lost: add((loop) => loop.lost),
     ...byName((name) => add((loop) => loop[name])),
-    closed: byReason((reason) => add((loop) => loop.closed[reason])),
+    closed: byReason(CLOSE_CODES, (reason) => add((loop) => loop.closed[reason])),
+    tlsFailures: byReason(TLS_FAILURES, (reason) => add((loop) => loop.tlsFailures[reason])),
+    tlsHandshakeTime: sumHistograms(loops.map((loop) => loop.tlsHandshakeTime)),
     handlerTime: sumHistograms(loops.map((loop) => loop.handlerTime)),
     batchTime: sumHistograms(loops.map((loop) => loop.batchTime)),
     batchSize: sumHistograms(loops.map((loop) => loop.batchSize)),

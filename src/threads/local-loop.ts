@@ -8,6 +8,7 @@ import { LoopMonitor } from '../loop/loop-monitor.js'
 import type { Endpoint } from '../loop/poller/poller.js'
 import type { BroadcastOptions, BroadcastResult } from '../loop.js'
 import { checkReceiveBuffer, type ListenSettings } from '../options.js'
+import type { ServerTlsOptions } from '../tls-options.js'
 import { resolvesWithin, STOP_GRACE_MS } from './deadline.js'
 import type { Publication } from './publication.js'
 import type { ServerLoops } from './server-loops.js'
@@ -77,6 +78,10 @@ export class LocalLoop implements ServerLoops {
       // As a loop in a thread answers.
       throw new RingloopError(ErrorCode.PACKET, toError(error).message, error)
     }
+  }
+
+  async setTls(tls: ServerTlsOptions): Promise<void> {
+    this.#loop.table.poller.setTls(tls)
   }
 
   async subscribers(topic: string): Promise<number> {

@@ -67,13 +67,14 @@ const outbox = new Outbox<PublishMessage | Answer>((messages) => tell({ type: 'b
 /** Publications of other loops. */
 const arrivals = new Arrivals<PublishMessage>((message) => void deliver(message))
 let poller: Poller
+/** Replaced while the thread was starting, or later. */
+let { pollerOptions } = setup
 let inbox: DescriptorInbox | undefined
 let loop: ThreadLoop | undefined
 /** The server wants it to stop, with so many milliseconds to drain. */
 let asked: number | undefined
 
 function createPoller(sink: PollerSink): Poller {
-  const { pollerOptions } = setup
   poller =
     setup.poller === 'native' ? new NativePoller(sink, pollerOptions) : new NetPoller(sink, pollerOptions)
   return poller
@@ -171,6 +172,10 @@ function receive(message: ToThread): void {
       break
     case 'subscribers':
       void answer(message.id, () => loop?.subscribers(message.topic) ?? 0)
+      break
+    case 'tls':
+      pollerOptions = { ...pollerOptions, tls: message.tls }
+      void answer(message.id, () => loop?.table.poller.setTls(message.tls))
       break
     case 'socket':
       ;(poller as NetPoller).adoptSocket(message.socket)

@@ -10,6 +10,7 @@ import { NOTHING_SENT } from '../loop/broadcast-result.js'
 import type { Endpoint } from '../loop/poller/poller.js'
 import type { SharedStats } from '../loop/stats.js'
 import type { BroadcastOptions, BroadcastResult } from '../loop.js'
+import type { ServerTlsOptions } from '../tls-options.js'
 import type { DeadLoop } from './dead-loop.js'
 import { resolvesWithin, STOP_GRACE_MS } from './deadline.js'
 import type { LoopLoad } from './load-balance.js'
@@ -277,6 +278,13 @@ export class LoopThread implements LoopLoad {
   subscribers(topic: string): Promise<number> {
     if (!this.#alive) return Promise.resolve(0)
     return this.#questions.ask(0, 0, (id) => this.#send({ type: 'subscribers', id, topic }))
+  }
+
+  /** A thread that takes its place begins with them; one that is still starting has them before it serves. */
+  async setTls(tls: ServerTlsOptions): Promise<void> {
+    this.#setup = { ...this.#setup, pollerOptions: { ...this.#setup.pollerOptions, tls } }
+    if (this.#life === undefined) return
+    await this.#questions.ask(undefined, 0, (id) => this.#send({ type: 'tls', id, tls }))
   }
 
   /**

@@ -9,6 +9,7 @@ import type { Endpoint } from '../loop/poller/poller.js'
 import type { SharedStats } from '../loop/stats.js'
 import type { BroadcastOptions, BroadcastResult } from '../loop.js'
 import type { ListenSettings } from '../options.js'
+import type { ServerTlsOptions } from '../tls-options.js'
 import type { AcceptModeChoice } from './accept-mode.js'
 import { type Acceptor, NativeAcceptor, TransferAcceptor } from './acceptor.js'
 import type { DeadLoop } from './dead-loop.js'
@@ -127,6 +128,10 @@ export class LoopThreads implements ServerLoops {
     const others = this.#threads.filter((thread) => thread !== from)
     const results = await Promise.all(others.map((thread) => thread.publish(publication)))
     return results.reduce(addResults, NOTHING_SENT)
+  }
+
+  async setTls(tls: ServerTlsOptions): Promise<void> {
+    await Promise.all(this.#threads.map((thread) => thread.setTls(tls)))
   }
 
   async subscribers(topic: string): Promise<number> {

@@ -1,6 +1,7 @@
 /** The loops of one server, as it sees them: one in its own thread (local-loop.ts), or a thread each (loop-threads.ts). */
 import type { Endpoint } from '../loop/poller/poller.js'
 import type { BroadcastOptions, BroadcastResult } from '../loop.js'
+import type { ServerTlsOptions } from '../tls-options.js'
 import type { Publication } from './publication.js'
 
 export interface ServerLoops {
@@ -14,6 +15,8 @@ export interface ServerLoops {
   broadcast(out: unknown, options: BroadcastOptions): Promise<BroadcastResult>
   /** To the subscribers of every loop, in the order of the calls. */
   publish(publication: Publication): Promise<BroadcastResult>
+  /** Whoever is accepted from now on is served with these options, on every loop. Rejects where one of them cannot. */
+  setTls(tls: ServerTlsOptions): Promise<void>
   /** Of every loop together. */
   subscribers(topic: string): Promise<number>
 }

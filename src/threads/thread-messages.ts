@@ -8,6 +8,7 @@ import type { ErrorCode } from '../errors.js'
 import type { Endpoint, PollerOptions } from '../loop/poller/poller.js'
 import type { BroadcastOptions } from '../loop.js'
 import type { ConnectionLimits } from '../options.js'
+import type { ServerTlsOptions } from '../tls-options.js'
 import type { AcceptMode } from './accept-mode.js'
 import type { Publication } from './publication.js'
 import type { Answer } from './questions.js'
@@ -66,6 +67,7 @@ export type ToThread =
     }
   | Batch
   | { readonly type: 'subscribers'; readonly id: number; readonly topic: string }
+  | { readonly type: 'tls'; readonly id: number; readonly tls: ServerTlsOptions }
   | { readonly type: 'socket'; readonly socket: Socket }
 
 export type FromThread =

@@ -38,6 +38,14 @@ export class Recorder implements PollerSink {
     this.data.set(slot, [])
     this.onAccept(slot)
   }
+  handleSecured(_ms: number, isResumed: boolean): void {
+    if (isResumed) this.resumed++
+  }
+  resumed = 0
+  readonly failures: string[] = []
+  handleTlsFailure(_slot: number, failure: string): void {
+    this.failures.push(failure)
+  }
   handleLost(listener: number): void {
     this.#note(`lost ${listener}`)
   }

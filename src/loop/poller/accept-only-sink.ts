@@ -8,6 +8,12 @@ export abstract class AcceptOnlySink implements PollerSink {
   admit(): boolean {
     return assert.fail('a parked socket has no handshake')
   }
+  handleSecured(): void {
+    assert.fail('a parked socket has no handshake')
+  }
+  handleTlsFailure(): void {
+    assert.fail('a parked socket has no handshake')
+  }
   abstract handleAccept(slot: number, listener: number): void
   abstract handleAcceptError(listener: number, errno: number): void
   abstract handleFileLeft(error: NodeJS.ErrnoException): void

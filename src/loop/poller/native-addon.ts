@@ -6,7 +6,8 @@ import { existsSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { COUNTED, LINGER_MS, OUT_STRIDE, type TcpEndpoint } from './poller.js'
+import { TlsFailureNumber } from '../../tls-failure.js'
+import { COUNTED, LINGER_MS, OUT_STRIDE, type TcpEndpoint, TLS_FAILED, TLS_TRUNCATED } from './poller.js'
 
 export interface CreatedPoller {
   /** Its number, or a negative errno. */
@@ -16,6 +17,23 @@ export interface CreatedPoller {
   readonly inRecords: ArrayBuffer
   readonly outSlab: ArrayBuffer
   readonly outRecords: ArrayBuffer
+}
+
+/** What is known of a slot's TLS. */
+export interface NativeSession {
+  readonly protocol: string
+  readonly cipher: string
+  readonly alpnProtocol: string | undefined
+  readonly servername: string | undefined
+  /** The peer's, as DER. */
+  readonly certificate: Buffer | undefined
+  /** OpenSSL's number and words for what is wrong with that; 0 where nothing is, or there is none. */
+  readonly verifyError: number
+  readonly verifyText: string
+  readonly resumed: 0 | 1
+  /** Why it failed, 0 where it has not: a number of tls-failure.ts, and OpenSSL's words. */
+  readonly failure: number
+  readonly failureText: string | undefined
 }
 
 export interface NativeAddon {
@@ -64,6 +82,21 @@ export interface NativeAddon {
   expireLingering(poller: number): number
   peerAddr(poller: number, slot: number): TcpEndpoint | undefined
   localAddr(poller: number, slot: number): TcpEndpoint | undefined
+  /** A TLS context, or why there is no TLS here: there must be the OpenSSL 3 of Node. */
+  createContext(server: boolean): number | string
+  dropContext(context: number): void
+  /** These three give what is wrong, in OpenSSL's words. */
+  setContext(context: number, what: number, bytes: Uint8Array): string | undefined
+  setContextNumber(context: number, what: number, value: number): string | undefined
+  sealContext(context: number): string | undefined
+  addContextName(context: number, name: string, other: number): number
+  useTls(poller: number, context: number, maxHandshakes: number): number
+  secure(poller: number, slot: number, context: number, name: string): number
+  /** The slot whose handshake has been under way for longest, and for at least `ageMs`, or -1. */
+  lateHandshake(poller: number, ageMs: number): number
+  sessionOf(poller: number, slot: number): NativeSession | undefined
+  /** What OpenSSL says for the reason in a record of the kind `REFUSED`. */
+  reasonText(reason: number): string | undefined
 }
 
 /** Numbers per record of a batch: slot, offset, length or -errno, kind. */
@@ -81,7 +114,40 @@ export const RecordKind = {
   ACCEPT_ERROR: 7,
   LOST: 8,
   LEFT: 9,
+  HANDSHAKE: 10,
+  REFUSED: 11,
+  SECURED: 12,
 } as const
+
+/** What a TLS context is given as bytes. */
+export const ContextBytes = {
+  PASSPHRASE: 0,
+  CERT: 1,
+  KEY: 2,
+  CA: 3,
+  CIPHERS: 4,
+  CIPHER_SUITES: 5,
+  GROUPS: 6,
+  SIGALGS: 7,
+  ALPN: 8,
+  TICKETS: 9,
+  SESSION_CONTEXT: 10,
+} as const
+
+/** And as a number. */
+export const ContextNumber = {
+  MIN_VERSION: 0,
+  MAX_VERSION: 1,
+  TIMEOUT: 2,
+  VERIFY: 3,
+  CIPHER_ORDER: 4,
+} as const
+
+/** Of the peer's certificate. */
+export const Verify = { NONE: 0, OPTIONAL: 1, REQUIRED: 2 } as const
+
+/** Bytes of the keys that tickets are encrypted with. */
+export const TICKET_KEYS = 80
 
 /**
  * What is written in C as well, by the names that it has there (native/poller.h, native/addon.c). They are compared when
@@ -89,8 +155,8 @@ export const RecordKind = {
  */
 const CONSTANTS: Readonly<Record<string, number>> = {
   /** Raised whenever the arguments or answers of a call change. */
-  INTERFACE: 4,
-  IN_SLAB: 196 * 1024,
+  INTERFACE: 5,
+  IN_SLAB: 216 * 1024,
   OUT_SLAB: 256 * 1024,
   RECORDS_MAX: 1024,
   OUT_RECORDS_MAX: 4096,
@@ -108,6 +174,20 @@ const CONSTANTS: Readonly<Record<string, number>> = {
   RECORD_ACCEPT_ERROR: RecordKind.ACCEPT_ERROR,
   RECORD_LOST: RecordKind.LOST,
   RECORD_LEFT: RecordKind.LEFT,
+  RECORD_HANDSHAKE: RecordKind.HANDSHAKE,
+  RECORD_REFUSED: RecordKind.REFUSED,
+  RECORD_SECURED: RecordKind.SECURED,
+  ERROR_TLS: TLS_FAILED,
+  ERROR_TRUNCATED: TLS_TRUNCATED,
+  ...named('TLS_', ContextBytes),
+  ...named('TLS_', ContextNumber),
+  ...named('TLS_VERIFY_', Verify),
+  TLS_TICKET_KEYS: TICKET_KEYS,
+  ...named('TLS_', TlsFailureNumber),
+}
+
+function named(prefix: string, numbers: Readonly<Record<string, number>>): Record<string, number> {
+  return Object.fromEntries(Object.entries(numbers).map(([name, number]) => [`${prefix}${name}`, number]))
 }
 
 const NAME = 'ringloop.node'

@@ -4,22 +4,31 @@
  */
 
 import assert from 'node:assert'
+import type { ConnectionOptions } from 'node:tls'
 import { markAsUntransferable } from 'node:worker_threads'
 import { ErrorCode, RingloopError } from '../../errors.js'
 import { errno, systemError } from '../../system-error.js'
+import { tlsFailure } from '../../tls-failure.js'
+import { type TlsInfo, tlsInfo, verifyErrorName } from '../../tls-info.js'
+import { nonNativeOption, type ServerTlsOptions, tlsError } from '../../tls-options.js'
 import { hostPort, unixPathProblem } from './endpoint.js'
 import { loadNativeAddon, type NativeAddon, RECORD_INTS, RecordKind } from './native-addon.js'
 import {
+  COUNTED,
   type Endpoint,
+  HANDSHAKE_TIMEOUT,
   type Listening,
   type ListenOptions,
+  MAX_HANDSHAKES,
   MAX_LINGERING,
   type Poller,
+  type PollerConnectOptions,
   type PollerOptions,
   type PollerSink,
-  type SocketOptions,
   type TcpEndpoint,
+  TLS_FAILED,
 } from './poller.js'
+import { ClientContexts, nativeTlsProblem, serverContext } from './secure-context.js'
 import { resolveSocketPath, SocketFile } from './socket-file.js'
 
 /**
@@ -39,6 +48,15 @@ function markLeavesDetachable(): boolean {
   }
 }
 
+/** How often late handshakes are looked for: so many times in the time that one may take, within these bounds in ms. */
+const LATE_LOOKS = 8
+const MIN_LOOK_MS = 10
+const MAX_LOOK_MS = 1000
+const US_PER_MS = 1000
+/** Of a record of the kind `REFUSED`: OpenSSL's reason lies above the failure. */
+const FAILURE_BITS = 8
+const FAILURE_MASK = 0xff
+
 export class NativePoller implements Poller {
   readonly kind = 'native'
   readonly outSlab: Buffer
@@ -53,10 +71,16 @@ export class NativePoller implements Poller {
   readonly #records: Int32Array
   /** Of the listeners on unix sockets. */
   readonly #files = new Map<number, SocketFile>()
+  readonly #handshakeTimeout: number
+  readonly #clientContexts: ClientContexts
+  /** While handshakes are under way. */
+  #lateTimer: NodeJS.Timeout | undefined
+  #isInBatch = false
   #destroyed = false
 
-  /** Throws `ERR_RINGLOOP_POLLER` where there is no addon. */
-  constructor(sink: PollerSink, { maxLingering = MAX_LINGERING }: PollerOptions = {}) {
+  /** Throws `ERR_RINGLOOP_POLLER` where there is no addon, and `ERR_RINGLOOP_OPTION` for a `tls` that cannot be used. */
+  constructor(sink: PollerSink, options: PollerOptions = {}) {
+    const { maxLingering = MAX_LINGERING, handshakeTimeout = HANDSHAKE_TIMEOUT } = options
     const addon = loadNativeAddon()
     if (typeof addon === 'string') throw new RingloopError(ErrorCode.POLLER, addon)
     const created = addon.create((count) => this.#handleBatch(count), maxLingering)
@@ -77,12 +101,25 @@ export class NativePoller implements Poller {
     this.#records = new Int32Array(created.inRecords)
     this.outSlab = Buffer.from(created.outSlab)
     this.outRecords = new Int32Array(created.outRecords)
+    this.#handshakeTimeout = handshakeTimeout
+    this.#clientContexts = new ClientContexts(addon)
+    if (options.tls !== undefined) this.#startTls(options.tls)
+  }
+
+  #startTls(tls: ServerTlsOptions): void {
+    try {
+      this.setTls(tls)
+    } catch (error) {
+      this.destroy()
+      throw error
+    }
   }
 
   /** A record whose handling throws, which no handler's error does, must not cost the others theirs. */
   #handleBatch(count: number): void {
     const sink = this.#sink
     assert(this.#inSlab.length > 0, 'the memory that sockets are read into was transferred away')
+    this.#isInBatch = true
     sink.handleBatchStart()
     for (let at = 0; at < count * RECORD_INTS; at += RECORD_INTS) {
       try {
@@ -92,6 +129,7 @@ export class NativePoller implements Poller {
       }
     }
     sink.handleBatchEnd(count)
+    this.#isInBatch = false
   }
 
   #handleRecord(sink: PollerSink, at: number): void {
@@ -110,7 +148,17 @@ export class NativePoller implements Poller {
         sink.handleEnd(slot)
         break
       case RecordKind.ERROR:
+        if (length === TLS_FAILED) this.#tellFailure(sink, slot)
         sink.handleError(slot, length)
+        break
+      case RecordKind.HANDSHAKE:
+        this.#beginHandshake(sink, slot, offset)
+        break
+      case RecordKind.REFUSED:
+        this.#refuse(sink, slot, offset, length)
+        break
+      case RecordKind.SECURED:
+        sink.handleSecured(offset / US_PER_MS, length !== 0)
         break
       case RecordKind.ACCEPT:
         sink.handleAccept(slot, offset)
@@ -131,6 +179,91 @@ export class NativePoller implements Poller {
         sink.handleAcceptError(slot, length)
     }
   }
+
+  // ---- TLS -----------------------------------------------------------------------------------------------------------
+
+  setTls(tls: ServerTlsOptions): void {
+    assertNative(tls)
+    const context = serverContext(this.#addon, tls)
+    const result = this.#addon.useTls(this.#poller, context, tls.maxHandshakes ?? MAX_HANDSHAKES)
+    this.#addon.dropContext(context)
+    if (result < 0 && result !== errno.ESHUTDOWN) throw systemError(result, 'tls')
+  }
+
+  #beginHandshake(sink: PollerSink, slot: number, listener: number): void {
+    if (listener !== COUNTED && !sink.admit()) this.close(slot, false)
+    else if (this.#handshakeTimeout > 0) this.#watchHandshakes()
+  }
+
+  #refuse(sink: PollerSink, slot: number, listener: number, why: number): void {
+    const failure = tlsFailure(why & FAILURE_MASK)
+    sink.handleTlsFailure(slot, failure, this.#addon.reasonText(why >> FAILURE_BITS))
+    sink.handleLost(listener)
+  }
+
+  #tellFailure(sink: PollerSink, slot: number): void {
+    const session = this.#addon.sessionOf(this.#poller, slot)
+    if (session !== undefined) sink.handleTlsFailure(slot, tlsFailure(session.failure), session.failureText)
+  }
+
+  #watchHandshakes(): void {
+    if (this.#lateTimer !== undefined) return
+    const ms = Math.min(Math.max(this.#handshakeTimeout / LATE_LOOKS, MIN_LOOK_MS), MAX_LOOK_MS)
+    this.#lateTimer = setTimeout(() => {
+      this.#lateTimer = undefined
+      this.#dropHandshakes(this.#handshakeTimeout)
+      if (this.#addon.lateHandshake(this.#poller, 0) >= 0) this.#watchHandshakes()
+    }, ms)
+    this.#lateTimer.unref()
+  }
+
+  /** Those that have been under way for so long. */
+  #dropHandshakes(ageMs: number): void {
+    for (;;) {
+      const slot = this.#addon.lateHandshake(this.#poller, ageMs)
+      if (slot < 0) return
+      this.#report((sink) => {
+        if (ageMs > 0) sink.handleTlsFailure(slot, 'late', undefined)
+        sink.handleLost(COUNTED)
+      })
+      this.close(slot, false)
+    }
+  }
+
+  /** In a batch of its own, unless there is one. */
+  #report(report: (sink: PollerSink) => void): void {
+    const sink = this.#sink
+    if (this.#isInBatch) {
+      report(sink)
+      return
+    }
+    sink.handleBatchStart()
+    report(sink)
+    sink.handleBatchEnd(1)
+  }
+
+  tlsInfo(slot: number): TlsInfo | undefined {
+    const session = this.#addon.sessionOf(this.#poller, slot)
+    if (session === undefined) return undefined
+    const { protocol, cipher, alpnProtocol, servername, certificate, resumed, verifyError } = session
+    const authorizationError = verifyErrorName(verifyError)
+    return tlsInfo({
+      ...{ protocol, cipher, alpnProtocol, servername, certificate, authorizationError },
+      resumed: resumed !== 0,
+    })
+  }
+
+  tlsError(slot: number): Error | undefined {
+    const session = this.#addon.sessionOf(this.#poller, slot)
+    if (session === undefined || session.failure === 0) return undefined
+    const failure = tlsFailure(session.failure)
+    const code = failure === 'certificate' ? verifyErrorName(session.verifyError) : undefined
+    const error: NodeJS.ErrnoException = new Error(session.failureText ?? `TLS failed: ${failure}`)
+    error.code = code ?? `ERR_TLS_${failure.toUpperCase().replaceAll('-', '_')}`
+    return error
+  }
+
+  // ---- listeners and sockets -----------------------------------------------------------------------------------------
 
   async listen(endpoint: Endpoint, options: ListenOptions): Promise<Listening> {
     if ('path' in endpoint) return this.#listenUnix(resolveSocketPath(endpoint.path), options)
@@ -176,7 +309,18 @@ export class NativePoller implements Poller {
     if (error !== undefined) this.#sink.handleFileLeft(error)
   }
 
-  connect(endpoint: Endpoint, options: SocketOptions): number {
+  connect(endpoint: Endpoint, options: PollerConnectOptions): number {
+    if (options.tls === undefined) return this.#connect(endpoint, options)
+    const context = this.#clientContexts.get(options.tls)
+    const slot = this.#connect(endpoint, options)
+    if (slot < 0) return slot
+    const result = this.#addon.secure(this.#poller, slot, context, peerName(endpoint, options.tls))
+    if (result === 0) return slot
+    this.close(slot, false)
+    return result
+  }
+
+  #connect(endpoint: Endpoint, options: PollerConnectOptions): number {
     if ('path' in endpoint) {
       if (unixPathProblem(endpoint.path) !== undefined) return errno.EINVAL
       return this.#addon.connectUnix(this.#poller, endpoint.path)
@@ -256,6 +400,9 @@ export class NativePoller implements Poller {
     if (this.#destroyed) return
     this.#destroyed = true
     for (const listener of this.#files.keys()) this.#removeFile(listener)
+    clearTimeout(this.#lateTimer)
+    this.#dropHandshakes(0)
+    this.#clientContexts.close()
     this.#addon.destroy(this.#poller)
   }
 }
@@ -264,6 +411,30 @@ export class NativePoller implements Poller {
 export function nativeAvailable(): true | string {
   const addon = loadNativeAddon()
   return typeof addon === 'string' ? addon : true
+}
+
+/** Whether it can speak TLS too: `true`, or the reason why not. */
+export function nativeTlsAvailable(): true | string {
+  const addon = loadNativeAddon()
+  return typeof addon === 'string' ? addon : (nativeTlsProblem(addon) ?? true)
+}
+
+/** Throws `ERR_RINGLOOP_OPTION` where these options cannot be used. */
+export function checkNativeTls(tls: ServerTlsOptions): void {
+  assertNative(tls)
+  const addon = loadNativeAddon()
+  if (typeof addon !== 'string') addon.dropContext(serverContext(addon, tls))
+}
+
+function assertNative(tls: ServerTlsOptions): void {
+  const other = nonNativeOption(tls)
+  if (other !== undefined) throw tlsError(`the native poller does not know ${other}`)
+}
+
+/** Whom a client wants to talk to, as Node has it. */
+function peerName(endpoint: Endpoint, { servername }: ConnectionOptions): string {
+  if (servername !== undefined && servername !== '') return servername
+  return 'path' in endpoint ? 'localhost' : endpoint.host
 }
 
 /** As an uncaught exception, once the batch is done. */

@@ -7,9 +7,11 @@ import { once } from 'node:events'
 import { closeSync } from 'node:fs'
 import net from 'node:net'
 import tls from 'node:tls'
-import { ErrorCode, RingloopError } from '../../errors.js'
 import { errno, errnoOf, systemError } from '../../system-error.js'
 import { MAX_NODE_DELAY } from '../../timers/max-delay.js'
+import type { TlsFailure } from '../../tls-failure.js'
+import { type TlsInfo, tlsInfo } from '../../tls-info.js'
+import { type ServerTlsOptions, tlsError } from '../../tls-options.js'
 import { hostPort, unixPathProblem } from './endpoint.js'
 import {
   COUNTED,
@@ -18,6 +20,7 @@ import {
   LINGER_MS,
   type Listening,
   type ListenOptions,
+  MAX_HANDSHAKES,
   MAX_LINGERING,
   OUT_STRIDE,
   type Poller,
@@ -36,6 +39,15 @@ const WRITE_MAX = 256 * 1024
 const FULL_READ = 64 * 1024
 /** Full reads of one socket in a row, after which the others have theirs. */
 const MAX_FULL_READS = 2
+
+/** A TLS handshake of an accepted socket that is under way. */
+interface Handshake {
+  readonly began: number
+  readonly deadline: NodeJS.Timeout | undefined
+  /** Why it fails, once that is known. */
+  failure: TlsFailure
+  text: string | undefined
+}
 
 /** One socket and what `write` still owes for it. */
 class NetSlot {
@@ -78,15 +90,16 @@ export class NetPoller implements Poller {
   readonly #handshakeTimeout: number
   readonly #maxLingering: number
   /** Does the handshakes of accepted sockets; it never listens. */
-  readonly #tls: tls.Server | undefined
+  #tls: tls.Server | undefined
+  #maxHandshakes = MAX_HANDSHAKES
   #destroyed = false
   readonly #slots: (NetSlot | undefined)[] = []
   readonly #free: number[] = []
   readonly #listeners: (net.Server | undefined)[] = []
   /** Of the listeners on unix sockets. */
   readonly #files = new Map<number, SocketFile>()
-  /** Accepted sockets whose TLS handshake is under way, each with its deadline. All of them are counted. */
-  readonly #handshaking = new Map<net.Socket, NodeJS.Timeout | undefined>()
+  /** Accepted sockets whose TLS handshake is under way. All of them are counted. */
+  readonly #handshaking = new Map<net.Socket, Handshake>()
   /** Closed sockets that still read and throw away, with the time until which they may: the oldest first. */
   readonly #lingering = new Map<net.Socket, number>()
 
@@ -95,7 +108,7 @@ export class NetPoller implements Poller {
     this.#sink = sink
     this.#handshakeTimeout = Math.min(options.handshakeTimeout ?? HANDSHAKE_TIMEOUT, MAX_NODE_DELAY)
     this.#maxLingering = options.maxLingering ?? MAX_LINGERING
-    if (options.tls !== undefined) this.#tls = this.#createTls(options.tls)
+    if (options.tls !== undefined) this.setTls(options.tls)
   }
 
   // ---- listeners ---------------------------------------------------------------------------------------------------
@@ -171,38 +184,85 @@ export class NetPoller implements Poller {
   #adopt(socket: net.Socket, listener: number): void {
     if (this.#destroyed) socket.destroy()
     else if (this.#tls === undefined) this.#accept(socket, listener)
+    else if (this.#handshaking.size >= this.#maxHandshakes) this.#turnAway(socket, listener)
     else if (listener === COUNTED || this.#sink.admit()) this.#handshake(socket, this.#tls)
     else socket.destroy()
   }
 
+  #turnAway(socket: net.Socket, listener: number): void {
+    socket.destroy()
+    this.#batch(() => {
+      this.#sink.handleTlsFailure(-1, 'too-many', undefined)
+      this.#sink.handleLost(listener)
+    })
+  }
+
   #handshake(socket: net.Socket, server: tls.Server): void {
     const ms = this.#handshakeTimeout
-    const deadline = ms > 0 ? setTimeout(() => socket.destroy(), ms) : undefined
-    this.#handshaking.set(socket, deadline)
+    const handshake: Handshake = {
+      began: performance.now(),
+      deadline: ms > 0 ? setTimeout(() => this.#endLate(socket), ms) : undefined,
+      failure: 'left',
+      text: undefined,
+    }
+    this.#handshaking.set(socket, handshake)
     // Half a handshake is none: one who ends its side during it is gone.
     socket.allowHalfOpen = false
     socket.once('close', () => {
-      if (this.#endHandshake(socket)) this.#batch(() => this.#sink.handleLost(COUNTED))
+      if (this.#endHandshake(socket) !== undefined) this.#lose(handshake)
     })
     server.emit('connection', socket)
   }
 
-  /** `false`: it was over already. */
-  #endHandshake(socket: net.Socket): boolean {
-    clearTimeout(this.#handshaking.get(socket))
-    return this.#handshaking.delete(socket)
+  #endLate(socket: net.Socket): void {
+    this.#note(socket, 'late', undefined)
+    socket.destroy()
   }
 
-  #createTls(options: tls.TlsOptions): tls.Server {
+  #note(socket: net.Socket, failure: TlsFailure, text: string | undefined): void {
+    const handshake = this.#handshaking.get(socket)
+    if (handshake !== undefined) Object.assign(handshake, { failure, text })
+  }
+
+  #lose({ failure, text }: Handshake): void {
+    this.#batch(() => {
+      if (!this.#destroyed) this.#sink.handleTlsFailure(-1, failure, text)
+      this.#sink.handleLost(COUNTED)
+    })
+  }
+
+  /** `undefined`: it was over already. */
+  #endHandshake(socket: net.Socket): Handshake | undefined {
+    const handshake = this.#handshaking.get(socket)
+    clearTimeout(handshake?.deadline)
+    this.#handshaking.delete(socket)
+    return handshake
+  }
+
+  setTls(options: ServerTlsOptions): void {
     const server = createTlsServer(options)
     server.on('secureConnection', (socket) => {
-      assert(this.#endHandshake(rawSocket(socket)), 'a TLS socket belongs to a socket that was accepted')
+      const handshake = this.#endHandshake(rawSocket(socket))
+      assert(handshake !== undefined, 'a TLS socket belongs to a socket that was accepted')
       socket.allowHalfOpen = true
+      this.#sink.handleSecured(performance.now() - handshake.began, socket.isSessionReused())
       this.#accept(socket, COUNTED)
     })
-    server.on('tlsClientError', (_error, socket) => socket.destroy())
-    return server
+    server.on('tlsClientError', (error, socket) => {
+      this.#note(rawSocket(socket), failureOf(error, socket), (error as { reason?: string }).reason)
+      socket.destroy()
+    })
+    this.#maxHandshakes = options.maxHandshakes ?? MAX_HANDSHAKES
+    this.#tls = server
   }
+
+  tlsInfo(slot: number): TlsInfo | undefined {
+    const socket = this.#slots[slot]?.socket
+    return socket instanceof tls.TLSSocket ? infoOf(socket) : undefined
+  }
+
+  /** Node's own error has the code. */
+  tlsError(): undefined {}
 
   #accept(socket: net.Socket, listener: number): void {
     const slot = this.#add(socket, true)
@@ -446,14 +506,79 @@ function closeDescriptor(fd: number): void {
   }
 }
 
+/** Throws `ERR_RINGLOOP_OPTION` where these options cannot be used. */
+export function checkNetTls(options: ServerTlsOptions): void {
+  createTlsServer(options)
+}
+
 /** Node's own limit of a handshake starts again with every byte: it is left to the poller's deadline. */
-function createTlsServer(options: tls.TlsOptions): tls.Server {
+function createTlsServer({ sni, handshakeTimeout, maxHandshakes, ...options }: ServerTlsOptions): tls.Server {
   try {
-    return tls.createServer({ handshakeTimeout: MAX_NODE_DELAY, ...options })
+    const names = sni === undefined ? {} : { SNICallback: contextByName(sni, options) }
+    return tls.createServer({ ...names, ...options, handshakeTimeout: MAX_NODE_DELAY })
   } catch (error) {
-    const reason = (error as Error).message
-    throw new RingloopError(ErrorCode.OPTION, `the options in tls cannot be used: ${reason}`, error)
+    throw tlsError((error as Error).message, error)
   }
+}
+
+type SniCallback = NonNullable<tls.TlsOptions['SNICallback']>
+
+/** The contexts are made now, so that what is wrong with one is known now. */
+function contextByName(sni: NonNullable<ServerTlsOptions['sni']>, options: tls.TlsOptions): SniCallback {
+  const contexts = new Map(
+    Object.entries(sni).map(([name, own]) => [
+      name.toLowerCase(),
+      tls.createSecureContext({ ...options, ...own }),
+    ]),
+  )
+  return (servername, done) => {
+    const name = servername.toLowerCase()
+    done(null, contexts.get(name) ?? contexts.get(`*${name.slice(name.indexOf('.'))}`))
+  }
+}
+
+/** By the code that Node makes of OpenSSL's reason. */
+const FAILURES: ReadonlyMap<string, TlsFailure> = new Map([
+  ['ERR_SSL_HTTP_REQUEST', 'not-tls'],
+  ['ERR_SSL_HTTPS_PROXY_REQUEST', 'not-tls'],
+  ['ERR_SSL_PACKET_LENGTH_TOO_LONG', 'not-tls'],
+  ['ERR_SSL_UNKNOWN_PROTOCOL', 'not-tls'],
+  ['ERR_SSL_WRONG_VERSION_NUMBER', 'not-tls'],
+  ['ERR_SSL_UNSUPPORTED_PROTOCOL', 'old-version'],
+  ['ERR_SSL_VERSION_TOO_LOW', 'old-version'],
+  ['ERR_SSL_NO_SHARED_CIPHER', 'no-cipher'],
+  ['ERR_SSL_CERTIFICATE_VERIFY_FAILED', 'certificate'],
+  ['ERR_SSL_PEER_DID_NOT_RETURN_A_CERTIFICATE', 'certificate'],
+  ['ERR_SSL_NO_APPLICATION_PROTOCOL', 'no-protocol'],
+  ['ECONNRESET', 'left'],
+])
+
+function failureOf(error: NodeJS.ErrnoException, { authorizationError }: tls.TLSSocket): TlsFailure {
+  if (authorizationError !== undefined && authorizationError !== null) return 'certificate'
+  if (error.code?.includes('_ALERT_') === true) return 'alert'
+  return FAILURES.get(error.code ?? '') ?? 'broken'
+}
+
+function infoOf(socket: tls.TLSSocket): TlsInfo {
+  const { alpnProtocol, authorizationError, servername } = socket as tls.TLSSocket & {
+    readonly servername?: string | false
+  }
+  return tlsInfo({
+    protocol: socket.getProtocol() ?? 'unknown',
+    cipher: socket.getCipher().name,
+    alpnProtocol: alpnProtocol || undefined,
+    servername: servername || undefined,
+    certificate: socket.getPeerX509Certificate()?.raw,
+    authorizationError: errorName(authorizationError),
+    resumed: socket.isSessionReused(),
+  })
+}
+
+/** Node has it as a name or as an error with a code. */
+function errorName(error: unknown): string | undefined {
+  if (error === undefined || error === null) return undefined
+  const { code = error } = error as { readonly code?: unknown }
+  return String(code)
 }
 
 function remoteText(socket: net.Socket): string {

@@ -4,16 +4,26 @@
  * runs on the loop's thread. System errors come as negative errno numbers, never as throws.
  */
 
-import type { ConnectionOptions, TlsOptions } from 'node:tls'
+import type { ConnectionOptions } from 'node:tls'
+import type { TlsFailure } from '../../tls-failure.js'
+import type { TlsInfo } from '../../tls-info.js'
+import type { ServerTlsOptions } from '../../tls-options.js'
 
 /** What a poller reports, in batches. Implemented by the connection table, and by acceptors. */
 export interface PollerSink {
   handleBatchStart(): void
   /**
    * A socket has come whose handshake begins: may it? It is counted from now on, until `handleAccept` or `handleLost`
-   * comes with {@link COUNTED}. `false`: it is closed at once. Outside of batches.
+   * comes with {@link COUNTED}. `false`: it is closed at once. Inside of a batch or outside.
    */
   admit(): boolean
+  /** The TLS handshake of the socket that `handleAccept` reports next took `ms`; a resumed session saves most of it. */
+  handleSecured(ms: number, isResumed: boolean): void
+  /**
+   * TLS failed: in the handshake of a socket that was accepted, which is lost (`handleLost` follows), or later, and then
+   * `handleError` follows. `slot` is good for `peerAddr` where it is not -1; `text`, where there is one, is OpenSSL's.
+   */
+  handleTlsFailure(slot: number, failure: TlsFailure, text: string | undefined): void
   /**
    * A socket was accepted, by `listener`, or it is {@link COUNTED} already. From a listener with `park` it waits, unread,
    * for `adopt`, `handOff` or `takeDescriptor`.
@@ -27,7 +37,7 @@ export interface PollerSink {
   handleRead(slot: number, storage: Buffer, start: number, end: number): void
   /** The peer ended its side. Nothing more is read. */
   handleEnd(slot: number): void
-  /** The socket broke (`errno` < 0). Nothing more is read or written. */
+  /** The socket broke (`errno` < 0, or {@link TLS_FAILED}, {@link TLS_TRUNCATED}). Nothing more is read or written. */
   handleError(slot: number, errno: number): void
   /** The socket broke while reading was off: what is still unread can be had with `setReading(slot, true)`. */
   handleHangup(slot: number): void
@@ -65,7 +75,7 @@ export interface SocketOptions {
 }
 
 export interface PollerConnectOptions extends SocketOptions {
-  /** Speak TLS: `net` poller only. */
+  /** Speak TLS. */
   readonly tls?: ConnectionOptions | undefined
 }
 
@@ -86,8 +96,8 @@ export interface Listening {
 
 /** What a poller is made with. */
 export interface PollerOptions {
-  /** Accepted sockets speak TLS: the options of `tls.createServer`. `net` poller only. */
-  readonly tls?: TlsOptions | undefined
+  /** Accepted sockets speak TLS. */
+  readonly tls?: ServerTlsOptions | undefined
   /** Milliseconds that the TLS handshake of an accepted socket may take; 0 is for ever. Default {@link HANDSHAKE_TIMEOUT}. */
   readonly handshakeTimeout?: number | undefined
   /** Closed sockets that may linger at once; one more ends the oldest. Default {@link MAX_LINGERING}. */
@@ -99,6 +109,11 @@ export interface PollerOptions {
  * {@link PollerSink.admit}.
  */
 export const COUNTED = -1
+
+/** Instead of an errno: TLS failed; {@link Poller.tlsError} says why. */
+export const TLS_FAILED = -10_001
+/** Instead of an errno: the peer's side ended without the `close_notify` that says so, so that something may be missing. */
+export const TLS_TRUNCATED = -10_002
 
 /** Numbers per record of `outRecords`: slot, offset in `outSlab`, length; `flush` puts the bytes taken over the length. */
 export const OUT_STRIDE = 3
@@ -160,6 +175,16 @@ export interface Poller {
   peerAddr(slot: number): string
   localAddr(slot: number): string
 
+  /** What is known of its TLS; `undefined` where it speaks none. Good until `close`. */
+  tlsInfo(slot: number): TlsInfo | undefined
+  /** After an error that is {@link TLS_FAILED}: why. Good until `close`. */
+  tlsError(slot: number): Error | undefined
+  /**
+   * Sockets that are accepted from now on speak TLS by these options. Throws `ERR_RINGLOOP_OPTION` where they cannot be
+   * used; those before stay in force then.
+   */
+  setTls(options: ServerTlsOptions): void
+
   /** Whether this poller keeps the process alive. */
   setRef(on: boolean): void
   /** Closes everything, the listeners as `closeListener` does. Every method is a no-op afterwards. */
@@ -177,6 +202,9 @@ export const LINGER_CHECK_MS = 10
 
 /** How many closed sockets may linger on one poller, unless it is told otherwise. */
 export const MAX_LINGERING = 1024
+
+/** TLS handshakes that may be under way at once on one poller, unless it is told otherwise. */
+export const MAX_HANDSHAKES = 16_384
 
 /** What the handshake of an accepted socket may take in ms, unless the poller is told otherwise. */
 export const HANDSHAKE_TIMEOUT = 30_000

@@ -10,6 +10,7 @@
  *   --join FILE --join-until HEX                       said once after that
  *   --fan-out                                          the first connection sends, all of them get the answer
  *   --idle                                             one message each, print {"ready":N}, hold till stdin ends
+ * Compiled WITH_TLS it speaks TLS, and takes every certificate.
  *   --host H --warmup S --pipeline K --pid SERVER      the server's processor time is read from /proc
  */
 #define _GNU_SOURCE
@@ -34,6 +35,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#ifdef WITH_TLS
+#include <openssl/ssl.h>
+#endif
+
 enum { EVENTS = 512, BUFFER = 256 * 1024, PATIENCE_S = 10 };
 enum { SHIFTS = 4096, FULL_CHECK = 4096, CHECK_EDGE = 512 };
 /* The server's own files and, when memory is measured, the connections it holds already. */
@@ -48,6 +53,9 @@ struct bytes {
 
 struct peer {
   int fd;
+#ifdef WITH_TLS
+  SSL *ssl;
+#endif
   bool writing;
   uint32_t rounds;
   size_t shift; /* where in the pattern this round begins: differs by connection and by round */
@@ -205,6 +213,61 @@ static bool right(const struct peer *peer, const char *data, size_t length) {
   return memcmp(data, wanted, CHECK_EDGE) == 0 && memcmp(data + end, wanted + end, CHECK_EDGE) == 0;
 }
 
+/* ---- bytes of one connection: a negative number and errno, as send and recv have it ---- */
+
+#ifdef WITH_TLS
+static SSL_CTX *tls;
+
+static ssize_t outcome(SSL *ssl, int n) {
+  if (n > 0) return n;
+  int error = SSL_get_error(ssl, n);
+  if (error == SSL_ERROR_ZERO_RETURN) return 0;
+  errno = error == SSL_ERROR_WANT_READ || error == SSL_ERROR_WANT_WRITE ? EAGAIN : EPROTO;
+  return -1;
+}
+
+static ssize_t put(struct peer *peer, const char *data, size_t length) {
+  return outcome(peer->ssl, SSL_write(peer->ssl, data, (int)length));
+}
+
+static ssize_t get(struct peer *peer, char *data, size_t length) {
+  return outcome(peer->ssl, SSL_read(peer->ssl, data, (int)length));
+}
+
+/* Decrypted bytes wait that epoll knows nothing of. */
+static bool has_more(const struct peer *peer) {
+  return SSL_pending(peer->ssl) > 0;
+}
+
+static void shake_hands(struct peer *peer) {
+  if (tls == NULL) {
+    tls = SSL_CTX_new(TLS_client_method());
+    SSL_CTX_set_mode(tls, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
+    SSL_CTX_set_read_ahead(tls, 1);
+  }
+  peer->ssl = SSL_new(tls);
+  SSL_set_fd(peer->ssl, peer->fd);
+  if (SSL_connect(peer->ssl) != 1) die("a TLS handshake failed");
+}
+#else
+static ssize_t put(struct peer *peer, const char *data, size_t length) {
+  return send(peer->fd, data, length, MSG_NOSIGNAL);
+}
+
+static ssize_t get(struct peer *peer, char *data, size_t length) {
+  return recv(peer->fd, data, length, 0);
+}
+
+static bool has_more(const struct peer *peer) {
+  (void)peer;
+  return false;
+}
+
+static void shake_hands(struct peer *peer) {
+  (void)peer;
+}
+#endif
+
 /* ---- one connection ---- */
 
 static void fail(struct peer *peer, const char *why) {
@@ -222,7 +285,7 @@ static void watch(struct peer *peer, int operation, uint32_t events) {
 
 static void push(struct peer *peer) {
   size_t left = round_out - peer->sent;
-  ssize_t sent = send(peer->fd, outgoing.data + peer->shift + peer->sent, left, MSG_NOSIGNAL);
+  ssize_t sent = put(peer, outgoing.data + peer->shift + peer->sent, left);
   if (sent < 0) {
     if (errno != EAGAIN && errno != EINTR) {
       fail(peer, strerror(errno));
@@ -272,7 +335,7 @@ static void end_round(struct peer *peer) {
 }
 
 static void pull(struct peer *peer) {
-  ssize_t got = recv(peer->fd, buffer, sizeof buffer, 0);
+  ssize_t got = get(peer, buffer, sizeof buffer);
   if (got < 0) {
     if (errno != EAGAIN && errno != EINTR) fail(peer, strerror(errno));
     return;
@@ -295,18 +358,18 @@ static void pull(struct peer *peer) {
 
 /* ---- opening, which blocks: one connection after another ---- */
 
-static void send_all(int fd, const char *data, size_t length) {
+static void send_all(struct peer *peer, const char *data, size_t length) {
   while (length > 0) {
-    ssize_t sent = send(fd, data, length, MSG_NOSIGNAL);
+    ssize_t sent = put(peer, data, length);
     if (sent < 0) die("sending while opening: %s", strerror(errno));
     data += sent;
     length -= (size_t)sent;
   }
 }
 
-static void receive(int fd, char *data, size_t length) {
+static void receive(struct peer *peer, char *data, size_t length) {
   while (length > 0) {
-    ssize_t got = recv(fd, data, length, 0);
+    ssize_t got = get(peer, data, length);
     if (got == 0) die("the server closed a connection while it was opened");
     if (got < 0) die("waiting for an answer while opening: %s", strerror(errno));
     data += got;
@@ -315,22 +378,22 @@ static void receive(int fd, char *data, size_t length) {
 }
 
 /* Reads byte by byte, so that nothing after the end of the greeting is taken. */
-static void receive_until(int fd, struct bytes end) {
+static void receive_until(struct peer *peer, struct bytes end) {
   size_t length = 0;
   do {
     if (length == sizeof buffer) die("no end of the greeting in %zu bytes", length);
-    receive(fd, buffer + length++, 1);
+    receive(peer, buffer + length++, 1);
   } while (length < end.length || memcmp(buffer + length - end.length, end.data, end.length) != 0);
 }
 
-static void greet(int fd) {
-  send_all(fd, options.hello.data, options.hello.length);
-  if (options.until.length > 0) receive_until(fd, options.until);
+static void greet(struct peer *peer) {
+  send_all(peer, options.hello.data, options.hello.length);
+  if (options.until.length > 0) receive_until(peer, options.until);
   else if (options.hello_bytes > sizeof buffer) die("--hello-bytes is too large");
-  else receive(fd, buffer, options.hello_bytes);
+  else receive(peer, buffer, options.hello_bytes);
   if (options.join.data == NULL) return;
-  send_all(fd, options.join.data, options.join.length);
-  receive_until(fd, options.joined);
+  send_all(peer, options.join.data, options.join.length);
+  receive_until(peer, options.joined);
 }
 
 static void open_peer(struct peer *peer, const struct addrinfo *address) {
@@ -342,8 +405,9 @@ static void open_peer(struct peer *peer, const struct addrinfo *address) {
   setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
   setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
   if (connect(fd, address->ai_addr, address->ai_addrlen) != 0) die("connect: %s", strerror(errno));
-  if (options.hello.data != NULL) greet(fd);
   peer->fd = fd;
+  shake_hands(peer);
+  if (options.hello.data != NULL) greet(peer);
 }
 
 static void open_all(void) {
@@ -356,8 +420,8 @@ static void open_all(void) {
       struct peer *peer = &peers[i];
       if (round_in > sizeof buffer) die("the message is too large for --idle");
       next_shift(peer);
-      send_all(peer->fd, outgoing.data + peer->shift, round_out);
-      receive(peer->fd, buffer, round_in);
+      send_all(peer, outgoing.data + peer->shift, round_out);
+      receive(peer, buffer, round_in);
       if (!right(peer, buffer, round_in)) die("the bytes that came back are wrong");
     }
   }
@@ -373,7 +437,9 @@ static void turn(int timeout) {
   for (int i = 0; i < ready; i++) {
     struct peer *peer = events[i].data.ptr;
     if (peer->fd >= 0 && (events[i].events & EPOLLOUT)) push(peer);
-    if (peer->fd >= 0 && (events[i].events & ~(uint32_t)EPOLLOUT)) pull(peer);
+    if (peer->fd < 0 || (events[i].events & ~(uint32_t)EPOLLOUT) == 0) continue;
+    do pull(peer);
+    while (peer->fd >= 0 && has_more(peer));
   }
 }
 

@@ -1,0 +1,4 @@
+/** ringloop over TLS with the poller `net`. */
+import { serveTls } from './ringloop-tls.js'
+
+await serveTls('net')

@@ -2,8 +2,9 @@
  * What all examples share: their flags, and the one line that says where they listen. Only for the main thread: a loop's
  * thread gets what it needs as `loop.data`.
  */
+import { readFileSync } from 'node:fs'
 import { type ParseArgsConfig, parseArgs } from 'node:util'
-import { type PollerOption, RingloopError } from 'ringloop'
+import { type PollerOption, RingloopError, type ServerTlsOptions } from 'ringloop'
 
 const BAD_FLAGS = 2
 const FAILED = 1
@@ -14,7 +15,7 @@ const POLLERS: readonly string[] = ['auto', 'native', 'net']
 type Value = string | number | boolean
 
 /** The flags that every example takes, and their defaults. */
-const COMMON = { port: 1833, host: '127.0.0.1', loops: 1, poller: 'auto' }
+const COMMON = { port: 1833, host: '127.0.0.1', loops: 1, poller: 'auto', cert: '', key: '' }
 
 type Widened<T> = T extends number ? number : T extends boolean ? boolean : string
 
@@ -31,6 +32,8 @@ export type ExampleFlags<Own = unknown> = Omit<typeof COMMON, keyof Own> & {
 interface OneLoop {
   readonly address: { readonly host: string; readonly port: number }
   readonly poller: PollerOption
+  /** With `--cert FILE --key FILE`. */
+  readonly tls?: ServerTlsOptions
 }
 
 /**
@@ -43,7 +46,7 @@ export function exampleFlags<Own extends Record<string, Value>>(own?: Own): Exam
     const flags = readFlags(defaults)
     check(flags)
     const { host, port, loops, poller } = flags as typeof COMMON
-    const one: OneLoop = { address: { host, port }, poller: poller as PollerOption }
+    const one: OneLoop = { address: { host, port }, poller: poller as PollerOption, ...tlsOf(flags) }
     const oneLoop = (): OneLoop =>
       loops === 1 ? one : exit(BAD_FLAGS, `this example has one loop: --loops must be 1, not ${loops}`)
     return { ...flags, options: { ...one, numLoops: loops }, oneLoop } as unknown as ExampleFlags<Own>
@@ -78,9 +81,15 @@ function check({ port, loops, poller }: Record<string, Value>): void {
   }
 }
 
+function tlsOf({ cert, key }: Record<string, Value>): { readonly tls?: ServerTlsOptions } {
+  if (cert === '' && key === '') return {}
+  if (cert === '' || key === '') throw new Error('--cert and --key are given together')
+  return { tls: { cert: readFileSync(cert as string, 'utf8'), key: readFileSync(key as string, 'utf8') } }
+}
+
 function usage(defaults: Record<string, Value>): string {
   const show = ([name, value]: [string, Value]): string =>
-    typeof value === 'boolean' ? `--${name}` : `--${name} ${value}`
+    typeof value === 'boolean' ? `--${name}` : `--${name} ${value === '' ? 'FILE' : value}`
   return Object.entries(defaults).map(show).join(' ')
 }
 

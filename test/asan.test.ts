@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { Authority } from './support/certificates.js'
 import { type Child, fixture, startChild } from './support/child.js'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
@@ -13,8 +14,13 @@ const addon = path.join(folder, 'native', 'build', 'Release', 'ringloop.node')
 const children: Child[] = []
 /** Both tests are slow, and the machine may be busy. */
 const PATIENCE_MS = 240_000
+const SUITES = ['test/native-poller.test.ts', 'test/native-tls-poller.test.ts']
+
+const authority = new Authority()
+const credentials = authority.issue()
 
 afterAll(() => {
+  authority.remove()
   for (const child of children) child.kill()
   rmSync(folder, { recursive: true })
 })
@@ -53,6 +59,7 @@ function start(script: string, args: readonly string[] = []): Child {
       ASAN_OPTIONS: 'detect_leaks=0:halt_on_error=1:abort_on_error=0:exitcode=99',
       UBSAN_OPTIONS: 'halt_on_error=1:exitcode=99',
       RINGLOOP_NATIVE_ADDON: addon,
+      TLS_CREDENTIALS: JSON.stringify(credentials),
     },
   })
   children.push(child)
@@ -74,10 +81,10 @@ describe.skipIf(libasan() === '')('the addon under sanitizers', () => {
   )
 
   it(
-    'passes the suite of the pollers',
+    'passes the suites of the pollers',
     async () => {
       const vitest = path.join(root, 'node_modules', 'vitest', 'vitest.mjs')
-      const child = start(vitest, ['run', '--root', root, 'test/native-poller.test.ts'])
+      const child = start(vitest, ['run', '--root', root, ...SUITES])
       const { code } = await child.exit(PATIENCE_MS)
       const output = `${child.stdout}\n${child.stderr}`
       expect(output).not.toMatch(/AddressSanitizer|runtime error/)

@@ -1,8 +1,10 @@
 /** Every example is started as a user starts it, and spoken to. */
 import { randomBytes } from 'node:crypto'
-import { afterEach, describe, expect, it } from 'vitest'
+import { afterAll, afterEach, describe, expect, it } from 'vitest'
 import { nativeAvailable } from '../src/loop/poller/native-poller.js'
 import { endExamples, type Peer, runExample, startExample } from './example-process.js'
+import { Authority } from './support/certificates.js'
+import { connectTls } from './support/tls-client.js'
 
 const hasAddon = nativeAvailable() === true
 const MIB = 1024 * 1024
@@ -12,6 +14,9 @@ const SERVERS = (hasAddon ? ['native', 'net'] : ['net']).flatMap((poller) =>
   ['1', '2'].map((loops) => ({ poller, loops, flags: ['--poller', poller, '--loops', loops] })),
 )
 
+const authority = new Authority()
+const own = authority.issue()
+afterAll(() => authority.remove())
 afterEach(endExamples)
 
 describe.each(SERVERS)('with the $poller poller and $loops loop(s)', ({ loops, flags }) => {
@@ -28,6 +33,18 @@ describe.each(SERVERS)('with the $poller poller and $loops loop(s)', ({ loops, f
     expect(stdout).toMatch(/^listening on 127\.0\.0\.1:\d+\n$/)
     await Promise.all(peers.map((peer) => peer.ended))
   })
+
+  it.each(['echo', 'websocket-echo', 'websocket-chat', 'http-hello', 'iip-echo-server'])(
+    '%s speaks TLS with --cert and --key',
+    async (name) => {
+      const files = ['--cert', authority.file('cert', own.cert), '--key', authority.file('key', own.key)]
+      const server = await startExample(name, ...files, ...flags)
+      const client = await connectTls({ port: server.port }, { ca: authority.cert })
+      expect(client.socket.authorized).toBe(true)
+      client.destroy()
+      expect((await server.stop()).code).toBe(0)
+    },
+  )
 
   it('push-message reaches the connections of every loop', async () => {
     const push = await startExample('push-message', '--every', '20', ...flags)

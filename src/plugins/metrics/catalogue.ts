@@ -115,6 +115,31 @@ export const CATALOGUE: readonly LoopMetric[] = [
     value: (loop) => loop.protocolErrors,
   },
   {
+    name: 'ringloop_tls_handshakes_total',
+    help: 'TLS handshakes of accepted connections that went through.',
+    type: 'counter',
+    value: (loop) => loop.tlsHandshakes,
+  },
+  {
+    name: 'ringloop_tls_resumed_total',
+    help: 'TLS handshakes of accepted connections that resumed a session.',
+    type: 'counter',
+    value: (loop) => loop.tlsResumed,
+  },
+  {
+    name: 'ringloop_tls_failures_total',
+    help: 'TLS that failed, in the handshake of an accepted connection or later, by reason.',
+    type: 'counter',
+    byReason: (loop) => loop.tlsFailures,
+  },
+  {
+    name: 'ringloop_tls_handshake_seconds',
+    help: 'Time from the accept of a connection to the end of its TLS handshake.',
+    type: 'histogram',
+    histogram: (loop) => loop.tlsHandshakeTime,
+    divisor: MS_PER_SECOND,
+  },
+  {
     name: 'ringloop_handler_seconds',
     help: 'Time in onMessage until it returned, estimated from a random sample of the messages.',
     type: 'histogram',

@@ -1,16 +1,15 @@
 // The addon once more under AddressSanitizer and UndefinedBehaviorSanitizer, built into a folder of its own.
 import { execFileSync } from 'node:child_process'
-import { cpSync, existsSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { existsSync } from 'node:fs'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { BuiltAddon } from './support/built-addon.js'
 import { Authority } from './support/certificates.js'
 import { type Child, fixture, startChild } from './support/child.js'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
-const folder = mkdtempSync(path.join(tmpdir(), 'ringloop-asan-'))
-const addon = path.join(folder, 'native', 'build', 'Release', 'ringloop.node')
+const addon = new BuiltAddon()
 const children: Child[] = []
 /** Both tests are slow, and the machine may be busy. */
 const PATIENCE_MS = 240_000
@@ -22,7 +21,7 @@ const credentials = authority.issue()
 afterAll(() => {
   authority.remove()
   for (const child of children) child.kill()
-  rmSync(folder, { recursive: true })
+  addon.remove()
 })
 
 /** The path of libasan, or '' where the compiler has none. */
@@ -35,22 +34,6 @@ function libasan(): string {
   }
 }
 
-/** Builds a copy of native/, so that the addon in use stays as it is. */
-function build(): void {
-  cpSync(path.join(root, 'native'), path.join(folder, 'native'), {
-    recursive: true,
-    filter: (file) => !file.includes(`${path.sep}build${path.sep}`),
-  })
-  symlinkSync(path.join(root, 'node_modules'), path.join(folder, 'node_modules'))
-  execFileSync(
-    process.execPath,
-    [path.join(folder, 'native', 'build.mjs'), '--force', '--sanitize', 'address,undefined'],
-    {
-      stdio: 'pipe',
-    },
-  )
-}
-
 function start(script: string, args: readonly string[] = []): Child {
   const child = startChild(script, {
     args,
@@ -58,7 +41,7 @@ function start(script: string, args: readonly string[] = []): Child {
       LD_PRELOAD: libasan(),
       ASAN_OPTIONS: 'detect_leaks=0:halt_on_error=1:abort_on_error=0:exitcode=99',
       UBSAN_OPTIONS: 'halt_on_error=1:exitcode=99',
-      RINGLOOP_NATIVE_ADDON: addon,
+      RINGLOOP_NATIVE_ADDON: addon.file,
       TLS_CREDENTIALS: JSON.stringify(credentials),
     },
   })
@@ -67,7 +50,7 @@ function start(script: string, args: readonly string[] = []): Child {
 }
 
 describe.skipIf(libasan() === '')('the addon under sanitizers', () => {
-  beforeAll(build, PATIENCE_MS)
+  beforeAll(() => addon.build(['--sanitize', 'address,undefined']), PATIENCE_MS)
 
   it(
     'survives traffic, resets, hand-off, hostile calls and threads that end',

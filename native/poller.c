@@ -833,9 +833,10 @@ uint32_t poller_expire_lingering(poller *p)
     return p->lingering;
 }
 
+/* Of one that was closed in this turn too: its record may be about to be read. */
 int poller_peer_addr(const poller *p, int slot, socket_addr *out)
 {
-    if (slot < 0 || slot >= p->slot_count || p->slots[slot].fd < 0) return -EBADF;
+    if (slot < 0 || slot >= p->slot_count || p->slots[slot].state == SLOT_FREE) return -EBADF;
     *out = p->slots[slot].peer;
     return 0;
 }

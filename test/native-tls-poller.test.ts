@@ -1,6 +1,7 @@
 // What every poller must do, of the native one over TLS.
 import { afterAll } from 'vitest'
 import { NativePoller } from '../src/loop/poller/native-poller.js'
+import { testHandshakes } from './handshakes.case.js'
 import { testPoller } from './poller.case.js'
 import { Authority } from './support/certificates.js'
 
@@ -20,3 +21,4 @@ testPoller(
   },
   credentials,
 )
+testHandshakes('native', (sink, options) => new NativePoller(sink, options))

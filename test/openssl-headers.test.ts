@@ -26,7 +26,10 @@ it.skipIf(!existsSync(HEADERS))('what is declared by hand is what OpenSSL 3 has'
     const file = path.join(folder, 'check.c')
     writeFileSync(file, SOURCE)
     const native = path.resolve(import.meta.dirname, '..', 'native')
-    const { status, stderr } = spawnSync('cc', ['-I', native, '-fsyntax-only', file], { encoding: 'utf8' })
+    const compiler = process.env.CC ?? 'cc'
+    const { status, stderr } = spawnSync(compiler, ['-I', native, '-fsyntax-only', file], {
+      encoding: 'utf8',
+    })
     expect(stderr).toBe('')
     expect(status).toBe(0)
   } finally {

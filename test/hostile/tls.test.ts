@@ -1,11 +1,13 @@
 // What bad peers get over TLS: their connection ends, counted by reason, and nobody else is harmed.
+import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { existsSync } from 'node:fs'
 import net from 'node:net'
 import { type Handler, Server, type ServerStats, type TlsFailure } from 'ringloop'
 import { afterAll, afterEach, describe, expect, it } from 'vitest'
 import { NativePoller } from '../../src/loop/poller/native-poller.js'
 import { Authority } from '../support/certificates.js'
-import { fixtureUrl } from '../support/child.js'
+import { fixture, fixtureUrl } from '../support/child.js'
 import { type MemoryLogger, memoryLogger } from '../support/memory-logger.js'
 import { connectRaw, type RawClient } from '../support/raw-client.js'
 import { Recorder } from '../support/recorder.js'
@@ -118,6 +120,25 @@ for (const shape of SHAPES) {
       expect(String(await (await secure()).echo('fine'))).toBe('fine')
     })
 
+    it.skipIf(!existsSync('/usr/include/openssl/ssl.h'))(
+      'one who wants new keys again and again, and reads nothing, ends its connection',
+      async () => {
+        const { server, total, secure } = await serve(shape)
+        const good = await secure()
+        const child = spawn(keyUpdates(), [`${server.address.port}`, '10000000'])
+        ends.push(() => child.kill())
+        let said = ''
+        child.stdout.on('data', (text) => {
+          said += text
+        })
+        expect(await within('its end', once(child, 'close'), 60_000)).toEqual([0, null])
+        expect(said).toMatch(/^connected\nasked \d+\n$/)
+        await until('it is counted', () => total().tlsFailures.flood === 1)
+        expect(String(await good.echo('fine'))).toBe('fine')
+        expect(total().closed['tls-error']).toBe(1)
+      },
+    )
+
     it('a renegotiation ends its connection', async () => {
       const { total, secure } = await serve(shape)
       const [bad, good] = [await secure({ maxVersion: 'TLSv1.2' }), await secure()]
@@ -188,6 +209,14 @@ for (const shape of SHAPES) {
       expect(client.received.equals(message.subarray(0, client.length))).toBe(true)
     })
   })
+}
+
+/** The program of test/fixtures/key-updates.c. */
+function keyUpdates(): string {
+  const program = authority.file('key-updates', '')
+  const compiler = process.env.CC ?? 'cc'
+  execFileSync(compiler, ['-o', program, fixture('key-updates.c'), '-lssl', '-lcrypto'], { stdio: 'pipe' })
+  return program
 }
 
 /** Between a client and the server; `pass` gives on what the client sends. Resolves with its port. */

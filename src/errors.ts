@@ -32,6 +32,8 @@ export const ErrorCode = {
   PACKET: 'ERR_RINGLOOP_PACKET',
   /** A topic cannot have this name: it is empty, longer than 255 bytes, or has control characters. */
   TOPIC: 'ERR_RINGLOOP_TOPIC',
+  /** The broker did not start, is away, or has not taken a publication; `cause` is its error. */
+  BROKER: 'ERR_RINGLOOP_BROKER',
 } as const
 
 export type ErrorCode = (typeof ErrorCode)[keyof typeof ErrorCode]

@@ -7,6 +7,7 @@ import { availableParallelism } from 'node:os'
 import path from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { BoundAddress } from './bound-address.js'
+import { BrokerLink } from './broker/broker-link.js'
 import { checkFunction } from './check-function.js'
 import { checkInteger } from './check-integer.js'
 import { connectionConfig } from './connection/config.js'
@@ -20,10 +21,11 @@ import { EventLoop } from './loop/event-loop.js'
 import { choosePoller } from './loop/poller/choose-poller.js'
 import type { Endpoint, Poller, PollerSink } from './loop/poller/poller.js'
 import { type ServerStats, SharedStats } from './loop/stats.js'
-import { UNPUBLISHED } from './loop/topics.js'
+import { logUnpublished } from './loop/topics.js'
 import type { BroadcastOptions, BroadcastResult } from './loop.js'
 import {
   checkBroadcastOptions,
+  checkBroker,
   checkNoThreadOptions,
   checkPublishOptions,
   checkServerOptions,
@@ -55,6 +57,9 @@ type Any = any
 type AnyHandler = Handler<Any, Any, Any, Any>
 type AnyOptions = HandlerServerOptions<Any, Any> | ModuleServerOptions
 
+/** An engine that is well answers in a few ms. */
+const BROKER_TIMEOUT_MS = 5_000
+
 /** A handler that wants `loop.data` is given it. */
 type DataFor<Data> = undefined extends Data ? unknown : { readonly data: Data }
 type OptionsFor<Data, Options> = undefined extends Data
@@ -78,6 +83,8 @@ export class Server<Ctx = undefined, Out = Uint8Array | string, State = unknown,
   #wheel: TimingWheel | undefined
   #logger: Logger | undefined
   readonly #extensions = new Extensions()
+  #link: BrokerLink | undefined
+  #brokerStarting: Promise<void> | undefined
 
   /**
    * `module` is the URL (or path) of a module that each of `numLoops` threads imports: its default export is the handler,
@@ -143,15 +150,18 @@ export class Server<Ctx = undefined, Out = Uint8Array | string, State = unknown,
     const worker = workerOptions(options)
     const { logger } = this
     const { watchLoops } = this.#extensions
+    const link = this.#brokerLink()
     const loops = isModule(this.#source)
-      ? this.#loopThreads(moduleUrl(this.#source), settings, worker, logger, watchLoops)
-      : this.#localLoop(this.#source, settings, logger, watchLoops)
+      ? this.#loopThreads(moduleUrl(this.#source), settings, worker, link, watchLoops)
+      : this.#localLoop(this.#source, settings, link, watchLoops)
     this.#loops = loops
+    link?.connectTo(loops)
     const stopped = new Promise<never>((_resolve, reject) => {
       this.#rejectStart = reject
     })
     stopped.catch(() => {})
     try {
+      await Promise.race([this.#startBroker(), stopped])
       this.#address = new BoundAddress(await Promise.race([loops.start(), stopped]))
       await this.#extensions.start(this, () => this.#stopping === undefined)
       // Rejects where `stop` was called meanwhile.
@@ -160,6 +170,7 @@ export class Server<Ctx = undefined, Out = Uint8Array | string, State = unknown,
     } catch (error) {
       this.#address = undefined
       await loops.stop(0)
+      await resolvesWithin(this.#stopBroker(), STOP_GRACE_MS)
       await resolvesWithin(this.#extensions.stop(logger), STOP_GRACE_MS)
       this.#wheel?.close()
       this.#stopping ??= Promise.resolve()
@@ -167,7 +178,34 @@ export class Server<Ctx = undefined, Out = Uint8Array | string, State = unknown,
     }
   }
 
-  #localLoop(handler: AnyHandler, settings: ListenSettings, logger: Logger, monitored: boolean): LocalLoop {
+  #brokerLink(): BrokerLink | undefined {
+    const broker = checkBroker(this.#options.broker)
+    const timeout = checkInteger('brokerTimeout', this.#options.brokerTimeout, BROKER_TIMEOUT_MS, 1)
+    this.#link = broker && new BrokerLink(broker, this.logger, timeout)
+    return this.#link
+  }
+
+  #startBroker(): Promise<void> | undefined {
+    this.#brokerStarting = this.#link?.start()
+    return this.#brokerStarting
+  }
+
+  /** A `start` that is still running is waited for: `stop` comes after it. */
+  async #stopBroker(): Promise<void> {
+    const started = await this.#brokerStarting?.then(
+      () => true,
+      () => false,
+    )
+    if (started === true) await this.#link?.stop()
+  }
+
+  #localLoop(
+    handler: AnyHandler,
+    settings: ListenSettings,
+    link: BrokerLink | undefined,
+    monitored: boolean,
+  ): LocalLoop {
+    const { logger } = this
     const options = this.#options
     if (checkInteger('numLoops', options.numLoops, 1, 1) > 1) {
       throw new RingloopError(
@@ -184,20 +222,21 @@ export class Server<Ctx = undefined, Out = Uint8Array | string, State = unknown,
     const { tick, wheelSize, data } = options
     const loop = new EventLoop(
       { tick, wheelSize, data, logger },
-      { id: 0, serverId: randomUUID(), stats, createPoller },
+      { id: 0, serverId: randomUUID(), stats, createPoller, ...link?.forLoop(0) },
     )
     this.#stats = stats
     const admission = new SharedAdmission(stats, 0, settings.maxConnections)
-    return new LocalLoop(loop, config, admission, settings, monitored)
+    return new LocalLoop(loop, config, admission, settings, monitored, link)
   }
 
   #loopThreads(
     url: string,
     settings: ListenSettings,
     worker: WorkerOptions,
-    logger: Logger,
+    link: BrokerLink | undefined,
     monitor: boolean,
   ): LoopThreads {
+    const { logger } = this
     const options = this.#options
     assertNotOwnModule(url)
     if (options.protocol !== undefined) {
@@ -229,10 +268,11 @@ export class Server<Ctx = undefined, Out = Uint8Array | string, State = unknown,
       data: options.data,
       stats: stats.buffer,
       monitor,
+      broker: link && { historyPrefix: link.historyPrefix },
     })
     this.#stats = stats
     const { onLoopDied } = options
-    return new LoopThreads({ setup, worker, settings, choice, stats, logger, onLoopDied })
+    return new LoopThreads({ setup, worker, settings, choice, stats, logger, onLoopDied, link })
   }
 
   /**
@@ -250,6 +290,7 @@ export class Server<Ctx = undefined, Out = Uint8Array | string, State = unknown,
   async #stop(drain: number): Promise<void> {
     this.#rejectStart?.(new RingloopError(ErrorCode.CLOSED, 'the server was stopped before it had started'))
     await this.#loops?.stop(drain)
+    await resolvesWithin(this.#stopBroker(), STOP_GRACE_MS)
     await resolvesWithin(this.#stopExtensions(), STOP_GRACE_MS)
     this.#wheel?.close()
   }
@@ -317,7 +358,7 @@ export class Server<Ctx = undefined, Out = Uint8Array | string, State = unknown,
     const loops = this.#servingLoops
     if (loops === undefined) return Promise.resolve(NOTHING_SENT)
     const all = loops.publish({ topic, out, options })
-    all.catch((err: unknown) => this.logger.error({ err }, UNPUBLISHED))
+    all.catch((err: unknown) => logUnpublished(this.logger, err))
     return all
   }
 
@@ -339,7 +380,8 @@ export class Server<Ctx = undefined, Out = Uint8Array | string, State = unknown,
 
   /** What the loops have counted, each and summed. Zeros before `start`; still there after `stop`. */
   stats(): ServerStats {
-    return (this.#stats ?? new SharedStats(1)).snapshot()
+    const stats = (this.#stats ?? new SharedStats(1)).snapshot()
+    return this.#link === undefined ? stats : { ...stats, broker: this.#link.stats }
   }
 }
 

@@ -15,8 +15,10 @@ import { LoopMonitor } from '../loop/loop-monitor.js'
 import { NativePoller } from '../loop/poller/native-poller.js'
 import { NetPoller } from '../loop/poller/net-poller.js'
 import type { Endpoint, Poller, PollerSink } from '../loop/poller/poller.js'
+import type { Publication } from '../loop/publication.js'
+import { type CaughtUp, NOT_CAUGHT_UP } from '../loop/remote-topics.js'
 import { SharedStats } from '../loop/stats.js'
-import type { BroadcastOptions, BroadcastResult } from '../loop.js'
+import type { BroadcastResult } from '../loop.js'
 import { socketSettings } from '../options.js'
 import { Arrivals } from './arrivals.js'
 import { resolvesWithin, STOP_GRACE_MS } from './deadline.js'
@@ -24,8 +26,17 @@ import { DescriptorInbox } from './descriptor-inbox.js'
 import { importLoopModule } from './loop-module.js'
 import { Outbox } from './outbox.js'
 import { Publisher } from './publication.js'
-import { type Answer, answerTo, Questions } from './questions.js'
-import type { FromThread, LogMethod, PublishMessage, ThreadData, ToThread } from './thread-messages.js'
+import { answerTo, Questions } from './questions.js'
+import type {
+  FromThread,
+  GapMessage,
+  LogMethod,
+  LoopMessage,
+  PublishMessage,
+  ServerMessage,
+  ThreadData,
+  ToThread,
+} from './thread-messages.js'
 
 const { setup, port } = workerData as ThreadData
 
@@ -61,11 +72,11 @@ function plainField(value: unknown): unknown {
 
 const stats = SharedStats.from(setup.stats)
 const questions = new Questions()
-const publisher = new Publisher(questions, stats, setup.id, stats.numLoops - 1)
+const publisher = new Publisher(questions, stats, setup.id, Math.max(1, stats.numLoops - 1))
 /** Of this tick, for the server. */
-const outbox = new Outbox<PublishMessage | Answer>((messages) => tell({ type: 'batch', messages }))
-/** Publications of other loops. */
-const arrivals = new Arrivals<PublishMessage>((message) => void deliver(message))
+const outbox = new Outbox<LoopMessage>((messages) => tell({ type: 'batch', messages }))
+/** Publications of other loops and machines, and what is said of those that did not come. */
+const arrivals = new Arrivals<PublishMessage | GapMessage>(take)
 let poller: Poller
 let inbox: DescriptorInbox | undefined
 let loop: ThreadLoop | undefined
@@ -127,8 +138,16 @@ async function start(): Promise<void> {
   }
   const module = await importLoopModule(setup.moduleUrl)
   assertWanted()
-  const others = stats.numLoops > 1 ? { relay } : {}
-  const made = new ThreadLoop(options, { id, serverId, stats, createPoller, ...others })
+  const others = stats.numLoops > 1 || setup.broker !== undefined ? { relay } : {}
+  const remoteTopics = setup.broker && { ...setup.broker, want, catchUp }
+  const made = new ThreadLoop(options, {
+    id,
+    serverId,
+    stats,
+    createPoller,
+    ...others,
+    ...(remoteTopics && { remoteTopics }),
+  })
   loop = made
   const handler = await module.handler(made)
   const config = connectionConfig(handler, await module.protocol(made), limits)
@@ -164,10 +183,7 @@ function receive(message: ToThread): void {
       void answer(message.id, () => loop?.broadcast(message.out as never, message.options) ?? NOTHING_SENT)
       break
     case 'batch':
-      for (const each of message.messages) {
-        if (each.type === 'answer') questions.settle(each)
-        else arrivals.add(each)
-      }
+      for (const each of message.messages) receiveEach(each)
       break
     case 'subscribers':
       void answer(message.id, () => loop?.subscribers(message.topic) ?? 0)
@@ -177,21 +193,35 @@ function receive(message: ToThread): void {
   }
 }
 
+function receiveEach(message: ServerMessage): void {
+  if (message.type === 'answer') questions.settle(message)
+  else arrivals.add(message)
+}
+
 async function answer(id: number, work: () => unknown): Promise<void> {
   tell(await answerTo(id, work))
 }
 
-async function deliver({ id, publication }: PublishMessage): Promise<void> {
-  const { topic, out, options } = publication
-  const work = (): unknown => loop?.topics.deliver(topic, out, options.slow, undefined) ?? NOTHING_SENT
-  outbox.add(await answerTo(id, work))
+function take(message: PublishMessage | GapMessage): void {
+  if (message.type === 'gap') loop?.topics.tellGap(message.topic, message.gap)
+  else void deliver(message)
 }
 
-/** To the server, for the other loops. */
-function relay(topic: string, out: unknown, options: BroadcastOptions): Promise<BroadcastResult> {
-  return publisher.publish({ topic, out, options }, (id, publication) =>
-    outbox.add({ type: 'publish', id, publication }),
-  )
+async function deliver({ id, publication }: PublishMessage): Promise<void> {
+  outbox.add(await answerTo(id, () => loop?.topics.deliverOf(publication) ?? NOTHING_SENT))
+}
+
+/** To the server, for the other loops and its broker. */
+function relay(publication: Publication): Promise<BroadcastResult> {
+  return publisher.publish(publication, (id, copy) => outbox.add({ type: 'publish', id, publication: copy }))
+}
+
+function want(topic: string, isWanted: boolean): void {
+  outbox.add({ type: 'want', topic, isWanted })
+}
+
+function catchUp(topic: string, since: string | undefined): Promise<CaughtUp> {
+  return questions.ask(NOT_CAUGHT_UP, 0, (id) => outbox.add({ type: 'catch-up', id, topic, since }))
 }
 
 /** The thread is terminated when the server hears of it: the loop ends first, with `onStop` if it was started. */

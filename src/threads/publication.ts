@@ -4,15 +4,10 @@
  */
 
 import { leftOut, NOTHING_SENT } from '../loop/broadcast-result.js'
+import type { Publication } from '../loop/publication.js'
 import type { SharedStats } from '../loop/stats.js'
-import type { BroadcastOptions, BroadcastResult } from '../loop.js'
+import type { BroadcastResult } from '../loop.js'
 import type { Questions } from './questions.js'
-
-export interface Publication {
-  readonly topic: string
-  readonly out: unknown
-  readonly options: BroadcastOptions
-}
 
 /** How far a loop may be behind; then publications leave it out, so that what waits for it is bounded. */
 const MAX_BEHIND = 16_384
@@ -40,19 +35,21 @@ export class Publisher {
    * `out` cannot be cloned or packed.
    */
   publish(
-    { topic, out, options }: Publication,
+    publication: Publication,
     post: (id: number, publication: Publication) => void,
   ): Promise<BroadcastResult> {
-    if (this.#isTooFarBehind) {
+    if (this.isTooFarBehind) {
       this.#stats.countLeftOut(this.#loop, this.#loops)
       return Promise.resolve(leftOut(this.#loops))
     }
+    const { out, options } = publication
     return this.#questions.ask(NOTHING_SENT, weight(out), (id) =>
-      post(id, { topic, out: copyOf(out), options: { ...options } }),
+      post(id, { ...publication, out: copyOf(out), options: { ...options } }),
     )
   }
 
-  get #isTooFarBehind(): boolean {
+  /** What is published now is left out. */
+  get isTooFarBehind(): boolean {
     const { size, bytes } = this.#questions
     return size >= MAX_BEHIND * this.#loops || bytes >= MAX_BYTES_BEHIND * this.#loops
   }

@@ -10,6 +10,7 @@ export interface Answer {
   readonly result: unknown
   /** Why there is no result: what was asked could not be packed. */
   readonly error: string | undefined
+  readonly code: ErrorCode | undefined
 }
 
 interface Question {
@@ -59,13 +60,13 @@ export class Questions {
     })
   }
 
-  settle({ id, result, error }: Answer): void {
+  settle({ id, result, error, code }: Answer): void {
     const question = this.#waiting.get(id)
     if (question === undefined) return
     this.#waiting.delete(id)
     this.#bytes -= question.bytes
     if (error === undefined) question.resolve(result)
-    else question.reject(new RingloopError(ErrorCode.PACKET, error))
+    else question.reject(new RingloopError(code ?? ErrorCode.PACKET, error))
   }
 
   /** Nobody is left to answer. */
@@ -79,8 +80,9 @@ export class Questions {
 /** The answer that `work` gives. */
 export async function answerTo(id: number, work: () => unknown): Promise<Answer> {
   try {
-    return { type: 'answer', id, result: await work(), error: undefined }
+    return { type: 'answer', id, result: await work(), error: undefined, code: undefined }
   } catch (error) {
-    return { type: 'answer', id, result: undefined, error: toError(error).message }
+    const code = error instanceof RingloopError ? error.code : undefined
+    return { type: 'answer', id, result: undefined, error: toError(error).message, code }
   }
 }

@@ -1,0 +1,168 @@
+/**
+ * A broker without an engine: servers of one thread that share an exchange, for tests of what is published, lost and caught
+ * up with. The thread that made it only.
+ */
+import type { Broker, BrokerHost, BrokerPosition, KeptMessage, KeptMessages } from '../broker.js'
+import { checkInteger } from '../check-integer.js'
+import { checkOptions, type OptionNames } from '../check-options.js'
+
+export interface MemoryExchangeOptions {
+  /** Keeps so many messages of each topic that begins with `prefix` (default: of all). Default: no history. */
+  readonly history?: { readonly size: number; readonly prefix?: string } | undefined
+}
+
+const OPTIONS = { history: true } as const satisfies OptionNames<MemoryExchangeOptions>
+const HISTORY = { size: true, prefix: true } as const
+
+/** A broker that is connected: what it wants, and whom it tells. */
+interface Attached {
+  readonly topics: ReadonlySet<string>
+  readonly host: BrokerHost
+}
+
+interface Log {
+  readonly epoch: string
+  offset: number
+  readonly messages: KeptMessage[]
+}
+
+/** What stands between brokers: takes the place of the engine. */
+export class MemoryExchange {
+  readonly history: { readonly size: number; readonly prefix: string } | undefined
+  readonly #attached = new Set<Attached>()
+  readonly #logs = new Map<string, Log>()
+  #epoch = 0
+  #isAway = false
+
+  /** Throws `ERR_RINGLOOP_OPTION`. */
+  constructor(options: MemoryExchangeOptions = {}) {
+    checkOptions('a memory exchange', options, OPTIONS)
+    const { history } = options
+    if (history === undefined) return
+    checkOptions('history', history, HISTORY)
+    this.history = {
+      size: checkInteger('history.size', history.size, 1, 1),
+      prefix: history.prefix ?? '',
+    }
+  }
+
+  /** Every broker loses its connection: messages are lost, publications reject, until {@link comeBack}. */
+  goAway(reason = 'the exchange is away'): void {
+    this.#isAway = true
+    for (const { topics, host } of this.#attached) host.parted([...topics], reason)
+  }
+
+  comeBack(): void {
+    this.#isAway = false
+    for (const { topics, host } of this.#attached) host.joined([...topics])
+  }
+
+  /** Forgets its history, as an engine that was started anew. */
+  clear(): void {
+    this.#logs.clear()
+  }
+
+  get isAway(): boolean {
+    return this.#isAway
+  }
+
+  /** The topics that are wanted by somebody. */
+  get topics(): ReadonlySet<string> {
+    return new Set([...this.#attached].flatMap(({ topics }) => [...topics]))
+  }
+
+  attach(one: Attached): void {
+    this.#attached.add(one)
+  }
+
+  detach(one: Attached): void {
+    this.#attached.delete(one)
+  }
+
+  publish(topic: string, bytes: Uint8Array): BrokerPosition | undefined {
+    const own = new Uint8Array(bytes)
+    const position = this.#keep(topic, own)
+    for (const { topics, host } of this.#attached) if (topics.has(topic)) host.message(topic, own, position)
+    return position
+  }
+
+  #keep(topic: string, bytes: Uint8Array): BrokerPosition | undefined {
+    if (this.history === undefined || !topic.startsWith(this.history.prefix)) return undefined
+    const log = this.#log(topic)
+    log.offset++
+    log.messages.push({ offset: log.offset, bytes })
+    if (log.messages.length > this.history.size) log.messages.shift()
+    return { epoch: log.epoch, offset: log.offset }
+  }
+
+  #log(topic: string): Log {
+    let log = this.#logs.get(topic)
+    if (log === undefined) {
+      this.#epoch++
+      log = { epoch: `e${this.#epoch}`, offset: 0, messages: [] }
+      this.#logs.set(topic, log)
+    }
+    return log
+  }
+
+  read(topic: string, since: BrokerPosition | undefined): KeptMessages {
+    const { epoch, offset, messages } = this.#log(topic)
+    const position = { epoch, offset }
+    if (since === undefined) return { position, messages: [], recovered: true }
+    const isSame = since.epoch === epoch && since.offset <= offset
+    const after = isSame ? messages.filter((each) => each.offset > since.offset) : [...messages]
+    return { position, messages: after, recovered: isSame && after.length === offset - since.offset }
+  }
+}
+
+export class MemoryBroker implements Broker {
+  readonly name = 'memory'
+  readonly history: Broker['history']
+  readonly #exchange: MemoryExchange
+  readonly #topics = new Set<string>()
+  #attached: Attached | undefined
+
+  constructor(exchange: MemoryExchange) {
+    this.#exchange = exchange
+    this.history = exchange.history
+  }
+
+  async start(host: BrokerHost): Promise<void> {
+    if (this.#exchange.isAway) throw new Error('the exchange is away')
+    this.#attached = { topics: this.#topics, host }
+    this.#exchange.attach(this.#attached)
+  }
+
+  async stop(): Promise<void> {
+    if (this.#attached !== undefined) this.#exchange.detach(this.#attached)
+    this.#attached = undefined
+  }
+
+  subscribe(topics: readonly string[]): void {
+    for (const topic of topics) this.#topics.add(topic)
+    queueMicrotask(() => this.#tellJoined(topics))
+  }
+
+  #tellJoined(topics: readonly string[]): void {
+    if (this.#exchange.isAway) return
+    this.#attached?.host.joined(topics.filter((topic) => this.#topics.has(topic)))
+  }
+
+  unsubscribe(topics: readonly string[]): void {
+    for (const topic of topics) this.#topics.delete(topic)
+  }
+
+  async publish(topic: string, bytes: Uint8Array): Promise<BrokerPosition | undefined> {
+    this.#assertThere()
+    return this.#exchange.publish(topic, bytes)
+  }
+
+  async read(topic: string, since: BrokerPosition | undefined): Promise<KeptMessages> {
+    this.#assertThere()
+    return this.#exchange.read(topic, since)
+  }
+
+  #assertThere(): void {
+    if (this.#exchange.isAway || this.#attached === undefined) throw new Error('there is no connection')
+  }
+}

@@ -30,6 +30,9 @@ import { WantedTopics } from './wanted-topics.js'
 /** Strangers' messages are logged so often. */
 const STRANGER_LOG_MS = 60_000
 
+/** Brokers that were started, which can be done once. */
+const USED = new WeakSet<Broker>()
+
 /** The loops, as the link sees them. */
 export interface LinkedLoops {
   /** To the subscribers of every loop. */
@@ -71,6 +74,10 @@ export class BrokerLink {
   /** Rejects with `ERR_RINGLOOP_BROKER`. Until the loops are {@link connectTo | known} nothing is wanted. */
   async start(): Promise<void> {
     const { name } = this.#broker
+    if (USED.has(this.#broker)) {
+      throw new RingloopError(ErrorCode.STATE, `the broker ${name} is in use: each server needs its own`)
+    }
+    USED.add(this.#broker)
     try {
       await this.#broker.start(this.#host())
     } catch (error) {
@@ -189,7 +196,7 @@ export class BrokerLink {
       this.#counters.published++
     } catch (error) {
       this.#counters.rejected++
-      throw this.#asBrokerError(error)
+      throw this.#asBrokerError(topic, error)
     }
   }
 
@@ -197,14 +204,16 @@ export class BrokerLink {
     return new RingloopError(ErrorCode.BROKER, `the broker ${this.#broker.name} is away`)
   }
 
-  #asBrokerError(error: unknown): RingloopError {
+  /** That it is away or silent was logged once; what else it has against a publication is logged here. */
+  #asBrokerError(topic: string, error: unknown): RingloopError {
     if (error instanceof RingloopError) return error
-    const reason = toError(error).message
-    return new RingloopError(
-      ErrorCode.BROKER,
-      `the broker ${this.#broker.name} did not take it: ${reason}`,
-      error,
-    )
+    const { name } = this.#broker
+    const message = `the broker ${name} did not take it: ${toError(error).message}`
+    const leftOut = this.#failures.admitError(topic, error)
+    if (leftOut !== undefined && !this.#isAway) {
+      this.#logger.error({ broker: name, topic, leftOut }, message)
+    }
+    return new RingloopError(ErrorCode.BROKER, message, error)
   }
 
   /**

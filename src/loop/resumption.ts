@@ -2,9 +2,10 @@
  * A subscriber of a topic with history on its way from where it was to where the topic is: what is published meanwhile is
  * held back for it, and what it got from the history it does not get again. The loop's thread only.
  */
+import Denque from 'denque'
 import type { BrokerPosition } from '../broker.js'
 
-/** So much is held back at most; then it cannot catch up. */
+/** So much is held back at most; what is older is dropped. */
 const MAX_HELD = 1024
 const MAX_HELD_BYTES = 4 * 1024 * 1024
 
@@ -14,30 +15,33 @@ export interface Held {
 }
 
 export class Resumption {
-  #held: Held[] = []
+  readonly #held = new Denque<Held>()
   #bytes = 0
-  /** What was held back could not all be. */
+  /** The last one for which there was no room. */
+  #dropped: BrokerPosition | undefined = undefined
+  /** What was dropped did not come from the history either. */
   isBroken = false
   /** What it has got. Until it is over everything is held back. */
   #upTo: BrokerPosition | undefined = undefined
   #isOver = false
 
   hold(out: unknown, position: BrokerPosition): void {
-    const bytes = typeof out === 'string' || out instanceof Uint8Array ? out.length : 0
-    if (this.isBroken || this.#held.length >= MAX_HELD || this.#bytes + bytes > MAX_HELD_BYTES) {
-      this.isBroken = true
-      this.#held = []
-      return
-    }
     this.#held.push({ out, position })
-    this.#bytes += bytes
+    this.#bytes += bytesOf(out)
+    while (this.#held.length > MAX_HELD || this.#bytes > MAX_HELD_BYTES) {
+      const oldest = this.#held.shift()!
+      this.#bytes -= bytesOf(oldest.out)
+      this.#dropped = oldest.position
+    }
   }
 
   /** What was held back and does not lie before `upTo`, in order; it is held no longer. */
   take(upTo: BrokerPosition | undefined): readonly Held[] {
-    const held = this.#held
-    this.#held = []
+    const held = this.#held.toArray()
+    this.#held.clear()
     this.#bytes = 0
+    if (this.#dropped !== undefined && !(upTo !== undefined && isUpTo(this.#dropped, upTo)))
+      this.isBroken = true
     return upTo === undefined ? held : held.filter(({ position }) => !isUpTo(position, upTo))
   }
 
@@ -56,4 +60,8 @@ export class Resumption {
 
 function isUpTo(position: BrokerPosition, upTo: BrokerPosition): boolean {
   return position.epoch === upTo.epoch && position.offset <= upTo.offset
+}
+
+function bytesOf(out: unknown): number {
+  return typeof out === 'string' || out instanceof Uint8Array ? out.length : 0
 }

@@ -404,20 +404,20 @@ describe.each([
     expect(logger.find('error', 'it hangs')).toHaveLength(1)
     expect(server.stats().broker?.connected).toBe(false)
   })
+})
 
-  it('a server may be stopped while its broker starts', async () => {
-    const broker = new MemoryBroker(new MemoryExchange())
-    let host: BrokerHost | undefined
-    broker.start = (given) => {
-      host = given
-      return new Promise(() => {})
-    }
-    const starting = machine(broker, loops)
-    await until('it starts', () => host !== undefined)
-    const stopping = servers.at(-1)!.stop()
-    await expect(starting).rejects.toMatchObject({ code: 'ERR_RINGLOOP_CLOSED' })
-    await within('the stop', stopping, 20_000)
-  })
+it('a server may be stopped while its broker starts', async () => {
+  const broker = new MemoryBroker(new MemoryExchange())
+  let host: BrokerHost | undefined
+  broker.start = (given) => {
+    host = given
+    return new Promise(() => {})
+  }
+  const starting = machine(broker, 0)
+  await until('it starts', () => host !== undefined)
+  const stopping = servers.at(-1)!.stop()
+  await expect(starting).rejects.toMatchObject({ code: 'ERR_RINGLOOP_CLOSED' })
+  await within('the stop', stopping, 20_000)
 })
 
 it('a loop that dies leaves its topics, and its successor wants its own', async () => {

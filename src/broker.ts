@@ -56,10 +56,16 @@ export interface BrokerHost {
    */
   message(topic: string, bytes: Uint8Array, position?: BrokerPosition): void
 
-  /** What is published to these from now on arrives: the engine has said so. Again after each `parted`. */
+  /**
+   * What is published to these from now on arrives: the engine has said so. Again after each `parted`, then also where none is
+   * wanted: it says that the connection is back.
+   */
   joined(topics: readonly string[]): void
 
-  /** What is published to these does not arrive any more, since `reason`: the connection is gone. Messages may be lost. */
+  /**
+   * The connection is gone, since `reason`: what is published to these does not arrive any more. They are those that were
+   * joined; it is called for each loss, also where there are none.
+   */
   parted(topics: readonly string[], reason: string): void
 }
 

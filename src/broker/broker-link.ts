@@ -24,6 +24,7 @@ import { KeptFeed } from './kept-feed.js'
 import { parsePosition } from './position.js'
 import { RemoteTopic } from './remote-topic.js'
 import { Sequences } from './sequences.js'
+import { SharedReads } from './shared-reads.js'
 import { BrokerCounters, type BrokerStats } from './stats.js'
 import { WantedTopics } from './wanted-topics.js'
 
@@ -50,6 +51,7 @@ export class BrokerLink {
   readonly #wanted = new WantedTopics((wanted, unwanted) => this.#want(wanted, unwanted))
   readonly #sequences = new Sequences()
   readonly #inFlight: InFlight
+  readonly #reads: SharedReads
   readonly #counters: BrokerCounters
   readonly #strangers: LogLimit = new LogLimit(STRANGER_LOG_MS)
   readonly #failures: LogLimit = new LogLimit()
@@ -63,12 +65,10 @@ export class BrokerLink {
     this.#logger = logger
     this.#timeout = timeout
     this.#counters = new BrokerCounters(broker.name)
-    this.#inFlight = new InFlight(broker.name, timeout, () =>
-      logger.error(
-        { broker: broker.name },
-        `the broker ${broker.name} has not answered within ${timeout} ms`,
-      ),
-    )
+    const onSilence = (): void =>
+      logger.error({ broker: broker.name }, `the broker ${broker.name} has not answered within ${timeout} ms`)
+    this.#inFlight = new InFlight(broker.name, timeout, onSilence)
+    this.#reads = new SharedReads(broker, new InFlight(broker.name, timeout, onSilence))
   }
 
   /** Rejects with `ERR_RINGLOOP_BROKER`. Until the loops are {@link connectTo | known} nothing is wanted. */
@@ -110,6 +110,7 @@ export class BrokerLink {
   async stop(): Promise<void> {
     this.#isStopped = true
     this.#inFlight.stop()
+    this.#reads.stop()
     for (const topic of this.#topics.values()) topic.leave()
     this.#topics.clear()
     try {
@@ -226,7 +227,7 @@ export class BrokerLink {
     if (remote.feed === undefined) return { ...NOT_CAUGHT_UP, recovered: since === undefined }
     const position = since === undefined ? undefined : parsePosition(since)
     try {
-      const kept = await this.#read(topic, position)
+      const kept = await this.#reads.read(topic, position)
       return {
         position: kept.position,
         messages: position === undefined ? [] : this.#decodeAll(topic, kept),
@@ -253,10 +254,6 @@ export class BrokerLink {
     }
     clearTimeout(timer)
     return remote?.isLive === true ? remote : undefined
-  }
-
-  #read(topic: string, since: BrokerPosition | undefined): Promise<KeptMessages> {
-    return this.#inFlight.run(0, () => this.#broker.read!(topic, since))
   }
 
   #decodeAll(topic: string, { messages }: KeptMessages): CaughtUp['messages'] {
@@ -294,7 +291,7 @@ export class BrokerLink {
     const topic = new RemoteTopic(name, this.#isAway)
     if (this.keeps(name)) {
       topic.feed = new KeptFeed({
-        read: (since) => this.#read(name, since),
+        read: (since) => this.#reads.read(name, since),
         deliver: (bytes, position) => this.#deliverKept(topic, bytes, position),
         gap: (gap) => this.#tellGap(name, gap),
         changed: () => topic.changed(),
@@ -332,7 +329,6 @@ export class BrokerLink {
     for (const name of names) this.#topics.get(name)?.leave()
     for (const topic of this.#topics.values()) {
       topic.hasLost = topic.feed?.hasBegun !== true
-      topic.watch.clear()
       topic.changed()
     }
   }
@@ -345,19 +341,21 @@ export class BrokerLink {
     else topic.feed.message(bytes, position)
   }
 
-  #deliver({ name, watch }: RemoteTopic, bytes: Uint8Array): void {
+  #deliver(topic: RemoteTopic, bytes: Uint8Array): void {
+    const { name } = topic
     const frame = this.#decode(name, bytes)
     if (frame === undefined || frame.publisher === this.#id) return
-    const missed = watch.see(frame.publisher, frame.sequence)
+    const missed = topic.watch.see(frame.publisher, frame.sequence)
     if (missed > 0) this.#tellGap(name, { missed, reason: 'unpublished' })
     this.#counters.received++
     void this.#toLoops({ topic: name, out: frame.out, options: { slow: frame.slow }, isRemote: true })
   }
 
-  #deliverKept({ name, echoes }: RemoteTopic, bytes: Uint8Array, position: BrokerPosition): void {
+  #deliverKept(topic: RemoteTopic, bytes: Uint8Array, position: BrokerPosition): void {
+    const { name } = topic
     const frame = this.#decode(name, bytes)
     if (frame === undefined) return
-    const echo = frame.publisher === this.#id ? echoes.take(frame.sequence) : undefined
+    const echo = frame.publisher === this.#id ? topic.echoes.take(frame.sequence) : undefined
     this.#counters.received++
     const sent = this.#toLoops({
       topic: name,

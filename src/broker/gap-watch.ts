@@ -25,9 +25,4 @@ export class GapWatch {
     }
     return sequence > last ? sequence - last - 1 : sequence - 1
   }
-
-  /** Messages may have been lost, which is known: every publisher is seen anew. */
-  clear(): void {
-    this.#last.clear()
-  }
 }

@@ -5,8 +5,9 @@
  */
 import { ErrorCode, RingloopError } from '../errors.js'
 
-const MAX_IN_FLIGHT = 16_384
-const MAX_BYTES_IN_FLIGHT = 64 * 1024 * 1024
+/** Half of what a loop may be behind: an engine that is silent does not keep loops from each other. */
+const MAX_IN_FLIGHT = 8_192
+const MAX_BYTES_IN_FLIGHT = 32 * 1024 * 1024
 
 interface Flight {
   readonly since: number

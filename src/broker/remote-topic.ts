@@ -13,14 +13,26 @@ export class RemoteTopic {
   hasLost: boolean
   /** Of a topic with history. */
   feed: KeptFeed | undefined = undefined
-  readonly echoes: Echoes = new Echoes()
-  readonly watch: GapWatch = new GapWatch()
+  /** Of what was published here, with history. */
+  #echoes: Echoes | undefined = undefined
+  #watch: GapWatch | undefined = undefined
   #waiting: (() => void)[] = []
 
   /** `hasLost`: it is wanted while the broker is away. */
   constructor(name: string, hasLost: boolean) {
     this.name = name
     this.hasLost = hasLost
+  }
+
+  get echoes(): Echoes {
+    this.#echoes ??= new Echoes()
+    return this.#echoes
+  }
+
+  /** Of a topic without history: sees what is missing. */
+  get watch(): GapWatch {
+    this.#watch ??= new GapWatch()
+    return this.#watch
   }
 
   /** What is published from now on reaches the subscribers here. */
@@ -43,7 +55,8 @@ export class RemoteTopic {
   leave(): void {
     this.isJoined = false
     this.feed?.parted()
-    this.echoes.giveUpAll()
+    this.#echoes?.giveUpAll()
+    this.#watch = undefined
     this.changed()
   }
 }

@@ -5,6 +5,7 @@ import * as http from 'ringloop/http'
 import * as iip from 'ringloop/iip'
 import * as metrics from 'ringloop/metrics'
 import * as protobuf from 'ringloop/protobuf'
+import * as redis from 'ringloop/redis'
 import * as websocket from 'ringloop/websocket'
 
 /** Compiles where nothing that the module exports is `any`. */
@@ -17,6 +18,7 @@ typed(http)
 typed(iip)
 typed(metrics)
 typed(protobuf)
+typed(redis)
 typed(websocket)
 
 // @ts-expect-error

@@ -1,0 +1,71 @@
+/** Whom a broker tells, in tests: keeps everything, and checks what must hold whenever it is told. */
+import { expect } from 'vitest'
+import type { Broker, BrokerHost, BrokerPosition } from '../../src/broker.js'
+import { type MemoryLogger, memoryLogger } from './memory-logger.js'
+
+export interface Received {
+  readonly topic: string
+  readonly bytes: Buffer
+  readonly position: BrokerPosition | undefined
+}
+
+export class RecordingHost implements BrokerHost {
+  readonly logger: MemoryLogger = memoryLogger()
+  /** In the order in which they came; of topics that are joined, as a server takes them. */
+  readonly received: Received[] = []
+  readonly joinedTopics: Set<string> = new Set()
+  /** Why topics were parted, one for each call. */
+  readonly reasons: string[] = []
+  /** How often it was told anything. */
+  calls = 0
+  readonly #wanted: Set<string> = new Set()
+
+  message(topic: string, bytes: Uint8Array, position?: BrokerPosition): void {
+    this.calls++
+    if (!this.joinedTopics.has(topic)) return
+    this.received.push({ topic, bytes: Buffer.from(bytes), position })
+  }
+
+  joined(topics: readonly string[]): void {
+    this.calls++
+    for (const topic of topics) {
+      expect(this.#wanted.has(topic), `${topic} is wanted when it is joined`).toBe(true)
+      expect(this.joinedTopics.has(topic), `${topic} is joined once`).toBe(false)
+      this.joinedTopics.add(topic)
+    }
+  }
+
+  parted(topics: readonly string[], reason: string): void {
+    this.calls++
+    expect(topics.length).toBeGreaterThan(0)
+    for (const topic of topics) {
+      expect(this.joinedTopics.delete(topic), `${topic} was joined when it is parted`).toBe(true)
+    }
+    this.reasons.push(reason)
+  }
+
+  subscribe(broker: Broker, ...topics: readonly string[]): void {
+    for (const topic of topics) this.#wanted.add(topic)
+    broker.subscribe(topics)
+  }
+
+  unsubscribe(broker: Broker, ...topics: readonly string[]): void {
+    for (const topic of topics) {
+      this.#wanted.delete(topic)
+      this.joinedTopics.delete(topic)
+    }
+    broker.unsubscribe(topics)
+  }
+
+  has(...topics: readonly string[]): boolean {
+    return topics.every((topic) => this.joinedTopics.has(topic))
+  }
+
+  of(topic: string): Received[] {
+    return this.received.filter((each) => each.topic === topic)
+  }
+
+  texts(topic: string): string[] {
+    return this.of(topic).map(({ bytes }) => String(bytes))
+  }
+}

@@ -33,6 +33,8 @@ export interface BrokerSetting {
   readonly history?: History
   /** An engine that has been silent for about so many ms is given up; it may take thrice that. By default not in these tests. */
   readonly patience?: number
+  /** ms until a start must have rejected. */
+  readonly startTimeout?: number
 }
 
 export interface BrokerKind<E extends Engine> {
@@ -59,11 +61,14 @@ const AT_ONCE_MS = 5000
 export function testBroker<E extends Engine>(kind: BrokerKind<E>): void {
   const engines: E[] = []
   const brokers: Broker[] = []
+  const hosts: RecordingHost[] = []
 
   afterEach(async () => {
+    const violations = hosts.splice(0).flatMap((host) => host.violations)
     for (const engine of engines) engine.continue?.()
     await Promise.all(brokers.splice(0).map((broker) => broker.stop()))
     for (const engine of engines.splice(0)) await engine.close()
+    expect(violations).toEqual([])
   })
 
   async function startEngine(): Promise<E> {
@@ -76,6 +81,7 @@ export function testBroker<E extends Engine>(kind: BrokerKind<E>): void {
     const member = { broker: kind.create(engine, setting ?? {}), host: new RecordingHost() }
     await member.broker.start(member.host)
     brokers.push(member.broker)
+    hosts.push(member.host)
     await subscribe(member, ...topics)
     return member
   }
@@ -400,7 +406,7 @@ export function testBroker<E extends Engine>(kind: BrokerKind<E>): void {
     it('lets no start wait for ever', async () => {
       const engine = await startEngine()
       engine.stop!()
-      const broker = kind.create(engine, { patience: PATIENCE })
+      const broker = kind.create(engine, { startTimeout: PATIENCE })
       const start = broker.start(new RecordingHost()).catch((error: Error) => error)
       expect(await within('a rejection', start, 20_000)).toBeInstanceOf(Error)
     })

@@ -11,11 +11,12 @@ describe.skipIf(!hasRedis)('RedisBroker', () => {
   testBroker<RedisEngine>({
     name: 'redis',
     startEngine: () => RedisEngine.start(),
-    create: ({ url }, { history, patience }) =>
+    create: ({ url }, { history, patience, startTimeout }) =>
       new RedisBroker({
         url,
         ...(history && { history }),
-        ...(patience && { pingInterval: patience, connectTimeout: patience }),
+        ...(patience && { pingInterval: patience }),
+        ...(startTimeout && { connectTimeout: startTimeout }),
       }),
     hasHistory: true,
     canBeSilent: true,

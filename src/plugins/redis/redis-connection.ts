@@ -58,10 +58,12 @@ export class RedisConnection implements SubscriptionsOwner {
   /** Resolves when everything can be used; rejects with a sentence that says what to change, and is over then. Once. */
   async open(): Promise<void> {
     const { connectTimeout, pingInterval } = this.#settings
-    const late = `it has not answered within ${connectTimeout} ms: see whether it is Redis that listens there`
+    const late = `it has not answered within ${connectTimeout} ms`
     const deadline = setTimeout(() => this.#end(new Error(late)), connectTimeout)
     try {
       await Promise.race([this.#connect(), this.#failed])
+      // It may have been closed since the last answer.
+      if (this.#state === 'ended') await this.#failed
     } catch (error) {
       this.close()
       const sentence = failureSentence(error as Error, addressOf(this.#client))
@@ -118,7 +120,8 @@ export class RedisConnection implements SubscriptionsOwner {
       return
     }
     this.#isSilent = true
-    this.#client.sendCommand(['PING']).then(
+    // Ahead of what waits to be written.
+    this.#client.sendCommand(['PING'], { asap: true }).then(
       () => {
         this.#isSilent = false
       },

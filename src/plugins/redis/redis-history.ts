@@ -9,8 +9,12 @@ import type { BrokerPosition, KeptMessage, KeptMessages } from '../../index.js'
 import type { RedisClient } from './redis-client.js'
 import type { RedisHistoryOptions } from './redis-options.js'
 
-/** So many bytes a read gives at most, for each subscriber that comes back. */
-const MAX_READ_BYTES = 16 * 1024 * 1024
+/**
+ * So many bytes of messages a read gives at most, and so many reads are under way: Redis cuts off a subscriber for whom more
+ * than 32 MiB wait, or 8 MiB for a minute, and the answers wait with the messages.
+ */
+const MAX_READ_BYTES = 2 * 1024 * 1024
+const MAX_READS = 4
 
 /** Keys: place, messages. Arguments: new epoch, ms for the place. A place that is lost makes what was kept worthless. */
 const PLACE = `
@@ -81,6 +85,8 @@ export class RedisHistory {
   /** With a number behind it a new epoch for each call: Redis takes it where it has none. */
   readonly #epoch: string = randomBytes(9).toString('hex')
   #calls = 0
+  #reads = 0
+  readonly #waiting: (() => void)[] = []
 
   constructor(client: RedisClient, prefix: string, settings: Required<RedisHistoryOptions>) {
     this.#client = client
@@ -103,6 +109,18 @@ export class RedisHistory {
   }
 
   async read(topic: string, since: BrokerPosition | undefined): Promise<KeptMessages> {
+    if (this.#reads === MAX_READS) await new Promise<void>((go) => this.#waiting.push(go))
+    else this.#reads++
+    try {
+      return await this.#read(topic, since)
+    } finally {
+      const next = this.#waiting.shift()
+      if (next === undefined) this.#reads--
+      else next()
+    }
+  }
+
+  async #read(topic: string, since: BrokerPosition | undefined): Promise<KeptMessages> {
     const args = [since?.epoch ?? '', `${since?.offset ?? 0}`, `${MAX_READ_BYTES}`]
     const [epoch, offset, ...kept] = await this.#run(READ_SCRIPT, topic, args)
     const position = { epoch: String(epoch), offset: Number(offset) }

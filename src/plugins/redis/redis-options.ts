@@ -1,5 +1,4 @@
 /** The options of a `RedisBroker`, checked once and filled in. Pure; any thread. */
-import { inspect } from 'node:util'
 import type { RedisClientOptions } from '@redis/client'
 import { checkInteger, checkOptions, ErrorCode, type OptionNames, RingloopError } from '../../index.js'
 
@@ -74,6 +73,8 @@ export interface RedisSettings {
 /** Throws `ERR_RINGLOOP_OPTION`. */
 export function redisSettings(options: RedisBrokerOptions): RedisSettings {
   checkOptions('RedisBroker', options, OPTIONS)
+  for (const name of ['url', 'username', 'password', 'name'] as const) checkString(name, options[name] ?? '')
+  if (typeof (options.socket ?? {}) !== 'object') fail('socket must be an object')
   const { prefix = 'ringloop:', history } = options
   return {
     prefix: checkString('prefix', prefix),
@@ -94,7 +95,12 @@ function historySettings(options: RedisHistoryOptions): Required<RedisHistoryOpt
   }
 }
 
+/** The value is not in the sentence: it may be a password. */
 function checkString(name: string, value: unknown): string {
   if (typeof value === 'string') return value
-  throw new RingloopError(ErrorCode.OPTION, `${name} must be a string, not ${inspect(value, { depth: 0 })}`)
+  fail(`${name} must be a string, not ${value === null ? 'null' : typeof value}`)
+}
+
+function fail(message: string): never {
+  throw new RingloopError(ErrorCode.OPTION, message)
 }

@@ -42,7 +42,7 @@ function adviceFor(message: string): string {
     return `change the user and the password, in url (${message})`
   if (message.startsWith('NOPERM')) return `its user needs more rights, see docs/topics.md (${message})`
   if (/unknown command.*HELLO/i.test(message)) return tooOld('older than 6.0')
-  return message
+  return `${message}; see whether it is Redis that listens there`
 }
 
 function tooOld(version: string): string {

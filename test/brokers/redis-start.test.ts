@@ -5,7 +5,7 @@ import path from 'node:path'
 import { afterEach, describe, expect, it } from 'vitest'
 import { RedisBroker, type RedisBrokerOptions } from '../../src/plugins/redis/index.js'
 import { openSockets } from '../support/descriptors.js'
-import { FakeRedis } from '../support/fake-redis.js'
+import { contentRedis, FakeRedis, hello } from '../support/fake-redis.js'
 import { RecordingHost } from '../support/recording-host.js'
 import { hasRedis, RedisEngine } from '../support/redis-engine.js'
 import { until, within } from '../support/wait.js'
@@ -53,23 +53,9 @@ function everythingIn(error: Error): string {
 
 const withSecret = (port: number): string => `redis://somebody:${SECRET}@127.0.0.1:${port}`
 
-/** An answer to HELLO, as of protocol 3. */
-const hello = (version: string, mode = 'standalone', role = 'master'): string =>
-  `%4\r\n${[
-    ...['server', 'redis', 'version', version, 'mode', mode, 'role', role].map((text) => `+${text}\r\n`),
-  ].join('')}`
-
-/** Answers to everything else as a server that is content. */
-function content(command: string, greeting: string): string {
-  const [name = '', channel] = command.split(' ')
-  if (name === 'HELLO') return greeting
-  if (!/subscribe$/i.test(name)) return '+OK\r\n'
-  return `>3\r\n+${name.toLowerCase()}\r\n$${channel!.length}\r\n${channel}\r\n:0\r\n`
-}
-
 describe('RedisBroker.start where something else listens', () => {
   it('says that an old server is to be upgraded', async () => {
-    const redis = await fake((command) => content(command, hello('6.2.14')))
+    const redis = await fake((command) => contentRedis(command, hello('6.2.14')))
     const { message } = await failure({ url: withSecret(redis.port) })
     expect(message).toMatch(/127\.0\.0\.1:\d+ .*it is 6\.2\.14, and 7\.0 or later is needed: upgrade it/)
   })
@@ -80,12 +66,12 @@ describe('RedisBroker.start where something else listens', () => {
   })
 
   it('says that a replica is not enough', async () => {
-    const redis = await fake((command) => content(command, hello('7.2.0', 'standalone', 'replica')))
+    const redis = await fake((command) => contentRedis(command, hello('7.2.0', 'standalone', 'replica')))
     expect((await failure({ url: withSecret(redis.port) })).message).toMatch(/connect to the master/)
   })
 
   it('says that a cluster keeps no history, and takes one without', async () => {
-    const redis = await fake((command) => content(command, hello('7.2.0', 'cluster')))
+    const redis = await fake((command) => contentRedis(command, hello('7.2.0', 'cluster')))
     const url = withSecret(redis.port)
     expect((await failure({ url, history: {} })).message).toMatch(/leave out the option history/)
     const broker = new RedisBroker({ url })
@@ -124,7 +110,7 @@ describe('RedisBroker.start where something else listens', () => {
   })
 
   it('is for one server', async () => {
-    const redis = await fake((command) => content(command, hello('7.2.0')))
+    const redis = await fake((command) => contentRedis(command, hello('7.2.0')))
     const broker = new RedisBroker({ url: withSecret(redis.port) })
     await broker.start(new RecordingHost())
     await expect(broker.start(new RecordingHost())).rejects.toMatchObject({ code: 'ERR_RINGLOOP_STATE' })

@@ -40,6 +40,11 @@ export class FakeRedis {
     return this.#sockets.size
   }
 
+  /** To every connection. */
+  say(text: string): void {
+    for (const socket of this.#sockets) socket.write(text)
+  }
+
   async close(): Promise<void> {
     for (const socket of this.#sockets) socket.destroy()
     this.#server.close()
@@ -62,4 +67,18 @@ function commandsIn(chunk: string): string[] {
     at = end
   }
   return commands
+}
+
+/** An answer to HELLO, as of protocol 3. */
+export const hello = (version: string, mode = 'standalone', role = 'master'): string =>
+  `%4\r\n${[
+    ...['server', 'redis', 'version', version, 'mode', mode, 'role', role].map((text) => `+${text}\r\n`),
+  ].join('')}`
+
+/** Answers to everything else as a server that is content. */
+export function contentRedis(command: string, greeting: string = hello('7.0.0')): string {
+  const [name = '', channel] = command.split(' ')
+  if (name === 'HELLO') return greeting
+  if (!/subscribe$/i.test(name)) return '+OK\r\n'
+  return `>3\r\n+${name.toLowerCase()}\r\n$${channel!.length}\r\n${channel}\r\n:0\r\n`
 }

@@ -210,6 +210,29 @@ export function testBroker<E extends Engine>(kind: BrokerKind<E>): void {
       await isEmpty(engine)
     })
 
+    it('is told again where it was given up in between, and nothing of what was', async () => {
+      const engine = await startEngine()
+      const reader = await join(engine, ['a', 'b'])
+      const writer = await join(engine)
+      const { broker, host } = reader
+      host.onMessage = () => {
+        host.onMessage = () => {}
+        host.subscribe(broker, 'c')
+        host.unsubscribe(broker, 'a', 'b')
+        host.subscribe(broker, 'a')
+      }
+      const all = Array.from({ length: 200 }, (_, i) => [
+        send(writer, 'a', `${i}`),
+        send(writer, 'b', `${i}`),
+      ])
+      await until('it was given up', () => !host.has('b'))
+      await until('it is joined', () => host.has('a'))
+      await Promise.all(all.flat())
+      await send(writer, 'a', 'end')
+      await until('the end has come', () => host.texts('a').includes('end'))
+      await until('two are left', async () => (await engine.subscriptions()) === 2)
+    })
+
     it('may be 10,000 topics in one call', async () => {
       const engine = await startEngine()
       const topics = Array.from({ length: 10_000 }, (_, i) => `topic ${i}`)

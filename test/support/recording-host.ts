@@ -17,14 +17,18 @@ export class RecordingHost implements BrokerHost {
   readonly reasons: string[] = []
   /** What a broker must not do, but did. A throw would only reach the broker. */
   readonly violations: string[] = []
+  /** Called for each message that is taken, while the broker tells it. */
+  onMessage: () => void = () => {}
   /** How often it was told anything. */
   calls = 0
   readonly #wanted: Set<string> = new Set()
 
   message(topic: string, bytes: Uint8Array, position?: BrokerPosition): void {
     this.calls++
+    if (!this.#wanted.has(topic)) this.violations.push(`a message to '${topic}', which is not wanted`)
     if (!this.joinedTopics.has(topic)) return
     this.received.push({ topic, bytes: Buffer.from(bytes), position })
+    this.onMessage()
   }
 
   joined(topics: readonly string[]): void {

@@ -15,6 +15,7 @@ import {
 } from '../src/plugins/iip/index.js'
 import { metrics } from '../src/plugins/metrics/index.js'
 import { ProtobufProtocol } from '../src/plugins/protobuf/index.js'
+import { RedisBroker } from '../src/plugins/redis/index.js'
 import { WebSocketProtocol } from '../src/plugins/websocket/index.js'
 import { atEnd, endAll, iipClient, serveIip } from './iip-support.js'
 
@@ -68,6 +69,31 @@ const CASES: readonly Case[] = [
     odd: { adress: ':0' },
     meant: 'address',
     all: { address: ':0' },
+  },
+  {
+    whose: 'RedisBroker',
+    make: (options) => new RedisBroker(loose(options)),
+    odd: { perfix: 'a:' },
+    meant: 'prefix',
+    all: {
+      url: 'redis://127.0.0.1',
+      username: 'a',
+      password: 'b',
+      database: 1,
+      name: 'c',
+      socket: { noDelay: true },
+      prefix: 'a:',
+      history: {},
+      connectTimeout: 1,
+      pingInterval: 1,
+    },
+  },
+  {
+    whose: 'history',
+    make: (options) => new RedisBroker({ history: loose(options) }),
+    odd: { sise: 5 },
+    meant: 'size',
+    all: { prefix: 'a', size: 1, ttl: 1, positionTtl: 0 },
   },
   {
     whose: 'HttpProtocol',

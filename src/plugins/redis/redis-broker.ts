@@ -8,7 +8,7 @@ import {
   LogLimit,
   RingloopError,
 } from '../../index.js'
-import { addressOf, createRedisClient } from './redis-client.js'
+import { addressOf, createRedisClient, destroyRedisClient } from './redis-client.js'
 import { type ConnectionOwner, RedisConnection } from './redis-connection.js'
 import { RedisHistory } from './redis-history.js'
 import { type RedisBrokerOptions, type RedisSettings, redisSettings } from './redis-options.js'
@@ -44,7 +44,7 @@ export class RedisBroker implements Broker {
     this.history = this.#settings.history && { prefix: this.#settings.history.prefix }
     const client = createRedisClient(options, this.#settings.connectTimeout)
     this.#address = addressOf(client)
-    client.destroy()
+    destroyRedisClient(client)
     this.#owner = {
       wanted: this.#wanted,
       joined: (topics) => this.#host!.joined(topics),

@@ -3,7 +3,7 @@
  * over it. It owns its client and the timer that asks whether Redis is there. The server's thread only.
  */
 import { ErrorCode, RingloopError } from '../../index.js'
-import { addressOf, createRedisClient, type RedisClient } from './redis-client.js'
+import { addressOf, createRedisClient, destroyRedisClient, type RedisClient } from './redis-client.js'
 import { RedisHistory } from './redis-history.js'
 import type { RedisBrokerOptions, RedisSettings } from './redis-options.js'
 import { checkServer, failureSentence } from './redis-server.js'
@@ -21,6 +21,7 @@ export class RedisConnection implements SubscriptionsOwner {
   readonly #subscriptions: RedisSubscriptions
   readonly #settings: RedisSettings
   readonly #owner: ConnectionOwner
+  readonly #aborter: AbortController = new AbortController()
   readonly #failed: Promise<never>
   #fail!: (error: Error) => void
   #state: 'opening' | 'open' | 'ended' = 'opening'
@@ -31,7 +32,7 @@ export class RedisConnection implements SubscriptionsOwner {
   constructor(options: RedisBrokerOptions, settings: RedisSettings, owner: ConnectionOwner) {
     this.#settings = settings
     this.#owner = owner
-    this.#client = createRedisClient(options, settings.connectTimeout)
+    this.#client = createRedisClient(options, settings.connectTimeout, this.#aborter.signal)
     this.#subscriptions = new RedisSubscriptions(this.#client, this)
     this.history = settings.history && new RedisHistory(this.#client, settings.prefix, settings.history)
     this.#failed = new Promise((_resolve, reject) => {
@@ -39,8 +40,6 @@ export class RedisConnection implements SubscriptionsOwner {
     })
     this.#failed.catch(() => {})
     this.#client.on('error', (error: Error) => this.#end(error))
-    // A client that is destroyed while it connects goes on connecting.
-    this.#client.on('connect', () => this.#state === 'ended' && this.#client.destroy())
   }
 
   get isOpen(): boolean {
@@ -91,7 +90,9 @@ export class RedisConnection implements SubscriptionsOwner {
   close(): void {
     this.#state = 'ended'
     clearInterval(this.#timer)
-    this.#client.destroy()
+    destroyRedisClient(this.#client)
+    // A client that is destroyed while it connects goes on connecting.
+    this.#aborter.abort()
     this.#fail(new Error('it was closed'))
   }
 

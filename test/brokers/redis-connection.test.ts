@@ -68,8 +68,8 @@ describe('a connection to Redis', () => {
     const redis = await fake((command) => (isSilent ? undefined : contentRedis(command)))
     const broker = new RedisBroker({
       url: `redis://127.0.0.1:${redis.port}`,
-      pingInterval: 50,
-      connectTimeout: 50,
+      pingInterval: 300,
+      connectTimeout: 1000,
     })
     const host = await joined(broker, 'a')
     isSilent = true

@@ -192,8 +192,9 @@ describe.skipIf(!hasRedis)('RedisBroker.start with rights', () => {
       '+hincrby',
       '+pexpire',
       '+unlink',
-      '+xadd',
-      '+xrevrange',
+      '+lpush',
+      '+ltrim',
+      '+lrange',
     ]
     const asUser = async (...rules: readonly string[]): Promise<RedisBrokerOptions> => {
       await redis.command('ACL', 'SETUSER', 'u', 'reset', 'on', `>${SECRET}`, ...rules)

@@ -14,6 +14,7 @@ import {
   type RequestOptions,
 } from '../src/plugins/iip/index.js'
 import { metrics } from '../src/plugins/metrics/index.js'
+import { NatsBroker } from '../src/plugins/nats/index.js'
 import { ProtobufProtocol } from '../src/plugins/protobuf/index.js'
 import { RedisBroker } from '../src/plugins/redis/index.js'
 import { WebSocketProtocol } from '../src/plugins/websocket/index.js'
@@ -62,6 +63,26 @@ const CASES: readonly Case[] = [
     odd: { pth: '/metrics' },
     meant: 'path',
     all: { address: ':0', path: '/m', registry: register },
+  },
+  {
+    whose: 'NatsBroker',
+    make: (options) => new NatsBroker(loose(options)),
+    odd: { server: 'nats://127.0.0.1' },
+    meant: 'servers',
+    all: {
+      servers: ['nats://127.0.0.1'],
+      prefix: 'p',
+      connectTimeout: 1,
+      pingInterval: 1,
+      minReconnectDelay: 0,
+      maxReconnectDelay: 0,
+      name: 'n',
+      user: 'u',
+      pass: 'p',
+      token: 't',
+      authenticator: () => undefined,
+      tls: true,
+    },
   },
   {
     whose: 'console',

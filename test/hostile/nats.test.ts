@@ -1,5 +1,8 @@
 /** The broker over NATS beside servers that are silent, cut connections, refuse or lie: no engine is needed for that. */
+import diagnostics from 'node:diagnostics_channel'
+import net from 'node:net'
 import { afterEach, describe, expect, it } from 'vitest'
+import { Dial } from '../../src/plugins/nats/dial.js'
 import { NatsBroker, type NatsBrokerOptions } from '../../src/plugins/nats/index.js'
 import { FakeNats, type FakeNatsOptions } from '../support/fake-nats.js'
 import { RecordingHost } from '../support/recording-host.js'
@@ -128,7 +131,42 @@ describe('a start', () => {
   })
 })
 
+describe('an attempt', () => {
+  it('that is given up while a name is looked up leaves no connection', async () => {
+    const fake = await listen({ greeting: '' })
+    const made: net.Socket[] = []
+    const see = (message: unknown): void => void made.push((message as { socket: net.Socket }).socket)
+    diagnostics.subscribe('net.client.socket', see)
+    const dial = new Dial(fake.server.replace('127.0.0.1', 'localhost'))
+    const attempt = dial.connect({ timeout: 60_000 })
+    dial.abort(new Error('enough'))
+    await expect(attempt).rejects.toThrow(/cannot be reached: enough/)
+    expect(made).toEqual([])
+    await until('the name is found', () => made.length > 0)
+    diagnostics.unsubscribe('net.client.socket', see)
+    await until('it is closed', () => made.every(({ closed }) => closed))
+    await freed(fake)
+  })
+
+  it('leaves the sockets of others alone', async () => {
+    const fake = await listen({ greeting: '' })
+    const port = Number(fake.server.split(':')[1])
+    const start = failure(brokerOf(fake.server, { connectTimeout: 100 }))
+    const other = net.connect(port, '127.0.0.1')
+    expect(await start).toMatch(/has not answered/)
+    await until('it alone is left', () => fake.sockets.size === 1)
+    expect(other.destroyed).toBe(false)
+    other.destroy()
+  })
+})
+
 describe('a publication', () => {
+  it('is not to come back to the publisher', async () => {
+    const fake = await listen()
+    await join(fake.server)
+    expect(fake.received).toContain('"echo":false')
+  })
+
   it('is settled by one PING for all of a tick', async () => {
     const fake = await listen()
     const { broker } = await join(fake.server)

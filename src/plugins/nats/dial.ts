@@ -70,7 +70,8 @@ export class Dial {
     if (this.#storage.getStore() === undefined) return
     const { socket } = message as { readonly socket: Socket }
     this.#sockets.push(socket)
-    if (this.#isOver) socket.destroy()
+    // It is told of before it connects, and a socket that connects is not destroyed any more.
+    if (this.#isOver) process.nextTick(() => socket.destroy())
   }
 
   #close(): void {

@@ -78,6 +78,7 @@ describe('the options of a NatsBroker', () => {
     ['an empty prefix', { prefix: '' }, /prefix must be words/],
     ['no time to connect', { connectTimeout: 0 }, /connectTimeout must be an integer/],
     ['a time that no timer has', { pingInterval: 2 ** 31 }, /pingInterval must be an integer/],
+    ['no pause between attempts', { minReconnectDelay: 0 }, /minReconnectDelay must be an integer/],
     ['a delay that is none', { maxReconnectDelay: '5s' }, /maxReconnectDelay must be an integer/],
     ['a password without a user', { pass: 'secret' }, /pass needs a user/],
     ['a user that is no string', { user: 5 }, /user must be a string/],

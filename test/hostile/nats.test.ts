@@ -72,6 +72,15 @@ describe('a start', () => {
     await freed(fake)
   })
 
+  it('says that a server asks for TLS and does not speak it, and leaves no connection', async () => {
+    const info = { server_id: 'fake', version: '2.9.10', proto: 1, tls_required: true }
+    const fake = await listen({ greeting: `INFO ${JSON.stringify(info)}\r\n` })
+    const start = failure(brokerOf(fake.server, { connectTimeout: 200 }))
+    await until('the handshake has begun', () => fake.received.startsWith('\x16'))
+    expect(await start).toMatch(/has not answered within 200 ms/)
+    await freed(fake)
+  })
+
   it('says that something else listens there', async () => {
     const fake = await listen({ greeting: '220 mail.example.com ESMTP\r\n' })
     expect(await failure(brokerOf(fake.server))).toMatch(/cannot be reached: .*: check 'servers'/)

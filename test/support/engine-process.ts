@@ -4,7 +4,7 @@
  */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import net from 'node:net'
 import path from 'node:path'
 import { Child } from './child.js'
@@ -60,9 +60,14 @@ export class EngineProcess {
     this.#child = await run(this.#program, this.port)
   }
 
-  /** It does nothing any more, but its sockets stay: the system goes on taking what is sent to them. */
+  /**
+   * It does nothing any more, but its sockets stay: the system goes on taking what is sent to them. Its threads are stopped one
+   * by one, and until the last one is, it may still answer.
+   */
   stop(): void {
-    this.#child.process.kill('SIGSTOP')
+    const { process } = this.#child
+    process.kill('SIGSTOP')
+    while (!isStopped(process.pid!)) {}
   }
 
   continue(): void {
@@ -73,6 +78,14 @@ export class EngineProcess {
   async close(): Promise<void> {
     await this.kill()
   }
+}
+
+function isStopped(pid: number): boolean {
+  const threads = `/proc/${pid}/task`
+  if (!existsSync(threads)) return true
+  return readdirSync(threads).every((thread) =>
+    / [Tt] /.test(readFileSync(`${threads}/${thread}/stat`, 'latin1')),
+  )
 }
 
 async function run(program: EngineProgram, port: number): Promise<Child> {

@@ -59,8 +59,8 @@ export function natsSettings(options: NatsBrokerOptions): NatsSettings {
     servers: urls.map((url) => `${url.hostname}:${url.port || DEFAULT_PORT}`),
     prefix,
     connectTimeout,
-    minReconnectDelay: number('minReconnectDelay', 100, 0),
-    maxReconnectDelay: number('maxReconnectDelay', 5000, 0),
+    minReconnectDelay: number('minReconnectDelay', 100, 1),
+    maxReconnectDelay: number('maxReconnectDelay', 5000, 1),
     connection: {
       ...credentialsOf(options, urls),
       ...tlsOf(options, urls),

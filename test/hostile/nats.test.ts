@@ -255,6 +255,12 @@ describe('a subscription', () => {
     await until('it is logged', () => host.logger.find('error', 'cannot be subscribed to').length > 0)
     await rounds(5)
     expect(host.has('a')).toBe(false)
+    fake.answers = true
+    host.subscribe(broker, 'b')
+    await until('the other is joined', () => host.has('b'))
+    fake.hangUp()
+    await until('it is parted', () => host.reasons.length > 0)
+    expect(host.reasons).toEqual(['the server has ended the connection'])
   })
 
   it('that the server takes back is parted, and tried again', async () => {

@@ -93,6 +93,6 @@ export class Dial {
       return ['refuses us', "'user' and 'pass', 'token' or 'authenticator'"]
     }
     const message = NO_REASON.test(error.message) ? 'it has ended the connection' : error.message
-    return [`cannot be reached: ${message.slice(0, MAX_QUOTED)}`, "'servers', and that it runs"]
+    return [`cannot be reached: ${message.slice(0, MAX_QUOTED)}`, "'servers' and 'tls', and that it runs"]
   }
 }

@@ -173,8 +173,11 @@ export class NatsLink {
       this.#log('a topic cannot be published to', error)
       return
     }
-    this.#reason = error.message
-    if (!error.message.toLowerCase().includes(TOO_MANY_SUBSCRIPTIONS)) return
+    // Every other one is followed by the end of the connection.
+    if (!error.message.toLowerCase().includes(TOO_MANY_SUBSCRIPTIONS)) {
+      this.#reason = error.message
+      return
+    }
     // It does not say which: none of those that it has not confirmed is taken for joined.
     for (const tick of this.#ticks) if (tick.subscriptions !== undefined) tick.subscriptions = []
     this.#log('topics cannot be subscribed to', error)
@@ -190,7 +193,9 @@ export class NatsLink {
   }
 
   #end(error: Error | void): void {
-    const reason = error?.message ?? this.#reason ?? 'the server has ended the connection'
+    // The last one that the server has said may be an old one.
+    const failure = error instanceof errors.ProtocolError ? undefined : error?.message
+    const reason = this.#reason ?? failure ?? 'the server has ended the connection'
     for (const { publications } of this.#ticks) {
       for (const { reject } of publications) reject(new Error(`the connection to NATS has ended: ${reason}`))
     }

@@ -207,7 +207,7 @@ export class BrokerLink {
 
   /** That it is away or silent was logged once; what else it has against a publication is logged here. */
   #asBrokerError(topic: string, error: unknown): RingloopError {
-    if (error instanceof RingloopError) return error
+    if (error instanceof RingloopError && error.code === ErrorCode.BROKER) return error
     const { name } = this.#broker
     const message = `the broker ${name} did not take it: ${toError(error).message}`
     const leftOut = this.#failures.admitError(topic, error)

@@ -2,17 +2,27 @@
  * A broker without an engine: servers of one thread that share an exchange, for tests of what is published, lost and caught
  * up with. The thread that made it only.
  */
+import { setImmediate as answered } from 'node:timers/promises'
 import type { Broker, BrokerHost, BrokerPosition, KeptMessage, KeptMessages } from '../broker.js'
-import { checkInteger } from '../check-integer.js'
+import { checkInteger, checkLimit } from '../check-integer.js'
 import { checkOptions, type OptionNames } from '../check-options.js'
 
 export interface MemoryExchangeOptions {
-  /** Keeps so many messages of each topic that begins with `prefix` (default: of all). Default: no history. */
-  readonly history?: { readonly size: number; readonly prefix?: string } | undefined
+  /**
+   * Keeps `size` messages of each topic that begins with `prefix` (default: of all), for `ttl` ms after the newest (default: for
+   * ever). Default: no history.
+   */
+  readonly history?: MemoryHistory | undefined
+}
+
+interface MemoryHistory {
+  readonly size: number
+  readonly prefix?: string
+  readonly ttl?: number
 }
 
 const OPTIONS = { history: true } as const satisfies OptionNames<MemoryExchangeOptions>
-const HISTORY = { size: true, prefix: true } as const
+const HISTORY = { size: true, prefix: true, ttl: true } as const satisfies OptionNames<MemoryHistory>
 
 /** A broker that is connected: what it wants, and whom it tells. */
 interface Attached {
@@ -23,12 +33,13 @@ interface Attached {
 interface Log {
   readonly epoch: string
   offset: number
-  readonly messages: KeptMessage[]
+  messages: KeptMessage[]
+  newestAt: number
 }
 
 /** What stands between brokers: takes the place of the engine. */
 export class MemoryExchange {
-  readonly history: { readonly size: number; readonly prefix: string } | undefined
+  readonly history: Required<MemoryHistory> | undefined
   readonly #attached = new Set<Attached>()
   readonly #logs = new Map<string, Log>()
   #epoch = 0
@@ -43,6 +54,7 @@ export class MemoryExchange {
     this.history = {
       size: checkInteger('history.size', history.size, 1, 1),
       prefix: history.prefix ?? '',
+      ttl: checkLimit('history.ttl', history.ttl, Number.POSITIVE_INFINITY, 1),
     }
   }
 
@@ -90,6 +102,7 @@ export class MemoryExchange {
     if (this.history === undefined || !topic.startsWith(this.history.prefix)) return undefined
     const log = this.#log(topic)
     log.offset++
+    log.newestAt = performance.now()
     log.messages.push({ offset: log.offset, bytes })
     if (log.messages.length > this.history.size) log.messages.shift()
     return { epoch: log.epoch, offset: log.offset }
@@ -99,9 +112,10 @@ export class MemoryExchange {
     let log = this.#logs.get(topic)
     if (log === undefined) {
       this.#epoch++
-      log = { epoch: `e${this.#epoch}`, offset: 0, messages: [] }
+      log = { epoch: `e${this.#epoch}`, offset: 0, messages: [], newestAt: 0 }
       this.#logs.set(topic, log)
     }
+    if (performance.now() - log.newestAt > (this.history?.ttl ?? 0)) log.messages = []
     return log
   }
 
@@ -154,12 +168,16 @@ export class MemoryBroker implements Broker {
 
   async publish(topic: string, bytes: Uint8Array): Promise<BrokerPosition | undefined> {
     this.#assertThere()
-    return this.#exchange.publish(topic, bytes)
+    const position = this.#exchange.publish(topic, bytes)
+    await answered()
+    return position
   }
 
   async read(topic: string, since: BrokerPosition | undefined): Promise<KeptMessages> {
     this.#assertThere()
-    return this.#exchange.read(topic, since)
+    const kept = this.#exchange.read(topic, since)
+    await answered()
+    return kept
   }
 
   #assertThere(): void {

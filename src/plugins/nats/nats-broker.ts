@@ -115,7 +115,7 @@ export class NatsBroker implements Broker {
     const { maxReconnectDelay } = this.#settings
     // A server that takes connections and cuts them is not tried faster than one that takes none.
     if (performance.now() - this.#connectedAt >= maxReconnectDelay) this.#attempts = 0
-    if (joined.length > 0) host.parted(joined, reason)
+    host.parted(joined, reason)
     this.#connectLater()
   }
 

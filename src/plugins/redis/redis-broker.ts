@@ -127,12 +127,10 @@ export class RedisBroker implements Broker {
   }
 
   #lost(joined: readonly string[], reason: string): void {
-    const { logger } = this.#host!
-    logger.warn({ reason }, `the connection to Redis at ${this.#address} has ended; it is made again`)
     this.#complaint = ''
     this.#failures = 0
     this.#connectLater()
-    if (joined.length > 0) this.#host!.parted(joined, reason)
+    this.#host!.parted(joined, reason)
   }
 
   #connectLater(): void {
@@ -142,10 +140,10 @@ export class RedisBroker implements Broker {
   }
 
   async #connectAgain(): Promise<void> {
-    const { logger } = this.#host!
     try {
       await this.#connect()
-      logger.info({}, `connected to Redis at ${this.#address} again`)
+      // It is back, whatever becomes of its subscriptions.
+      this.#host!.joined([])
     } catch (error) {
       if (this.#isStopped) return
       this.#complain((error as Error).message)

@@ -449,7 +449,8 @@ export function testBroker<E extends Engine>(kind: BrokerKind<E>): void {
   describe.skipIf(!kind.hasHistory)(`${kind.name}: history`, () => {
     const read = ({ broker }: Member, topic: string, since?: BrokerPosition): Promise<KeptMessages> =>
       broker.read!(topic, since)
-    const textsOf = ({ messages }: KeptMessages): string[] => messages.map(({ bytes }) => String(Buffer.from(bytes)))
+    const textsOf = ({ messages }: KeptMessages): string[] =>
+      messages.map(({ bytes }) => String(Buffer.from(bytes)))
     const offsetsOf = ({ messages }: KeptMessages): number[] => messages.map(({ offset }) => offset)
 
     async function sendAll(

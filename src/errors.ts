@@ -18,7 +18,7 @@ export const ErrorCode = {
   ADDRESS_IN_USE: 'ERR_RINGLOOP_ADDRESS_IN_USE',
   /** Listening failed for another reason; `cause` is the system's error. */
   LISTEN: 'ERR_RINGLOOP_LISTEN',
-  /** `connect` failed; `cause` is the system's error. */
+  /** `connect` failed, or a broker's `start`; `cause` is the error underneath. */
   CONNECT: 'ERR_RINGLOOP_CONNECT',
   /** The connection, loop or server was closed before the operation could be done. */
   CLOSED: 'ERR_RINGLOOP_CLOSED',

@@ -28,6 +28,8 @@ const HISTORY = { size: true, prefix: true, ttl: true } as const satisfies Optio
 interface Attached {
   readonly topics: ReadonlySet<string>
   readonly host: BrokerHost
+  /** Of `topics` those that the host was told of. */
+  readonly joined: Set<string>
 }
 
 interface Log {
@@ -61,12 +63,16 @@ export class MemoryExchange {
   /** Every broker loses its connection: messages are lost, publications reject, until {@link comeBack}. */
   goAway(reason = 'the exchange is away'): void {
     this.#isAway = true
-    for (const { topics, host } of this.#attached) host.parted([...topics], reason)
+    for (const { joined, host } of this.#attached) {
+      const parted = [...joined]
+      joined.clear()
+      host.parted(parted, reason)
+    }
   }
 
   comeBack(): void {
     this.#isAway = false
-    for (const { topics, host } of this.#attached) host.joined([...topics])
+    for (const one of this.#attached) tellJoined(one)
   }
 
   /** Forgets its history, as an engine that was started anew. */
@@ -92,9 +98,9 @@ export class MemoryExchange {
   }
 
   publish(topic: string, bytes: Uint8Array): BrokerPosition | undefined {
-    const own = new Uint8Array(bytes)
+    const own = Buffer.from(bytes)
     const position = this.#keep(topic, own)
-    for (const { topics, host } of this.#attached) if (topics.has(topic)) host.message(topic, own, position)
+    for (const { joined, host } of this.#attached) if (joined.has(topic)) host.message(topic, own, position)
     return position
   }
 
@@ -129,6 +135,13 @@ export class MemoryExchange {
   }
 }
 
+/** Of what is joined now and was not before; of nothing too, for it may have been away. */
+function tellJoined({ topics, joined, host }: Attached): void {
+  const added = [...topics].filter((topic) => !joined.has(topic))
+  for (const topic of added) joined.add(topic)
+  host.joined(added)
+}
+
 export class MemoryBroker implements Broker {
   readonly name = 'memory'
   readonly history: Broker['history']
@@ -143,7 +156,7 @@ export class MemoryBroker implements Broker {
 
   async start(host: BrokerHost): Promise<void> {
     if (this.#exchange.isAway) throw new Error('the exchange is away')
-    this.#attached = { topics: this.#topics, host }
+    this.#attached = { topics: this.#topics, host, joined: new Set() }
     this.#exchange.attach(this.#attached)
   }
 
@@ -154,16 +167,16 @@ export class MemoryBroker implements Broker {
 
   subscribe(topics: readonly string[]): void {
     for (const topic of topics) this.#topics.add(topic)
-    queueMicrotask(() => this.#tellJoined(topics))
-  }
-
-  #tellJoined(topics: readonly string[]): void {
-    if (this.#exchange.isAway) return
-    this.#attached?.host.joined(topics.filter((topic) => this.#topics.has(topic)))
+    setImmediate(() => {
+      if (this.#attached !== undefined && !this.#exchange.isAway) tellJoined(this.#attached)
+    })
   }
 
   unsubscribe(topics: readonly string[]): void {
-    for (const topic of topics) this.#topics.delete(topic)
+    for (const topic of topics) {
+      this.#topics.delete(topic)
+      this.#attached?.joined.delete(topic)
+    }
   }
 
   async publish(topic: string, bytes: Uint8Array): Promise<BrokerPosition | undefined> {

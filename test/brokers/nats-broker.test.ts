@@ -74,6 +74,7 @@ describe.skipIf(!hasNats)('NATS', () => {
   testBroker({
     name: 'nats',
     hasHistory: false,
+    hasTtl: false,
     canBeSilent: true,
     startEngine: () => NatsEngine.start(),
     create: ({ server }, { patience, startTimeout }) =>

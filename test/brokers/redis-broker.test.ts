@@ -19,6 +19,7 @@ describe.skipIf(!hasRedis)('RedisBroker', () => {
         ...(startTimeout && { connectTimeout: startTimeout }),
       }),
     hasHistory: true,
+    hasTtl: true,
     canBeSilent: true,
   })
 })

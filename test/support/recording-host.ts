@@ -13,6 +13,8 @@ export class RecordingHost implements BrokerHost {
   /** In the order in which they came; of topics that are joined, as a server takes them. */
   readonly received: Received[] = []
   readonly joinedTopics: Set<string> = new Set()
+  /** The connection was lost, and is not back. */
+  isAway = false
   /** Why topics were parted, one for each call. */
   readonly reasons: string[] = []
   /** What a broker must not do, but did. A throw would only reach the broker. */
@@ -33,6 +35,7 @@ export class RecordingHost implements BrokerHost {
 
   joined(topics: readonly string[]): void {
     this.calls++
+    this.isAway = false
     for (const topic of topics) {
       if (!this.#wanted.has(topic)) this.violations.push(`'${topic}' is joined and not wanted`)
       if (this.joinedTopics.has(topic)) this.violations.push(`'${topic}' is joined twice`)
@@ -42,6 +45,8 @@ export class RecordingHost implements BrokerHost {
 
   parted(topics: readonly string[], reason: string): void {
     this.calls++
+    if (this.isAway) this.violations.push('parted twice')
+    this.isAway = true
     for (const topic of topics) {
       if (!this.joinedTopics.delete(topic)) this.violations.push(`'${topic}' is parted and was not joined`)
     }

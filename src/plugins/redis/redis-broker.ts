@@ -5,7 +5,6 @@ import {
   type BrokerPosition,
   ErrorCode,
   type KeptMessages,
-  LogLimit,
   RingloopError,
 } from '../../index.js'
 import { addressOf, createRedisClient, destroyRedisClient } from './redis-client.js'
@@ -29,7 +28,6 @@ export class RedisBroker implements Broker {
   readonly #address: string
   readonly #owner: ConnectionOwner
   readonly #wanted: Set<string> = new Set()
-  readonly #logLimit: LogLimit = new LogLimit()
   #host: BrokerHost | undefined
   #connection: RedisConnection | undefined
   #isStopped = false
@@ -111,14 +109,9 @@ export class RedisBroker implements Broker {
       return
     }
     const kept = RedisHistory.unwrap(bytes)
-    if (kept !== undefined) {
-      this.#host!.message(topic, kept.bytes, kept.position)
-      return
-    }
-    const leftOut = this.#logLimit.admit('a stranger')
-    if (leftOut === undefined) return
-    const fields = { topic, bytes: bytes.length, leftOut }
-    this.#host!.logger.warn(fields, 'dropped what somebody else has published to a topic with history')
+    // What has no place is a stranger's, and the host sees to those.
+    if (kept === undefined) this.#host!.message(topic, bytes)
+    else this.#host!.message(topic, kept.bytes, kept.position)
   }
 
   async #connect(): Promise<void> {
@@ -142,14 +135,14 @@ export class RedisBroker implements Broker {
   async #connectAgain(): Promise<void> {
     try {
       await this.#connect()
-      // It is back, whatever becomes of its subscriptions.
-      this.#host!.joined([])
     } catch (error) {
       if (this.#isStopped) return
       this.#complain((error as Error).message)
       this.#failures++
       this.#connectLater()
+      return
     }
+    if (!this.#isStopped) this.#host!.joined([])
   }
 
   /** Said once for as long as it stays the same. */

@@ -150,6 +150,7 @@ const SINCE = [
 ]
 
 const SINCE_OF_BROKER = [
+  ['topics now', (broker) => broker.topics],
   ['published', (broker) => broker.published],
   ['rejected', (broker) => broker.rejected, 'bad'],
   ['received', (broker) => broker.received],

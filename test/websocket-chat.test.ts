@@ -179,6 +179,16 @@ describe.skipIf(BROWSER === undefined)('websocket-chat in Chromium', () => {
       .waitFor()
   })
 
+  it('fits a phone, with rooms of any name', async () => {
+    const chat = await startExample('websocket-chat')
+    const page = await join(`http://127.0.0.1:${chat.port}/?room=${'W'.repeat(24)}`, 'W'.repeat(24))
+    await page.setViewportSize({ width: 360, height: 640 })
+    await inRoom(page, 'W'.repeat(24))
+    await say(page, 'W'.repeat(500))
+    await page.locator('#log .mine').waitFor()
+    expect(await page.evaluate('document.documentElement.scrollWidth')).toBeLessThanOrEqual(360)
+  })
+
   it('a page of another site is not let in', async () => {
     const chat = await startExample('websocket-chat')
     const page = await (await browser!.newContext()).newPage()

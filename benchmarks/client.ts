@@ -32,6 +32,7 @@ const { values } = parseArgs({
     join: { type: 'string' },
     'join-until': { type: 'string', default: '' },
     'fan-out': { type: 'boolean', default: false },
+    groups: { type: 'string', default: '1' },
     idle: { type: 'boolean', default: false },
   },
 })
@@ -61,7 +62,8 @@ const out = echoes
 const repeated = values.expect === undefined ? undefined : repeat(readFileSync(values.expect), pipeline)
 const expected = echoes ? out : repeated
 const outLength = echoes ? out.length - SHIFTS : out.length
-const inLength = echoes ? outLength : (repeated?.length ?? Number(values['reply-bytes']) * pipeline)
+const groups = Number(values.groups)
+const inLength = echoes ? outLength : (repeated?.length ?? Number(values['reply-bytes']) * pipeline) / groups
 const messagesPerRound = pipeline * Number(values['counts-as'])
 
 const tally = new Tally()
@@ -82,6 +84,7 @@ class Peer {
 
   private constructor(index: number, socket: Socket) {
     this.#index = index
+    this.#shift = (index % groups) * inLength
     this.#socket = socket
   }
 
@@ -95,7 +98,9 @@ class Peer {
     if (values.hello !== undefined) {
       await greet(socket, readFileSync(values.hello), values['hello-until'], Number(values['hello-bytes']))
     }
-    if (values.join !== undefined) await greet(socket, readFileSync(values.join), values['join-until'], 0)
+    if (values.join !== undefined) {
+      await greet(socket, partOf(readFileSync(values.join), index), values['join-until'], 0)
+    }
     socket.on('data', (data) => peer.#take(data))
     socket.on('end', () => peer.fail('the server closed the connection'))
     return peer
@@ -155,6 +160,12 @@ class Peer {
 }
 
 let closing = false
+
+/** With `--groups`: of what all of them say. */
+function partOf(bytes: Buffer, index: number): Buffer {
+  const length = bytes.length / groups
+  return bytes.subarray((index % groups) * length, ((index % groups) + 1) * length)
+}
 
 /** With `--fan-out`: when all have what the first one has sent, it sends again. */
 function fanOut(now: number): void {

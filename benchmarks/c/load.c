@@ -9,6 +9,7 @@
  *   --hello FILE --hello-until HEX | --hello-bytes N   said once per connection, before the first message
  *   --join FILE --join-until HEX                       said once after that
  *   --fan-out                                          the first connection sends, all of them get the answer
+ *   --groups G                                         with it: join and answer are G equal parts, one for each group
  *   --idle                                             one message each, print {"ready":N}, hold till stdin ends
  *   --host H --warmup S --pipeline K --pid SERVER      the server's processor time is read from /proc
  */
@@ -57,13 +58,13 @@ struct peer {
 
 static struct {
   const char *host, *port;
-  int connections, pipeline, pid;
+  int connections, pipeline, pid, groups;
   double seconds, warmup;
   size_t message, reply, counts_as;
   struct bytes request, expect, hello, until, join, joined;
   size_t hello_bytes;
   bool idle, echo, fan_out;
-} options = {.host = "127.0.0.1", .connections = 1, .pipeline = 1, .seconds = 3, .warmup = 1, .counts_as = 1};
+} options = {.host = "127.0.0.1", .connections = 1, .pipeline = 1, .groups = 1, .seconds = 3, .warmup = 1, .counts_as = 1};
 
 static struct peer *peers;
 static int epoll, alive;
@@ -191,7 +192,7 @@ static void prepare_round(void) {
   round_out = outgoing.length;
   if (options.expect.data != NULL) {
     expected = repeat(options.expect, options.pipeline);
-    options.reply = options.expect.length;
+    options.reply = options.expect.length / (size_t)options.groups;
   }
   round_in = options.reply * (size_t)options.pipeline;
 }
@@ -237,9 +238,12 @@ static void push(struct peer *peer) {
   watch(peer, EPOLL_CTL_MOD, writing ? EPOLLIN | EPOLLOUT : EPOLLIN);
 }
 
+static size_t group_of(const struct peer *peer) { return (size_t)(peer - peers) % (size_t)options.groups; }
+
 static void next_shift(struct peer *peer) {
   peer->rounds++;
   peer->sent = peer->got = 0;
+  if (options.groups > 1) peer->shift = group_of(peer) * options.reply;
   if (options.echo) peer->shift = ((size_t)(peer - peers) * 131 + (size_t)peer->rounds * 17) % SHIFTS;
 }
 
@@ -323,13 +327,14 @@ static void receive_until(int fd, struct bytes end) {
   } while (length < end.length || memcmp(buffer + length - end.length, end.data, end.length) != 0);
 }
 
-static void greet(int fd) {
+static void greet(int fd, size_t group) {
   send_all(fd, options.hello.data, options.hello.length);
   if (options.until.length > 0) receive_until(fd, options.until);
   else if (options.hello_bytes > sizeof buffer) die("--hello-bytes is too large");
   else receive(fd, buffer, options.hello_bytes);
   if (options.join.data == NULL) return;
-  send_all(fd, options.join.data, options.join.length);
+  size_t length = options.join.length / (size_t)options.groups;
+  send_all(fd, options.join.data + group * length, length);
   receive_until(fd, options.joined);
 }
 
@@ -342,7 +347,7 @@ static void open_peer(struct peer *peer, const struct addrinfo *address) {
   setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
   setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
   if (connect(fd, address->ai_addr, address->ai_addrlen) != 0) die("connect: %s", strerror(errno));
-  if (options.hello.data != NULL) greet(fd);
+  if (options.hello.data != NULL) greet(fd, group_of(peer));
   peer->fd = fd;
 }
 
@@ -480,7 +485,7 @@ static void parse(int argc, char **argv) {
       {"reply-bytes", 1, 0, 'n'}, {"expect", 1, 0, 'e'},      {"counts-as", 1, 0, 'm'},
       {"hello", 1, 0, 'H'},       {"hello-until", 1, 0, 'u'}, {"hello-bytes", 1, 0, 'y'},
       {"idle", 0, 0, 'i'},        {"join", 1, 0, 'j'},        {"join-until", 1, 0, 'J'},
-      {"fan-out", 0, 0, 'f'},     {0}};
+      {"fan-out", 0, 0, 'f'},     {"groups", 1, 0, 'g'},      {0}};
   for (int option; (option = getopt_long(argc, argv, "", names, NULL)) != -1;) {
     switch (option) {
       case 'h': options.host = optarg; break;
@@ -502,6 +507,7 @@ static void parse(int argc, char **argv) {
       case 'j': options.join = read_file(optarg); break;
       case 'J': options.joined = from_hex(optarg); break;
       case 'f': options.fan_out = true; break;
+      case 'g': options.groups = atoi(optarg); break;
       default: exit(2);
     }
   }
@@ -509,6 +515,8 @@ static void parse(int argc, char **argv) {
   if (options.connections < 1 || options.pipeline < 1) die("--connections and --pipeline start at 1");
   if (options.echo == (options.request.data != NULL)) die("give either --bytes or --request");
   if (options.echo && options.fan_out) die("--fan-out needs --request");
+  if (options.groups < 1) die("--groups starts at 1");
+  if (options.groups > 1 && (!options.fan_out || options.pipeline > 1)) die("--groups needs --fan-out, without --pipeline");
 }
 
 static void raise_descriptor_limit(void) {

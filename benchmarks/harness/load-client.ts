@@ -82,6 +82,7 @@ function startClient(client: LoadClient, server: Listening, what: Case, more: st
     ...helloArgs(what.hello),
     ...joinArgs(what.join),
     ...(what.fanOut === true ? ['--fan-out'] : []),
+    ...(what.groups === undefined ? [] : ['--groups', String(what.groups)]),
     ...more,
   ]
   return new Program('the client', { file: client.command.file, args })

@@ -64,6 +64,11 @@ export interface Case {
   readonly join?: Join
   /** The first connection sends, and every connection gets the answer, which counts as a message each. */
   readonly fanOut?: boolean
+  /**
+   * With `fanOut`: the connections take turns in belonging to so many groups, and `join` and what is expected are so many
+   * equal parts, one for each group. Default 1.
+   */
+  readonly groups?: number
   /** Measures memory per idle connection instead of speed. */
   readonly idle?: boolean
 }

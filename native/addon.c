@@ -13,10 +13,11 @@
 #include <string.h>
 #include <uv.h>
 
-#include "poller.h"
+#include "addon.h"
+#include "post.h"
 
 /* Raised whenever a call's arguments or answers change. native-addon.ts refuses an addon with another number. */
-enum { INTERFACE = 4 };
+enum { INTERFACE = 5 };
 
 enum { BUFFERS = 4, TEXT_MAX = 256, CACHE_LINE = 64 };
 
@@ -45,14 +46,14 @@ struct env_data {
     int32_t count;
 };
 
-static void throw_type(napi_env env, const char *message)
+void throw_type(napi_env env, const char *message)
 {
     bool pending = false;
     if (napi_is_exception_pending(env, &pending) == napi_ok && pending) return;
     (void)napi_throw_type_error(env, NULL, message);
 }
 
-static napi_value int_value(napi_env env, int32_t n)
+napi_value int_value(napi_env env, int32_t n)
 {
     napi_value value = NULL;
     return napi_create_int32(env, n, &value) == napi_ok ? value : NULL;
@@ -60,8 +61,7 @@ static napi_value int_value(napi_env env, int32_t n)
 
 /* ---- arguments ---------------------------------------------------------------------------------------------- */
 
-/* Reads exactly `count` arguments; false with an exception thrown otherwise. */
-static bool get_args(napi_env env, napi_callback_info info, napi_value *args, size_t count)
+bool get_args(napi_env env, napi_callback_info info, napi_value *args, size_t count)
 {
     size_t given = count;
     if (napi_get_cb_info(env, info, &given, args, NULL, NULL) == napi_ok && given == count) return true;
@@ -69,8 +69,7 @@ static bool get_args(napi_env env, napi_callback_info info, napi_value *args, si
     return false;
 }
 
-/* Refuses what is no int32 exactly: NaN and 2^32 would otherwise become 0, which is somebody's number. */
-static bool get_int(napi_env env, napi_value value, int32_t *out)
+bool get_int(napi_env env, napi_value value, int32_t *out)
 {
     double number;
     if (napi_get_value_double(env, value, &number) == napi_ok && number >= INT32_MIN && number <= INT32_MAX &&
@@ -100,8 +99,7 @@ static bool get_text(napi_env env, napi_value value, char text[TEXT_MAX])
     return false;
 }
 
-/* The live poller behind an index, or NULL: a destroyed one makes every call a no-op. */
-static poller *get_poller(napi_env env, int32_t index)
+poller *get_poller(napi_env env, int32_t index)
 {
     env_data *data = NULL;
     if (napi_get_instance_data(env, (void **)&data) != napi_ok || data == NULL) return NULL;
@@ -109,8 +107,7 @@ static poller *get_poller(napi_env env, int32_t index)
     return data->handles[index]->poller;
 }
 
-/* Most calls take a poller, then a number, a boolean or both; NULL for what a call has not. */
-static poller *get_call(napi_env env, napi_callback_info info, int32_t *number, bool *flag)
+poller *get_call(napi_env env, napi_callback_info info, int32_t *number, bool *flag)
 {
     napi_value args[3];
     size_t count = 1 + (size_t)(number != NULL) + (size_t)(flag != NULL);
@@ -506,8 +503,7 @@ static napi_value addon_flush(napi_env env, napi_callback_info info)
     return int_value(env, p == NULL || count < 0 ? 0 : poller_flush(p, (uint32_t)count));
 }
 
-/* Bytes of a typed array, and the range that the two numbers after it say. */
-static bool get_range(napi_env env, const napi_value args[3], const uint8_t **bytes, size_t *length)
+bool get_range(napi_env env, const napi_value args[3], const uint8_t **bytes, size_t *length)
 {
     int64_t start, end;
     void *memory = NULL;
@@ -659,6 +655,8 @@ static bool add_constants(napi_env env, napi_value exports)
         CONSTANT(RECORD_ACCEPT_ERROR),
         CONSTANT(RECORD_LOST),
         CONSTANT(RECORD_LEFT),
+        CONSTANT(RECORD_POST),
+        {"MEMBER_INTS", sizeof(mailbox_member) / sizeof(int32_t)},
     };
     napi_value object = NULL;
     if (napi_create_object(env, &object) != napi_ok) return false;
@@ -699,6 +697,12 @@ NAPI_MODULE_INIT()
         METHOD("expireLingering", addon_expire_lingering),
         METHOD("peerAddr", addon_peer_addr),
         METHOD("localAddr", addon_local_addr),
+        METHOD("openGroup", addon_open_group),
+        METHOD("joinGroup", addon_join_group),
+        METHOD("rest", addon_rest),
+        METHOD("members", addon_members),
+        METHOD("post", addon_post),
+        METHOD("takeLetter", addon_take_letter),
     };
     env_data *data = calloc(1, sizeof *data);
     if (data == NULL || napi_set_instance_data(env, data, free_env_data, NULL) != napi_ok) {

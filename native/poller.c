@@ -309,11 +309,13 @@ static void handle_listener(poller *p, int listener)
 static void handle_mailbox(poller *p)
 {
     mailbox_item items[ACCEPT_MAX];
-    size_t count = mailbox_take(p->mailbox, items, ACCEPT_MAX);
+    bool has_post;
+    size_t count = mailbox_take(p->mailbox, items, ACCEPT_MAX, &has_post);
     for (size_t i = 0; i < count; i++) {
         if (p->stopped) (void)close(items[i].fd);
         else admit(p, items[i].fd, &items[i].peer, p->park_mailbox, COUNTED);
     }
+    if (has_post && !p->stopped) add_record(p, NO_SLOT, 0, 0, RECORD_POST);
 }
 
 void poller_turn(poller *p, poller_dispatch dispatch, void *context)

@@ -40,7 +40,8 @@ enum {
     RECORD_HANGUP = 6,   /* the socket broke while reading was off; no more events until reading is on */
     RECORD_ACCEPT_ERROR = 7, /* slot: the listener, now off; length: -errno */
     RECORD_LOST = 8,     /* offset: as for RECORD_ACCEPT; an accepted socket could not be given a slot */
-    RECORD_LEFT = 9      /* the peer ended its side, behind bytes that are not read */
+    RECORD_LEFT = 9,     /* the peer ended its side, behind bytes that are not read */
+    RECORD_POST = 10     /* the mailbox has letters, or its group has changed */
 };
 
 /* These two lie in memory shared with JavaScript: nothing in them is trusted. */

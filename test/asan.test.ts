@@ -1,11 +1,12 @@
 // The addon once more under AddressSanitizer and UndefinedBehaviorSanitizer, built into a folder of its own.
 import { execFileSync } from 'node:child_process'
-import { cpSync, existsSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs'
+import { cpSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type Child, fixture, startChild } from './support/child.js'
+import { sanitizerLibrary } from './support/sanitizers.js'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const folder = mkdtempSync(path.join(tmpdir(), 'ringloop-asan-'))
@@ -18,16 +19,6 @@ afterAll(() => {
   for (const child of children) child.kill()
   rmSync(folder, { recursive: true })
 })
-
-/** The path of libasan, or '' where the compiler has none. */
-function libasan(): string {
-  try {
-    const file = execFileSync('gcc', ['-print-file-name=libasan.so'], { encoding: 'utf8' }).trim()
-    return path.isAbsolute(file) && existsSync(file) ? file : ''
-  } catch {
-    return ''
-  }
-}
 
 /** Builds a copy of native/, so that the addon in use stays as it is. */
 function build(): void {
@@ -49,7 +40,7 @@ function start(script: string, args: readonly string[] = []): Child {
   const child = startChild(script, {
     args,
     env: {
-      LD_PRELOAD: libasan(),
+      LD_PRELOAD: sanitizerLibrary('libasan'),
       ASAN_OPTIONS: 'detect_leaks=0:halt_on_error=1:abort_on_error=0:exitcode=99',
       UBSAN_OPTIONS: 'halt_on_error=1:exitcode=99',
       RINGLOOP_NATIVE_ADDON: addon,
@@ -59,7 +50,7 @@ function start(script: string, args: readonly string[] = []): Child {
   return child
 }
 
-describe.skipIf(libasan() === '')('the addon under sanitizers', () => {
+describe.skipIf(sanitizerLibrary('libasan') === '')('the addon under sanitizers', () => {
   beforeAll(build, PATIENCE_MS)
 
   it(

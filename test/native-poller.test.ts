@@ -96,6 +96,7 @@ describe('the addon', () => {
         [Symbol(), 1, 2],
         [null, null, null, null, null, null, null, null],
       ]) {
+        if (name === 'openGroup' && args.length === 0) continue
         expect(() => method(...args), name).toThrow(TypeError)
       }
     }

@@ -64,10 +64,19 @@ export interface NativeAddon {
   expireLingering(poller: number): number
   peerAddr(poller: number, slot: number): TcpEndpoint | undefined
   localAddr(poller: number, slot: number): TcpEndpoint | undefined
+  openGroup(): number
+  joinGroup(poller: number, group: number, loop: number): number
+  rest(poller: number): void
+  members(poller: number, into: Int32Array): number
+  post(poller: number, to: Int32Array, count: number, bytes: Uint8Array, start: number, end: number): number
+  takeLetter(poller: number): Buffer | undefined
 }
 
 /** Numbers per record of a batch: slot, offset, length or -errno, kind. */
 export const RECORD_INTS = 4
+
+/** Numbers per member of a group of mailboxes: its mailbox, its loop, whether it takes letters. */
+export const MEMBER_INTS = 3
 
 /** What a record says happened. */
 export const RecordKind = {
@@ -81,6 +90,7 @@ export const RecordKind = {
   ACCEPT_ERROR: 7,
   LOST: 8,
   LEFT: 9,
+  POST: 10,
 } as const
 
 /**
@@ -89,7 +99,7 @@ export const RecordKind = {
  */
 const CONSTANTS: Readonly<Record<string, number>> = {
   /** Raised whenever the arguments or answers of a call change. */
-  INTERFACE: 4,
+  INTERFACE: 5,
   IN_SLAB: 196 * 1024,
   OUT_SLAB: 256 * 1024,
   RECORDS_MAX: 1024,
@@ -108,6 +118,8 @@ const CONSTANTS: Readonly<Record<string, number>> = {
   RECORD_ACCEPT_ERROR: RecordKind.ACCEPT_ERROR,
   RECORD_LOST: RecordKind.LOST,
   RECORD_LEFT: RecordKind.LEFT,
+  RECORD_POST: RecordKind.POST,
+  MEMBER_INTS,
 }
 
 const NAME = 'ringloop.node'

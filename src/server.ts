@@ -44,6 +44,7 @@ import { chooseAcceptMode } from './threads/accept-mode.js'
 import { resolvesWithin, STOP_GRACE_MS } from './threads/deadline.js'
 import { LocalLoop } from './threads/local-loop.js'
 import { assertNotOwnModule } from './threads/loop-module.js'
+import { openGroup } from './threads/loop-post.js'
 import { LoopThreads } from './threads/loop-threads.js'
 import type { ServerLoops } from './threads/server-loops.js'
 import type { ThreadSetup } from './threads/thread-messages.js'
@@ -250,6 +251,7 @@ export class Server<Ctx = undefined, Out = Uint8Array | string, State = unknown,
     const limits = connectionLimits(options)
     connectionConfig({ onMessage() {} }, new RawProtocol() as never, limits)
     const serverId = randomUUID()
+    const group = openGroup()
     const setup = (id: number, endpoint: Endpoint): ThreadSetup => ({
       id,
       serverId,
@@ -267,6 +269,7 @@ export class Server<Ctx = undefined, Out = Uint8Array | string, State = unknown,
       pollerOptions: settings.pollerOptions,
       data: options.data,
       stats: stats.buffer,
+      group,
       monitor,
       broker: link && { historyPrefix: link.historyPrefix },
     })

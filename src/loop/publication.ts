@@ -12,6 +12,8 @@ export interface Publication {
   readonly position?: BrokerPosition | undefined
   /** It has come over the broker. */
   readonly isRemote?: boolean
+  /** The subscribers of this process have it: it is for the broker alone. */
+  readonly isSpread?: boolean
 }
 
 /** A connection of one of the loops of this server. */

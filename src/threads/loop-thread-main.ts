@@ -23,7 +23,9 @@ import { socketSettings } from '../options.js'
 import { Arrivals } from './arrivals.js'
 import { resolvesWithin, STOP_GRACE_MS } from './deadline.js'
 import { DescriptorInbox } from './descriptor-inbox.js'
+import { isPostable, LetterReader } from './letter.js'
 import { importLoopModule } from './loop-module.js'
+import { LoopPost } from './loop-post.js'
 import { Outbox } from './outbox.js'
 import { Publisher } from './publication.js'
 import { answerTo, Questions } from './questions.js'
@@ -39,6 +41,9 @@ import type {
 } from './thread-messages.js'
 
 const { setup, port } = workerData as ThreadData
+
+/** What waits for its turn. */
+type Arrival = PublishMessage | GapMessage | LetterReader
 
 function tell(message: FromThread): void {
   port.postMessage(message)
@@ -76,9 +81,13 @@ const publisher = new Publisher(questions, stats, setup.id, Math.max(1, stats.nu
 /** Of this tick, for the server. */
 const outbox = new Outbox<LoopMessage>((messages) => tell({ type: 'batch', messages }))
 /** Publications of other loops and machines, and what is said of those that did not come. */
-const arrivals = new Arrivals<PublishMessage | GapMessage>(take)
+const arrivals = new Arrivals<Arrival>(takeNext)
 let poller: Poller
 let inbox: DescriptorInbox | undefined
+/** The short way to the other loops, where there is one. */
+let post: LoopPost | undefined
+/** Publications for the other loops that went over the server. */
+let unansweredOverServer = 0
 let loop: ThreadLoop | undefined
 /** The server wants it to stop, with so many milliseconds to drain. */
 let asked: number | undefined
@@ -95,9 +104,9 @@ function createInbox(owner: EventLoop): DescriptorInbox {
   return new DescriptorInbox(owner, (fd) => (poller as NetPoller).adoptDescriptor(fd, settings))
 }
 
-function mailbox(): number {
-  if (inbox !== undefined) return inbox.mailbox
-  return poller instanceof NativePoller ? poller.mailbox : -1
+/** The poller whose mailbox others send to. */
+function mailboxOwner(): NativePoller | undefined {
+  return poller instanceof NativePoller ? poller : inbox?.poller
 }
 
 /** Whoever stops it, the server hears of it: a handler may, and the thread has nothing to do from then on. */
@@ -114,6 +123,7 @@ class ThreadLoop extends EventLoop {
     if (!this.#heard) {
       this.#heard = true
       tell({ type: 'stopping' })
+      post?.rest()
       void leave(stopping)
     }
     return stopping
@@ -124,6 +134,7 @@ class ThreadLoop extends EventLoop {
 async function leave(stopping: Promise<void>): Promise<void> {
   await stopping.catch((error: unknown) => logger.error({ err: error }, 'stopping the loop failed'))
   await starting
+  post?.close()
   inbox?.destroy()
   tell({ type: 'stopped' })
 }
@@ -157,8 +168,10 @@ async function start(): Promise<void> {
   if (acceptMode === 'descriptors') inbox = createInbox(made)
   if (setup.monitor) new LoopMonitor(made)
   const endpoint = acceptMode === 'listen' ? await listen(made) : undefined
+  const owner = mailboxOwner()
+  if (owner !== undefined && stats.numLoops > 1) post = new LoopPost(owner, setup.group, id, stats, arrivals)
   port.ref()
-  tell({ type: 'ready', mailbox: mailbox(), endpoint })
+  tell({ type: 'ready', mailbox: owner?.mailbox ?? -1, endpoint })
 }
 
 /** Throws when it was stopped meanwhile. */
@@ -183,6 +196,8 @@ function receive(message: ToThread): void {
       void answer(message.id, () => loop?.broadcast(message.out as never, message.options) ?? NOTHING_SENT)
       break
     case 'batch':
+      // What its publisher has posted before this is here by now, and comes first.
+      post?.take()
       for (const each of message.messages) receiveEach(each)
       break
     case 'subscribers':
@@ -202,18 +217,69 @@ async function answer(id: number, work: () => unknown): Promise<void> {
   tell(await answerTo(id, work))
 }
 
-function take(message: PublishMessage | GapMessage): void {
-  if (message.type === 'gap') loop?.topics.tellGap(message.topic, message.gap)
-  else void deliver(message)
+/** Of a letter the next publication; whether there is one more. */
+function takeNext(arrival: Arrival): boolean {
+  if (arrival instanceof LetterReader) {
+    void deliver(arrival.publication(), arrival.from)
+    return arrival.hasMore
+  }
+  if (arrival.type === 'gap') loop?.topics.tellGap(arrival.topic, arrival.gap)
+  else void deliver(arrival, undefined)
+  return false
 }
 
-async function deliver({ id, publication }: PublishMessage): Promise<void> {
-  outbox.add(await answerTo(id, () => loop?.topics.deliverOf(publication) ?? NOTHING_SENT))
+/** Answers the loop that has posted it to the mailbox `from`; without, the server. */
+async function deliver({ id, publication }: PublishMessage, from: number | undefined): Promise<void> {
+  const answer = await answerTo(id, () => loop?.topics.deliverOf(publication) ?? NOTHING_SENT)
+  if (from === undefined) outbox.add(answer)
+  else post?.answer(from, answer)
 }
 
-/** To the server, for the other loops and its broker. */
+/** To the other loops, by one of two ways, and to other machines: what one way has is not to be overtaken on the other. */
 function relay(publication: Publication): Promise<BroadcastResult> {
+  const { topic, out, options } = publication
+  if (isKept(topic)) return askServer(publication)
+  if (post === undefined || !isPostable(out) || unansweredOverServer > 0) {
+    post?.flush()
+    return relayOverServer(publication)
+  }
+  const posted = post.publish(topic, out, options.slow)
+  return setup.broker === undefined ? posted : withBroker(posted, publication)
+}
+
+/** All subscribers get it from the server, in the order of its history. */
+function isKept(topic: string): boolean {
+  const prefix = setup.broker?.historyPrefix
+  return prefix !== undefined && topic.startsWith(prefix)
+}
+
+async function relayOverServer(publication: Publication): Promise<BroadcastResult> {
+  unansweredOverServer++
+  try {
+    return await askServer(publication)
+  } finally {
+    unansweredOverServer--
+  }
+}
+
+function askServer(publication: Publication): Promise<BroadcastResult> {
   return publisher.publish(publication, (id, copy) => outbox.add({ type: 'publish', id, publication: copy }))
+}
+
+/** The other loops have it. */
+async function withBroker(
+  posted: Promise<BroadcastResult>,
+  publication: Publication,
+): Promise<BroadcastResult> {
+  const [result] = await Promise.all([posted, tellBroker(publication)])
+  return result
+}
+
+async function tellBroker(publication: Publication): Promise<void> {
+  if (publisher.isTooFarBehind) {
+    throw new RingloopError(ErrorCode.BROKER, 'too much is on its way to the broker')
+  }
+  await askServer({ ...publication, isSpread: true })
 }
 
 function want(topic: string, isWanted: boolean): void {

@@ -132,8 +132,10 @@ export class LoopThreads implements ServerLoops, LinkedLoops {
 
   /** The loop that it comes `from` has done its part. */
   #publish(publication: Publication, from: LoopThread | undefined): Promise<BroadcastResult> {
-    const deliver = (): Promise<BroadcastResult> => this.#deliver(publication, from)
-    return this.#options.link?.spread(publication, deliver) ?? deliver()
+    const { link } = this.#options
+    const deliver = (): Promise<BroadcastResult> =>
+      publication.isSpread === true ? Promise.resolve(NOTHING_SENT) : this.#deliver(publication, from)
+    return link?.spread(publication, deliver) ?? deliver()
   }
 
   deliver(publication: Publication): Promise<BroadcastResult> {

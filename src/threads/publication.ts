@@ -1,6 +1,7 @@
 /**
- * What is published on one loop on its way to the others, and how much of it may be on the way. It goes over the server's
- * thread: to each other loop once, in the order of its publisher. Whoever asks for it has a `Publisher`; its thread only.
+ * What is published on one loop on its way to the others over the server's thread, and how much of it may be on the way: to
+ * each other loop once, in the order of its publisher. Whoever asks for it has a `Publisher`; its thread only. Text and
+ * bytes have a shorter way, loop-post.ts, where there are native mailboxes.
  */
 
 import { leftOut, NOTHING_SENT } from '../loop/broadcast-result.js'
@@ -14,6 +15,11 @@ const MAX_BEHIND = 16_384
 const MAX_BYTES_BEHIND = 64 * 1024 * 1024
 /** Of one publication so many values are weighed. */
 const MAX_LOOKED_AT = 1024
+
+/** Whether what waits for so many loops is too much for one more publication. */
+export function isTooFarBehind({ size, bytes }: Questions, loops: number): boolean {
+  return size >= MAX_BEHIND * loops || bytes >= MAX_BYTES_BEHIND * loops
+}
 
 /** Asks another thread to publish: the server a loop, a loop the server. */
 export class Publisher {
@@ -50,8 +56,7 @@ export class Publisher {
 
   /** What is published now is left out. */
   get isTooFarBehind(): boolean {
-    const { size, bytes } = this.#questions
-    return size >= MAX_BEHIND * this.#loops || bytes >= MAX_BYTES_BEHIND * this.#loops
+    return isTooFarBehind(this.#questions, this.#loops)
   }
 }
 

@@ -13,7 +13,7 @@ export interface Answer {
   readonly code: ErrorCode | undefined
 }
 
-interface Question {
+export interface Question {
   readonly bytes: number
   /** What to say when nobody is left to answer. */
   readonly otherwise: unknown
@@ -55,9 +55,14 @@ export class Questions {
         )
         return
       }
-      this.#bytes += bytes
-      this.#waiting.set(id, { bytes, otherwise, resolve: resolve as Question['resolve'], reject })
+      this.add(id, { bytes, otherwise, resolve: resolve as Question['resolve'], reject })
     })
+  }
+
+  /** What was asked under a number that is not one of {@link ask}'s. */
+  add(id: number, question: Question): void {
+    this.#bytes += question.bytes
+    this.#waiting.set(id, question)
   }
 
   settle({ id, result, error, code }: Answer): void {
@@ -71,7 +76,7 @@ export class Questions {
 
   /** Nobody is left to answer. */
   giveUp(): void {
-    for (const { resolve, otherwise } of this.#waiting.values()) resolve(otherwise)
+    for (const question of this.#waiting.values()) question.resolve(question.otherwise)
     this.#waiting.clear()
     this.#bytes = 0
   }

@@ -31,6 +31,8 @@ export interface ThreadSetup {
   readonly pollerOptions: PollerOptions
   readonly data: unknown
   readonly stats: SharedArrayBuffer
+  /** Of the mailboxes of all loops; 0 where there are none. */
+  readonly group: number
   /** Whether a LoopMonitor runs. */
   readonly monitor: boolean
   /** Where there is one. */

@@ -295,7 +295,7 @@ static int32_t remember(napi_env env, handle_t *h)
 }
 
 /* Makes the poller and starts watching it. On failure everything is undone. */
-static int32_t open_handle(napi_env env, napi_value function, uint32_t max_lingering, napi_value result)
+static int32_t open_handle(napi_env env, napi_value function, uint32_t max_lingering, bool may_ring, napi_value result)
 {
     poller_memory memory = {0};
     int error = -ENOMEM;
@@ -303,7 +303,7 @@ static int32_t open_handle(napi_env env, napi_value function, uint32_t max_linge
     if (h == NULL) return -ENOMEM;
     h->env = env;
     if (make_memory(h, &memory, result) && keep_callback(h, function)) {
-        h->poller = poller_new(&memory, max_lingering, &error);
+        h->poller = poller_new(&memory, max_lingering, may_ring, &error);
     }
     if (h->poller == NULL) {
         drop_references(h);
@@ -327,19 +327,23 @@ static int32_t open_handle(napi_env env, napi_value function, uint32_t max_linge
     return error;
 }
 
-/* create(onBatch(count), maxLingering) -> { poller: -errno, … } or { poller, mailbox, inSlab, inRecords, outSlab, outRecords } */
+/* create(onBatch(count), maxLingering, mayRing) -> { poller: -errno, … } or { poller, mailbox, inSlab, inRecords, outSlab, outRecords } */
 static napi_value addon_create(napi_env env, napi_callback_info info)
 {
-    napi_value args[2], result, value;
+    napi_value args[3], result, value;
     napi_valuetype type = napi_undefined;
     int32_t max_lingering = 0;
-    if (!get_args(env, info, args, 2) || !get_int(env, args[1], &max_lingering)) return NULL;
+    bool may_ring = false;
+    if (!get_args(env, info, args, 3) || !get_int(env, args[1], &max_lingering) || !get_bool(env, args[2], &may_ring)) {
+        return NULL;
+    }
     if (napi_typeof(env, args[0], &type) != napi_ok || type != napi_function) {
         throw_type(env, "expected a function");
         return NULL;
     }
     if (napi_create_object(env, &result) != napi_ok) return NULL;
-    int32_t index = open_handle(env, args[0], max_lingering < 0 ? 0 : (uint32_t)max_lingering, result);
+    uint32_t lingering = max_lingering < 0 ? 0 : (uint32_t)max_lingering;
+    int32_t index = open_handle(env, args[0], lingering, may_ring, result);
     value = int_value(env, index);
     if (value == NULL || napi_set_named_property(env, result, "poller", value) != napi_ok) return NULL;
     poller *p = get_poller(env, index);

@@ -65,8 +65,9 @@ typedef struct {
     out_record *out_records; /* OUT_RECORDS_MAX */
 } poller_memory;
 
-/* Of closed sockets at most max_lingering linger: one more ends the oldest. */
-poller *poller_new(const poller_memory *memory, uint32_t max_lingering, int *error);
+/* Of closed sockets at most max_lingering linger: one more ends the oldest. With may_ring many sends of a flush go together
+   through an io_uring, where the system has one. */
+poller *poller_new(const poller_memory *memory, uint32_t max_lingering, bool may_ring, int *error);
 /* Closes every descriptor. Every later call is harmless. */
 void poller_stop(poller *p);
 /* After poller_stop, and not from within a dispatch. */

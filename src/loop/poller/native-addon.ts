@@ -21,7 +21,7 @@ export interface CreatedPoller {
 export interface NativeAddon {
   /** What these sources have to agree with. */
   readonly constants: Readonly<Record<string, number>>
-  create(onBatch: (count: number) => void, maxLingering: number): CreatedPoller
+  create(onBatch: (count: number) => void, maxLingering: number, mayRing: boolean): CreatedPoller
   destroy(poller: number): void
   setRef(poller: number, on: boolean): void
   listenTcp(

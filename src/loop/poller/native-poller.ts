@@ -57,11 +57,12 @@ export class NativePoller implements Poller {
   readonly #files = new Map<number, SocketFile>()
   #destroyed = false
 
-  /** Throws `ERR_RINGLOOP_POLLER` where there is no addon. */
+  /** Throws `ERR_RINGLOOP_POLLER` where there is no addon. With `RINGLOOP_IO_URING=0` it uses no io_uring. */
   constructor(sink: PollerSink, { maxLingering = MAX_LINGERING }: PollerOptions = {}) {
     const addon = loadNativeAddon()
     if (typeof addon === 'string') throw new RingloopError(ErrorCode.POLLER, addon)
-    const created = addon.create((count) => this.#handleBatch(count), maxLingering)
+    const mayRing = process.env.RINGLOOP_IO_URING !== '0'
+    const created = addon.create((count) => this.#handleBatch(count), maxLingering, mayRing)
     if (created.poller < 0) {
       const error = systemError(created.poller, 'epoll')
       throw new RingloopError(ErrorCode.POLLER, `the native poller cannot be made: ${error.message}`, error)

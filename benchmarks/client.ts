@@ -31,6 +31,7 @@ const { values } = parseArgs({
     'hello-bytes': { type: 'string', default: '0' },
     join: { type: 'string' },
     'join-until': { type: 'string', default: '' },
+    joins: { type: 'string', default: '1' },
     'fan-out': { type: 'boolean', default: false },
     groups: { type: 'string', default: '1' },
     idle: { type: 'boolean', default: false },
@@ -99,7 +100,8 @@ class Peer {
       await greet(socket, readFileSync(values.hello), values['hello-until'], Number(values['hello-bytes']))
     }
     if (values.join !== undefined) {
-      await greet(socket, partOf(readFileSync(values.join), index), values['join-until'], 0)
+      const said = partOf(readFileSync(values.join), index, Number(values.joins))
+      await greet(socket, said, values['join-until'], 0)
     }
     socket.on('data', (data) => peer.#take(data))
     socket.on('end', () => peer.fail('the server closed the connection'))
@@ -161,10 +163,10 @@ class Peer {
 
 let closing = false
 
-/** With `--groups`: of what all of them say. */
-function partOf(bytes: Buffer, index: number): Buffer {
-  const length = bytes.length / groups
-  return bytes.subarray((index % groups) * length, ((index % groups) + 1) * length)
+/** Of what all of them say, in so many parts. */
+function partOf(bytes: Buffer, index: number, parts: number): Buffer {
+  const length = bytes.length / parts
+  return bytes.subarray((index % parts) * length, ((index % parts) + 1) * length)
 }
 
 /** With `--fan-out`: when all have what the first one has sent, it sends again. */

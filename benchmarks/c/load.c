@@ -8,8 +8,9 @@
  *   --counts-as M                                      one request holds M messages
  *   --hello FILE --hello-until HEX | --hello-bytes N   said once per connection, before the first message
  *   --join FILE --join-until HEX                       said once after that
+ *   --joins J                                          FILE is J equal parts, which the connections take in turn
  *   --fan-out                                          the first connection sends, all of them get the answer
- *   --groups G                                         with it: join and answer are G equal parts, one for each group
+ *   --groups G                                         with it: the answer is G equal parts, taken in the same way
  *   --idle                                             one message each, print {"ready":N}, hold till stdin ends
  *   --host H --warmup S --pipeline K --pid SERVER      the server's processor time is read from /proc
  */
@@ -58,13 +59,13 @@ struct peer {
 
 static struct {
   const char *host, *port;
-  int connections, pipeline, pid, groups;
+  int connections, pipeline, pid, joins, groups;
   double seconds, warmup;
   size_t message, reply, counts_as;
   struct bytes request, expect, hello, until, join, joined;
   size_t hello_bytes;
   bool idle, echo, fan_out;
-} options = {.host = "127.0.0.1", .connections = 1, .pipeline = 1, .groups = 1, .seconds = 3, .warmup = 1, .counts_as = 1};
+} options = {.host = "127.0.0.1", .connections = 1, .pipeline = 1, .joins = 1, .groups = 1, .seconds = 3, .warmup = 1, .counts_as = 1};
 
 static struct peer *peers;
 static int epoll, alive;
@@ -238,12 +239,13 @@ static void push(struct peer *peer) {
   watch(peer, EPOLL_CTL_MOD, writing ? EPOLLIN | EPOLLOUT : EPOLLIN);
 }
 
-static size_t group_of(const struct peer *peer) { return (size_t)(peer - peers) % (size_t)options.groups; }
+/* Which of so many parts is this connection's. */
+static size_t part_of(const struct peer *peer, int parts) { return (size_t)(peer - peers) % (size_t)parts; }
 
 static void next_shift(struct peer *peer) {
   peer->rounds++;
   peer->sent = peer->got = 0;
-  if (options.groups > 1) peer->shift = group_of(peer) * options.reply;
+  if (options.groups > 1) peer->shift = part_of(peer, options.groups) * options.reply;
   if (options.echo) peer->shift = ((size_t)(peer - peers) * 131 + (size_t)peer->rounds * 17) % SHIFTS;
 }
 
@@ -327,14 +329,14 @@ static void receive_until(int fd, struct bytes end) {
   } while (length < end.length || memcmp(buffer + length - end.length, end.data, end.length) != 0);
 }
 
-static void greet(int fd, size_t group) {
+static void greet(int fd, const struct peer *peer) {
   send_all(fd, options.hello.data, options.hello.length);
   if (options.until.length > 0) receive_until(fd, options.until);
   else if (options.hello_bytes > sizeof buffer) die("--hello-bytes is too large");
   else receive(fd, buffer, options.hello_bytes);
   if (options.join.data == NULL) return;
-  size_t length = options.join.length / (size_t)options.groups;
-  send_all(fd, options.join.data + group * length, length);
+  size_t length = options.join.length / (size_t)options.joins;
+  send_all(fd, options.join.data + part_of(peer, options.joins) * length, length);
   receive_until(fd, options.joined);
 }
 
@@ -347,7 +349,7 @@ static void open_peer(struct peer *peer, const struct addrinfo *address) {
   setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
   setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
   if (connect(fd, address->ai_addr, address->ai_addrlen) != 0) die("connect: %s", strerror(errno));
-  if (options.hello.data != NULL) greet(fd, group_of(peer));
+  if (options.hello.data != NULL) greet(fd, peer);
   peer->fd = fd;
 }
 
@@ -485,7 +487,8 @@ static void parse(int argc, char **argv) {
       {"reply-bytes", 1, 0, 'n'}, {"expect", 1, 0, 'e'},      {"counts-as", 1, 0, 'm'},
       {"hello", 1, 0, 'H'},       {"hello-until", 1, 0, 'u'}, {"hello-bytes", 1, 0, 'y'},
       {"idle", 0, 0, 'i'},        {"join", 1, 0, 'j'},        {"join-until", 1, 0, 'J'},
-      {"fan-out", 0, 0, 'f'},     {"groups", 1, 0, 'g'},      {0}};
+      {"fan-out", 0, 0, 'f'},     {"groups", 1, 0, 'g'},      {"joins", 1, 0, 'q'},
+      {0}};
   for (int option; (option = getopt_long(argc, argv, "", names, NULL)) != -1;) {
     switch (option) {
       case 'h': options.host = optarg; break;
@@ -508,6 +511,7 @@ static void parse(int argc, char **argv) {
       case 'J': options.joined = from_hex(optarg); break;
       case 'f': options.fan_out = true; break;
       case 'g': options.groups = atoi(optarg); break;
+      case 'q': options.joins = atoi(optarg); break;
       default: exit(2);
     }
   }
@@ -515,7 +519,7 @@ static void parse(int argc, char **argv) {
   if (options.connections < 1 || options.pipeline < 1) die("--connections and --pipeline start at 1");
   if (options.echo == (options.request.data != NULL)) die("give either --bytes or --request");
   if (options.echo && options.fan_out) die("--fan-out needs --request");
-  if (options.groups < 1) die("--groups starts at 1");
+  if (options.groups < 1 || options.joins < 1) die("--groups and --joins start at 1");
   if (options.groups > 1 && (!options.fan_out || options.pipeline > 1)) die("--groups needs --fan-out, without --pipeline");
 }
 

@@ -20,10 +20,16 @@ function heard(text: string): Buffer {
   return plainFrame(TEXT, Buffer.from(text))
 }
 
-/** One part for each topic. What a connection publishes to itself comes back when it is subscribed. */
-function joining(topics: readonly string[]): Join {
-  const parts = topics.flatMap((topic) => [`sub ${topic}`, 'sub own', 'pub own here', 'unsub own'])
-  return { send: Buffer.concat(parts.map(said)), until: heard('own here') }
+/**
+ * Each connection subscribes to one of the topics. What it publishes to itself, on a topic of its own, comes back when it is
+ * subscribed: were that one topic for all, what arrives late on another loop would reach the next.
+ */
+function joining(connections: number, topics: readonly string[]): Join {
+  const lines = Array.from({ length: connections }, (_, i) => {
+    const own = `own${String(i).padStart(5, '0')}`
+    return [`sub ${topics[i % topics.length]}`, `sub ${own}`, `pub ${own} here`, `unsub ${own}`]
+  })
+  return { send: Buffer.concat(lines.flat().map(said)), until: Buffer.from(' here'), parts: connections }
 }
 
 function fanOut(connections: number, pipeline: number): Case {
@@ -33,7 +39,7 @@ function fanOut(connections: number, pipeline: number): Case {
     connections,
     pipeline,
     hello: UPGRADE,
-    join: joining(['all']),
+    join: joining(connections, ['all']),
     fanOut: true,
     exchange: { request: said(`pub ${messageTo('all')}`), expect: heard(messageTo('all')) },
   }
@@ -46,7 +52,7 @@ function manyTopics(count: number, subscribers: number): Case {
     name: `${BYTES} B, ${count} topics x ${subscribers} subscribers`,
     connections: count * subscribers,
     hello: UPGRADE,
-    join: joining(names),
+    join: joining(count * subscribers, names),
     fanOut: true,
     groups: count,
     exchange: {

@@ -43,11 +43,11 @@ describe('workers under load', () => {
   })
 
   it('100 loops that die while they publish leave no descriptor and no memory behind', {
-    timeout: 120_000,
+    timeout: 240_000,
   }, async () => {
     const child = startChild(fixture('publishing-rounds.mjs'), { args: ['50'] })
     children.push(child)
-    const [descriptors, bytes] = (await child.line('left', 100_000)).split(' ').map(Number)
+    const [descriptors, bytes] = (await child.line('left', 230_000)).split(' ').map(Number)
     expect(await child.exit()).toEqual({ code: 0, signal: null })
     expect(descriptors).toBeLessThanOrEqual(0)
     // Of letters alone twenty times as much has been on its way.

@@ -75,6 +75,7 @@ describe('a letter', () => {
             id,
             result: undefined,
             error: undefined,
+            code: undefined,
             ...one,
           }),
         )

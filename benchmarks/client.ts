@@ -31,7 +31,9 @@ const { values } = parseArgs({
     'hello-bytes': { type: 'string', default: '0' },
     join: { type: 'string' },
     'join-until': { type: 'string', default: '' },
+    joins: { type: 'string', default: '1' },
     'fan-out': { type: 'boolean', default: false },
+    groups: { type: 'string', default: '1' },
     idle: { type: 'boolean', default: false },
   },
 })
@@ -61,7 +63,8 @@ const out = echoes
 const repeated = values.expect === undefined ? undefined : repeat(readFileSync(values.expect), pipeline)
 const expected = echoes ? out : repeated
 const outLength = echoes ? out.length - SHIFTS : out.length
-const inLength = echoes ? outLength : (repeated?.length ?? Number(values['reply-bytes']) * pipeline)
+const groups = Number(values.groups)
+const inLength = echoes ? outLength : (repeated?.length ?? Number(values['reply-bytes']) * pipeline) / groups
 const messagesPerRound = pipeline * Number(values['counts-as'])
 
 const tally = new Tally()
@@ -82,6 +85,7 @@ class Peer {
 
   private constructor(index: number, socket: Socket) {
     this.#index = index
+    this.#shift = (index % groups) * inLength
     this.#socket = socket
   }
 
@@ -95,7 +99,10 @@ class Peer {
     if (values.hello !== undefined) {
       await greet(socket, readFileSync(values.hello), values['hello-until'], Number(values['hello-bytes']))
     }
-    if (values.join !== undefined) await greet(socket, readFileSync(values.join), values['join-until'], 0)
+    if (values.join !== undefined) {
+      const said = partOf(readFileSync(values.join), index, Number(values.joins))
+      await greet(socket, said, values['join-until'], 0)
+    }
     socket.on('data', (data) => peer.#take(data))
     socket.on('end', () => peer.fail('the server closed the connection'))
     return peer
@@ -155,6 +162,12 @@ class Peer {
 }
 
 let closing = false
+
+/** Of what all of them say, in so many parts. */
+function partOf(bytes: Buffer, index: number, parts: number): Buffer {
+  const length = bytes.length / parts
+  return bytes.subarray((index % parts) * length, ((index % parts) + 1) * length)
+}
 
 /** With `--fan-out`: when all have what the first one has sent, it sends again. */
 function fanOut(now: number): void {

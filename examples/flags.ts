@@ -4,7 +4,7 @@
  */
 import { readFileSync } from 'node:fs'
 import { type ParseArgsConfig, parseArgs } from 'node:util'
-import { type PollerOption, RingloopError, type ServerTlsOptions } from 'ringloop'
+import { type Broker, type PollerOption, RingloopError, type ServerTlsOptions } from 'ringloop'
 
 const BAD_FLAGS = 2
 const FAILED = 1
@@ -16,6 +16,9 @@ type Value = string | number | boolean
 
 /** The flags that every example takes, and their defaults. */
 const COMMON = { port: 1833, host: '127.0.0.1', loops: 1, poller: 'auto', cert: '', key: '' }
+
+/** What an example that can run in several processes adds, for {@link brokerOf}. */
+export const BROKER_FLAGS = { redis: '', nats: '' }
 
 type Widened<T> = T extends number ? number : T extends boolean ? boolean : string
 
@@ -89,8 +92,23 @@ function tlsOf({ cert, key }: Record<string, Value>): { readonly tls?: ServerTls
 
 function usage(defaults: Record<string, Value>): string {
   const show = ([name, value]: [string, Value]): string =>
-    typeof value === 'boolean' ? `--${name}` : `--${name} ${value === '' ? 'FILE' : value}`
+    typeof value === 'boolean' ? `--${name}` : `--${name} ${value === '' ? '…' : value}`
   return Object.entries(defaults).map(show).join(' ')
+}
+
+/**
+ * The broker that `--redis URL` or `--nats URL` asks for; none without them. Only what is asked for is imported, since each
+ * needs a package of its own. One that cannot be made ends the process with one sentence and code 2.
+ */
+export async function brokerOf({ redis, nats }: typeof BROKER_FLAGS): Promise<Broker | undefined> {
+  if (redis !== '' && nats !== '') exit(BAD_FLAGS, 'take one of --redis and --nats')
+  try {
+    if (redis !== '') return new (await import('ringloop/redis')).RedisBroker({ url: redis })
+    if (nats !== '') return new (await import('ringloop/nats')).NatsBroker({ servers: nats })
+    return undefined
+  } catch (error) {
+    return exit(BAD_FLAGS, (error as Error).message)
+  }
 }
 
 /** As much of a server as {@link serve} needs. */

@@ -1,7 +1,9 @@
-// A chat in the browser, its page on the same port, across loops.   npm run example -- websocket-chat --loops 2
+// A chat with rooms in the browser, its page on the same port, across loops.   npm run example -- websocket-chat --loops 2
+// With --redis URL or --nats URL across processes too: run several, each with its own --port.
+import { randomUUID } from 'node:crypto'
 import { readFileSync } from 'node:fs'
-import { BroadcastChannel, isMainThread } from 'node:worker_threads'
-import { type Connection, type EventLoop, type Handler, Server } from 'ringloop'
+import { isMainThread } from 'node:worker_threads'
+import { type Connection, type EventLoop, type Gap, type Handler, Server } from 'ringloop'
 import {
   type HttpAnswer,
   type UpgradeRequest,
@@ -10,19 +12,31 @@ import {
   WebSocketProtocol,
   webSocketOf,
 } from 'ringloop/websocket'
-import { exampleFlags, serve } from './flags.js'
+import { BROKER_FLAGS, brokerOf, exampleFlags, serve } from './flags.js'
 
-type ChatConnection = Connection<WebSocketOut>
+type ChatConnection = Connection<WebSocketOut, Visitor>
+
+interface Visitor {
+  readonly name: string
+  readonly room: string
+}
 
 /** What the page understands. */
 type ChatEvent =
+  | { type: 'room'; room: string }
   | { type: 'message'; from: string; text: string; at: number }
   | { type: 'note'; text: string }
-  | { type: 'people'; names: string[] }
+  | { type: 'people'; loop: string; names: string[] }
+  | ({ type: 'gap' } & Gap)
 
-/** What the loops tell each other: something to show, who is on a loop now, and the question for that. */
-type LoopNews = { event: ChatEvent } | { loop: number; names: string[] } | { ask: true }
-
+/** Each room has two topics: what is said, and who is there. */
+const SAID = 'chat/said/'
+const PEOPLE = 'chat/people/'
+/** Each loop says so often who is there; a page forgets those of a loop that has been silent for longer. */
+const PEOPLE_MS = 2_000
+const FIRST_ROOM = 'lobby'
+const JOIN = '/join '
+/** Of a name or a room, in characters. */
 const MAX_NAME = 24
 const MAX_TEXT = 500
 const PAGE: HttpAnswer = {
@@ -34,80 +48,95 @@ const PAGE: HttpAnswer = {
   body: readFileSync(new URL('../../examples/websocket-chat.html', import.meta.url)),
 }
 
-/** One per loop: it knows its own people, and by name those of the others. */
-export default class Chat implements Handler<WebSocketContext, WebSocketOut> {
-  readonly #own = new Map<ChatConnection, string>()
-  readonly #others = new Map<number, string[]>()
-  readonly #channel = new BroadcastChannel('websocket-chat')
+/** One per loop. It knows its own people; the pages put those of all loops together. */
+export default class Chat implements Handler<WebSocketContext, WebSocketOut, Visitor> {
+  /** Of this loop among those of all processes. */
+  readonly #id = randomUUID()
+  readonly #rooms = new Map<string, Set<ChatConnection>>()
   #loop!: EventLoop
 
   onStart(loop: EventLoop): void {
     this.#loop = loop
-    this.#channel.onmessage = ({ data }: { data: unknown }) => this.#hear(data as LoopNews)
-    this.#tell({ ask: true })
-  }
-
-  onStop(): void {
-    this.#channel.close()
+    loop.runEvery(PEOPLE_MS, () => {
+      for (const room of this.#rooms.keys()) this.#tellPeople(room)
+    })
   }
 
   onConnect(c: ChatConnection): void {
-    const given = new URLSearchParams(webSocketOf(c).query).get('name')?.trim()
-    const name = given?.slice(0, MAX_NAME) || `guest ${c.id}`
-    this.#own.set(c, name)
-    this.#people(`${name} has come`)
+    const asked = new URLSearchParams(webSocketOf(c).query)
+    c.context = { name: nameOf(asked.get('name')) || `guest ${c.id}`, room: '' }
+    this.#enter(c, nameOf(asked.get('room')) || FIRST_ROOM)
   }
 
   onMessage(c: ChatConnection, _ctx: WebSocketContext, data: Buffer): void {
     const text = data.toString().trim().slice(0, MAX_TEXT)
-    if (text !== '') this.#toAll({ type: 'message', from: this.#own.get(c)!, text, at: Date.now() })
+    if (text.startsWith(JOIN)) this.#move(c, nameOf(text.slice(JOIN.length)))
+    else if (text !== '') this.#say(c, text)
+  }
+
+  /** Messages of other processes are lost: those here are told, since nobody else knows. */
+  onGap(topic: string, gap: Gap): void {
+    if (!topic.startsWith(SAID)) return
+    for (const c of this.#rooms.get(topic.slice(SAID.length)) ?? []) tell(c, { type: 'gap', ...gap })
   }
 
   onClose(c: ChatConnection): void {
-    const name = this.#own.get(c)
-    this.#own.delete(c)
-    if (!this.#loop.stopping) this.#people(`${name} has left`)
+    if (!this.#loop.stopping) this.#leave(c)
   }
 
-  /** Who is on this loop has changed. */
-  #people(note: string): void {
-    this.#toAll({ type: 'note', text: note })
-    this.#tellPeople()
-    this.#showPeople()
+  #move(c: ChatConnection, room: string): void {
+    if (room === '' || room === c.context.room) return
+    this.#leave(c)
+    this.#enter(c, room)
   }
 
-  #tellPeople(): void {
-    this.#tell({ loop: this.#loop.id, names: [...this.#own.values()] })
+  #enter(c: ChatConnection, room: string): void {
+    const { name } = c.context
+    c.context = { name, room }
+    tell(c, { type: 'room', room })
+    c.subscribe(SAID + room)
+    c.subscribe(PEOPLE + room)
+    const members = this.#rooms.get(room) ?? new Set()
+    this.#rooms.set(room, members.add(c))
+    this.#tellPeople(room)
+    void this.#publish(SAID + room, { type: 'note', text: `${name} has come` })
   }
 
-  #showPeople(): void {
-    const names = [this.#own.values(), ...this.#others.values()].flatMap((each) => [...each])
-    this.#show({ type: 'people', names: names.sort((a, b) => a.localeCompare(b)) })
+  #leave(c: ChatConnection): void {
+    const { name, room } = c.context
+    c.unsubscribe(SAID + room)
+    c.unsubscribe(PEOPLE + room)
+    const members = this.#rooms.get(room)
+    members?.delete(c)
+    if (members?.size === 0) this.#rooms.delete(room)
+    this.#tellPeople(room)
+    void this.#publish(SAID + room, { type: 'note', text: `${name} has left` })
   }
 
-  #toAll(event: ChatEvent): void {
-    this.#show(event)
-    this.#tell({ event })
+  #tellPeople(room: string): void {
+    const names = [...(this.#rooms.get(room) ?? [])].map((c) => c.context.name)
+    void this.#publish(PEOPLE + room, { type: 'people', loop: this.#id, names })
   }
 
-  #show(event: ChatEvent): void {
-    this.#loop.broadcast<WebSocketOut>(JSON.stringify(event))
+  #say(c: ChatConnection, text: string): void {
+    const { name, room } = c.context
+    const said = this.#publish(SAID + room, { type: 'message', from: name, text, at: Date.now() })
+    said.catch(() => tell(c, { type: 'note', text: 'not everybody has got that' }))
   }
 
-  #tell(news: LoopNews): void {
-    this.#channel.postMessage(news)
+  #publish(topic: string, event: ChatEvent): Promise<unknown> {
+    return this.#loop.publish<WebSocketOut>(topic, JSON.stringify(event))
   }
+}
 
-  #hear(news: LoopNews): void {
-    if ('event' in news) {
-      this.#show(news.event)
-    } else if ('ask' in news) {
-      this.#tellPeople()
-    } else {
-      this.#others.set(news.loop, news.names)
-      this.#showPeople()
-    }
-  }
+function tell(c: ChatConnection, event: ChatEvent): void {
+  c.send(JSON.stringify(event))
+}
+
+/** As much of it as can be shown, and be a part of the name of a topic. */
+function nameOf(given: string | null): string {
+  const shown = (given ?? '').replace(/\p{Cc}/gu, '').trim()
+  return [...shown].slice(0, MAX_NAME).join('')
 }
 
 /** Each loop's thread imports this very file and takes its handler and its protocol from here. */
@@ -126,10 +155,11 @@ function isFromOurPage({ origin, headers }: UpgradeRequest): boolean {
 }
 
 if (isMainThread) {
-  const { loops, options, oneLoop } = exampleFlags()
+  const { options, oneLoop, ...flags } = exampleFlags(BROKER_FLAGS)
+  const broker = await brokerOf(flags)
   const server =
-    loops === 1
-      ? new Server(new Chat(), { ...oneLoop(), protocol: protocol() })
-      : new Server<WebSocketContext, WebSocketOut>(import.meta.url, options)
+    flags.loops === 1
+      ? new Server(new Chat(), { ...oneLoop(), protocol: protocol(), broker })
+      : new Server<WebSocketContext, WebSocketOut>(import.meta.url, { ...options, broker })
   await serve(server)
 }

@@ -14,9 +14,10 @@
 #include <uv.h>
 
 #include "addon.h"
+#include "post.h"
 
 /* Raised whenever a call's arguments or answers change. native-addon.ts refuses an addon with another number. */
-enum { INTERFACE = 5 };
+enum { INTERFACE = 6 };
 
 enum { BUFFERS = 4, CACHE_LINE = 64 };
 
@@ -67,7 +68,6 @@ bool get_args(napi_env env, napi_callback_info info, napi_value *args, size_t co
     return false;
 }
 
-/* NaN and 2^32 would otherwise become 0, which is somebody's number. */
 bool get_int(napi_env env, napi_value value, int32_t *out)
 {
     double number;
@@ -300,7 +300,7 @@ static int32_t remember(napi_env env, handle_t *h)
 }
 
 /* Makes the poller and starts watching it. On failure everything is undone. */
-static int32_t open_handle(napi_env env, napi_value function, uint32_t max_lingering, napi_value result)
+static int32_t open_handle(napi_env env, napi_value function, uint32_t max_lingering, bool may_ring, napi_value result)
 {
     poller_memory memory = {0};
     int error = -ENOMEM;
@@ -308,7 +308,7 @@ static int32_t open_handle(napi_env env, napi_value function, uint32_t max_linge
     if (h == NULL) return -ENOMEM;
     h->env = env;
     if (make_memory(h, &memory, result) && keep_callback(h, function)) {
-        h->poller = poller_new(&memory, max_lingering, &error);
+        h->poller = poller_new(&memory, max_lingering, may_ring, &error);
     }
     if (h->poller == NULL) {
         drop_references(h);
@@ -332,19 +332,23 @@ static int32_t open_handle(napi_env env, napi_value function, uint32_t max_linge
     return error;
 }
 
-/* create(onBatch(count), maxLingering) -> { poller: -errno, … } or { poller, mailbox, inSlab, inRecords, outSlab, outRecords } */
+/* create(onBatch(count), maxLingering, mayRing) -> { poller: -errno, … } or { poller, mailbox, inSlab, inRecords, outSlab, outRecords } */
 static napi_value addon_create(napi_env env, napi_callback_info info)
 {
-    napi_value args[2], result, value;
+    napi_value args[3], result, value;
     napi_valuetype type = napi_undefined;
     int32_t max_lingering = 0;
-    if (!get_args(env, info, args, 2) || !get_int(env, args[1], &max_lingering)) return NULL;
+    bool may_ring = false;
+    if (!get_args(env, info, args, 3) || !get_int(env, args[1], &max_lingering) || !get_bool(env, args[2], &may_ring)) {
+        return NULL;
+    }
     if (napi_typeof(env, args[0], &type) != napi_ok || type != napi_function) {
         throw_type(env, "expected a function");
         return NULL;
     }
     if (napi_create_object(env, &result) != napi_ok) return NULL;
-    int32_t index = open_handle(env, args[0], max_lingering < 0 ? 0 : (uint32_t)max_lingering, result);
+    uint32_t lingering = max_lingering < 0 ? 0 : (uint32_t)max_lingering;
+    int32_t index = open_handle(env, args[0], lingering, may_ring, result);
     value = int_value(env, index);
     if (value == NULL || napi_set_named_property(env, result, "poller", value) != napi_ok) return NULL;
     poller *p = get_poller(env, index);
@@ -508,8 +512,7 @@ static napi_value addon_flush(napi_env env, napi_callback_info info)
     return int_value(env, p == NULL || count < 0 ? 0 : poller_flush(p, (uint32_t)count));
 }
 
-/* Bytes of a typed array, and the range that the two numbers after it say. */
-static bool get_range(napi_env env, const napi_value args[3], const uint8_t **bytes, size_t *length)
+bool get_range(napi_env env, const napi_value args[3], const uint8_t **bytes, size_t *length)
 {
     int64_t start, end;
     void *memory = NULL;
@@ -662,6 +665,8 @@ static bool add_constants(napi_env env, napi_value exports)
         CONSTANT(RECORD_ACCEPT_ERROR),
         CONSTANT(RECORD_LOST),
         CONSTANT(RECORD_LEFT),
+        CONSTANT(RECORD_POST),
+        {"MEMBER_INTS", sizeof(mailbox_member) / sizeof(int32_t)},
         CONSTANT(RECORD_HANDSHAKE),
         CONSTANT(RECORD_REFUSED),
         CONSTANT(RECORD_SECURED),
@@ -737,6 +742,12 @@ NAPI_MODULE_INIT()
         METHOD("expireLingering", addon_expire_lingering),
         METHOD("peerAddr", addon_peer_addr),
         METHOD("localAddr", addon_local_addr),
+        METHOD("openGroup", addon_open_group),
+        METHOD("joinGroup", addon_join_group),
+        METHOD("rest", addon_rest),
+        METHOD("members", addon_members),
+        METHOD("post", addon_post),
+        METHOD("takeLetter", addon_take_letter),
     };
     env_data *data = calloc(1, sizeof *data);
     if (data == NULL || napi_set_instance_data(env, data, free_env_data, NULL) != napi_ok) {

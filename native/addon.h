@@ -1,7 +1,6 @@
 /*
- * What the files of the addon's Node-API face share: arguments, and what belongs to one environment (the main thread or a
- * worker). On that environment's thread only. A function that reads an argument throws a TypeError and returns false, or
- * NULL, where it is not what it has to be.
+ * What the files of the addon's Node-API face share: arguments in, numbers out, and what belongs to one environment (the
+ * main thread or a worker). The thread of the environment only. Whatever refuses an argument has thrown a TypeError.
  */
 #ifndef RINGLOOP_ADDON_H
 #define RINGLOOP_ADDON_H
@@ -26,11 +25,13 @@ napi_value int_value(napi_env env, int32_t n);
 
 /* Reads exactly `count` arguments. */
 bool get_args(napi_env env, napi_callback_info info, napi_value *args, size_t count);
-/* Refuses what is no int32 exactly. */
+/* Refuses what is no int32 exactly: NaN and 2^32 would otherwise become 0, which is somebody's number. */
 bool get_int(napi_env env, napi_value value, int32_t *out);
 bool get_bool(napi_env env, napi_value value, bool *out);
 /* Refuses what has a NUL in it or is longer than TEXT_MAX. */
 bool get_text(napi_env env, napi_value value, char text[TEXT_MAX]);
+/* Bytes of a typed array, and the range that the two numbers after it say. */
+bool get_range(napi_env env, const napi_value args[3], const uint8_t **bytes, size_t *length);
 /* The live poller behind an index, or NULL: a destroyed one makes every call a no-op. */
 poller *get_poller(napi_env env, int32_t index);
 /* Most calls take a poller, then a number, a boolean or both; NULL for what a call has not. */

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "mailbox.h"
+#include "send-ring.h"
 #include "unmask.h"
 
 enum { SLOT_FREE, SLOT_OPEN, SLOT_CONNECTING, SLOT_PARKED, SLOT_LINGERING, SLOT_CLOSED, SLOT_HANDSHAKING };
@@ -17,6 +18,7 @@ enum { TAG_SLOT, TAG_LISTENER, TAG_MAILBOX };
 enum { NO_SLOT = -1 }; /* the end of a list of slots */
 enum { WRITE_MAX = 1 << 30 }; /* of one write */
 enum { HANDSHAKE_RECORDS = 4, READ_RECORDS = 2 }; /* that one step of TLS adds at most */
+enum { MANY = 16 }; /* from so many sends on the ring is faster than the calls */
 
 typedef struct {
     int fd;
@@ -64,6 +66,8 @@ struct poller {
     int listener_count;
     bool park_mailbox, in_turn, stopped;
     uint32_t used, records; /* of the slab and the table, in this dispatch */
+    send_ring *ring;        /* made when first needed */
+    bool may_ring;          /* it was not tried yet */
     poller_dispatch dispatch;
     void *context;
 };
@@ -370,11 +374,13 @@ static void handle_listener(poller *p, int listener)
 static void handle_mailbox(poller *p)
 {
     mailbox_item items[ACCEPT_MAX];
-    size_t count = mailbox_take(p->mailbox, items, ACCEPT_MAX);
+    bool has_post;
+    size_t count = mailbox_take(p->mailbox, items, ACCEPT_MAX, &has_post);
     for (size_t i = 0; i < count; i++) {
         if (p->stopped) (void)close(items[i].fd);
         else admit(p, items[i].fd, &items[i].peer, p->park_mailbox, COUNTED);
     }
+    if (has_post && !p->stopped) add_record(p, NO_SLOT, 0, 0, RECORD_POST);
 }
 
 void poller_turn(poller *p, poller_dispatch dispatch, void *context)
@@ -414,7 +420,7 @@ static int open_poller(poller *p)
     return p->mailbox < 0 ? p->mailbox : 0;
 }
 
-poller *poller_new(const poller_memory *memory, uint32_t max_lingering, int *error)
+poller *poller_new(const poller_memory *memory, uint32_t max_lingering, bool may_ring, int *error)
 {
     poller *p = calloc(1, sizeof *p);
     if (p == NULL) {
@@ -423,6 +429,7 @@ poller *poller_new(const poller_memory *memory, uint32_t max_lingering, int *err
     }
     p->memory = *memory;
     p->max_lingering = max_lingering;
+    p->may_ring = may_ring;
     p->epoll_fd = p->event_fd = -1;
     p->first_free = p->first_closed = p->first_lingering = p->last_lingering = NO_SLOT;
     p->first_handshake = p->last_handshake = NO_SLOT;
@@ -446,6 +453,8 @@ void poller_stop(poller *p)
     }
     if (p->event_fd >= 0) (void)close(p->event_fd);
     if (p->epoll_fd >= 0) (void)close(p->epoll_fd);
+    send_ring_free(p->ring);
+    p->ring = NULL;
     for (int i = 0; i < p->session_capacity; i++) tls_session_free(p->sessions[i]);
     p->session_capacity = 0;
     tls_context_drop(p->tls);
@@ -653,18 +662,73 @@ static bool in_out_slab(int32_t offset, int32_t length)
     return offset >= 0 && length >= 0 && offset <= OUT_SLAB && length <= OUT_SLAB - offset;
 }
 
+/* `n` bytes of a record were taken, or there was an error; 1 where that is not all. */
+static int note_flushed(out_record *r, int n, size_t length)
+{
+    r->length = n;
+    return n < 0 || (size_t)n != length;
+}
+
+/* Each with a call of its own. How many were not taken whole. */
+static int flush_singly(poller *p, out_record *records, uint32_t count)
+{
+    int incomplete = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        out_record r = records[i];
+        int n = in_out_slab(r.offset, r.length)
+                    ? write_slot(p, r.slot, p->memory.out_slab + r.offset, (size_t)r.length)
+                    : -EFAULT;
+        incomplete += note_flushed(&records[i], n, (size_t)r.length);
+    }
+    return incomplete;
+}
+
+/* The first of them that can be sent as they lie, with one call for all. How many those were. */
+static uint32_t flush_together(poller *p, out_record *records, uint32_t count, int *incomplete)
+{
+    ring_send sends[SEND_RING_MAX];
+    int slots[SEND_RING_MAX];
+    size_t wanted = 0;
+    for (; wanted < count && wanted < SEND_RING_MAX; wanted++) {
+        out_record r = records[wanted];
+        slot_t *s = slot_in(p, r.slot, SLOT_OPEN);
+        if (s == NULL || s->secure || !in_out_slab(r.offset, r.length)) break;
+        slots[wanted] = r.slot;
+        sends[wanted].fd = s->fd;
+        sends[wanted].bytes = p->memory.out_slab + r.offset;
+        sends[wanted].length = (size_t)r.length;
+    }
+    size_t done = send_ring_run(p->ring, sends, wanted);
+    for (size_t i = 0; i < done; i++) {
+        int n = sends[i].taken == -EAGAIN ? 0 : sends[i].taken;
+        *incomplete += note_flushed(&records[i], note_written(p, slots[i], n, sends[i].length), sends[i].length);
+    }
+    if (done < wanted) {
+        send_ring_free(p->ring);
+        p->ring = NULL;
+    }
+    return (uint32_t)done;
+}
+
+static bool has_ring(poller *p)
+{
+    if (p->may_ring) p->ring = send_ring_new();
+    p->may_ring = false;
+    return p->ring != NULL;
+}
+
 int poller_flush(poller *p, uint32_t count)
 {
     int incomplete = 0;
     if (p->stopped || count > OUT_RECORDS_MAX) return -EINVAL;
-    for (uint32_t i = 0; i < count; i++) {
-        out_record *r = &p->memory.out_records[i];
-        int32_t offset = r->offset, length = r->length;
-        bool inside = in_out_slab(offset, length);
-        r->length = inside ? write_slot(p, r->slot, p->memory.out_slab + offset, (size_t)length) : -EFAULT;
-        if (r->length != length) incomplete++;
+    out_record *records = p->memory.out_records, *end = records + count;
+    while (end - records >= MANY && has_ring(p)) {
+        uint32_t done = flush_together(p, records, (uint32_t)(end - records), &incomplete);
+        records += done;
+        /* What cannot go with the others is wrong, or is to be encrypted: a call of its own does or says that. */
+        if (done == 0) incomplete += flush_singly(p, records++, 1);
     }
-    return incomplete;
+    return incomplete + flush_singly(p, records, (uint32_t)(end - records));
 }
 
 int poller_write(poller *p, int slot, const uint8_t *bytes, size_t length)

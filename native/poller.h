@@ -44,9 +44,10 @@ enum {
     RECORD_ACCEPT_ERROR = 7, /* slot: the listener, now off; length: -errno */
     RECORD_LOST = 8,     /* offset: as for RECORD_ACCEPT; an accepted socket could not be given a slot */
     RECORD_LEFT = 9,     /* the peer ended its side, behind bytes that are not read */
-    RECORD_HANDSHAKE = 10, /* offset: as for RECORD_ACCEPT; a TLS handshake begins, and RECORD_ACCEPT or RECORD_REFUSED follows, COUNTED */
-    RECORD_REFUSED = 11,   /* offset: as for RECORD_ACCEPT; length: why the handshake failed, and << 8 OpenSSL's reason */
-    RECORD_SECURED = 12    /* before RECORD_ACCEPT; offset: what the handshake took in us; length: 1 for a resumed session */
+    RECORD_POST = 10,    /* the mailbox has letters, or its group has changed */
+    RECORD_HANDSHAKE = 11, /* offset: as for RECORD_ACCEPT; a TLS handshake begins, and RECORD_ACCEPT or RECORD_REFUSED follows, COUNTED */
+    RECORD_REFUSED = 12,   /* offset: as for RECORD_ACCEPT; length: why the handshake failed, and << 8 OpenSSL's reason */
+    RECORD_SECURED = 13    /* before RECORD_ACCEPT; offset: what the handshake took in us; length: 1 for a resumed session */
 };
 
 /* Of RECORD_ERROR, instead of an errno. */
@@ -76,8 +77,9 @@ typedef struct {
     out_record *out_records; /* OUT_RECORDS_MAX */
 } poller_memory;
 
-/* Of closed sockets at most max_lingering linger: one more ends the oldest. */
-poller *poller_new(const poller_memory *memory, uint32_t max_lingering, int *error);
+/* Of closed sockets at most max_lingering linger: one more ends the oldest. With may_ring many sends of a flush go together
+   through an io_uring, where the system has one. */
+poller *poller_new(const poller_memory *memory, uint32_t max_lingering, bool may_ring, int *error);
 /* Closes every descriptor. Every later call is harmless. */
 void poller_stop(poller *p);
 /* After poller_stop, and not from within a dispatch. */

@@ -102,6 +102,11 @@ export interface Connection<Out = Uint8Array | string, State = unknown, Data = u
    * nothing can be sent to it (any more). It leaves all its topics when its close begins.
    */
   subscribe(topic: string): boolean
+  /**
+   * The same, and resolves once everything is there that was published, on whichever machine: with `since`, where the topic has
+   * history, everything kept after that is sent first. Rejects only where it cannot be packed. Throws `ERR_RINGLOOP_OPTION` too.
+   */
+  subscribe(topic: string, options: SubscribeOptions): Promise<Subscription>
 
   /** Ends a {@link subscribe}; `false` when it was not subscribed. Throws `ERR_RINGLOOP_TOPIC`. */
   unsubscribe(topic: string): boolean
@@ -111,6 +116,24 @@ export interface Connection<Out = Uint8Array | string, State = unknown, Data = u
 
   /** As {@link Loop.publish}, to every subscriber but this connection. Also in `onClose`. */
   publish(topic: string, out: Out, options?: BroadcastOptions): Promise<BroadcastResult>
+}
+
+export interface SubscribeOptions {
+  /** Where it was before: a {@link Subscription.position | position}, or one that `Handler.withPosition` was given. */
+  readonly since?: string | undefined
+}
+
+/** What came of a `subscribe` with options. */
+export interface Subscription {
+  /** `false`: it was subscribed already, or nothing can be sent to it; then nothing was done. */
+  readonly isNew: boolean
+  /**
+   * Nothing is missing: what was published after `since` was sent, or there was no `since`, and what is published from now on
+   * comes. `false` where the topic has no history, it does not reach back so far, or the broker is away.
+   */
+  readonly recovered: boolean
+  /** Of a topic with history: where it stood. */
+  readonly position: string | undefined
 }
 
 /** A connection as its protocol sees it. `Session` is what the protocol remembers of it. */

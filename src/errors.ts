@@ -18,7 +18,7 @@ export const ErrorCode = {
   ADDRESS_IN_USE: 'ERR_RINGLOOP_ADDRESS_IN_USE',
   /** Listening failed for another reason; `cause` is the system's error. */
   LISTEN: 'ERR_RINGLOOP_LISTEN',
-  /** `connect` failed; `cause` is the system's error. */
+  /** `connect` failed, or a broker's `start`; `cause` is the error underneath. */
   CONNECT: 'ERR_RINGLOOP_CONNECT',
   /** The connection, loop or server was closed before the operation could be done. */
   CLOSED: 'ERR_RINGLOOP_CLOSED',
@@ -32,6 +32,8 @@ export const ErrorCode = {
   PACKET: 'ERR_RINGLOOP_PACKET',
   /** A topic cannot have this name: it is empty, longer than 255 bytes, or has control characters. */
   TOPIC: 'ERR_RINGLOOP_TOPIC',
+  /** The broker did not start, is away, or has not taken a publication; `cause` is its error. */
+  BROKER: 'ERR_RINGLOOP_BROKER',
 } as const
 
 export type ErrorCode = (typeof ErrorCode)[keyof typeof ErrorCode]

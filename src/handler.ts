@@ -43,8 +43,31 @@ export interface Handler<Ctx = undefined, Out = Uint8Array | string, State = unk
    */
   onEnd?(c: Connection<Out, State, Data>): unknown
 
+  /**
+   * Subscribers of this loop may have missed something of `topic` that was published on other machines: see {@link Gap}. They are
+   * `loop.connections` whose `topics` have it. Only with a broker.
+   */
+  onGap?(topic: string, gap: Gap, loop: Loop<Data>): unknown
+
+  /**
+   * What subscribers get for `out`, published to a topic with history at `position`: to be able to come back, a client has to
+   * know where it was. Once per loop and publication, and once per message for a subscriber that catches up. Default: `out`.
+   */
+  withPosition?(topic: string, out: Out, position: string): Out
+
   /** Exactly once for each `onConnect`, and last. The connection can be looked at, sending on it does nothing. */
   onClose?(c: Connection<Out, State, Data>, reason: CloseReason): unknown
+}
+
+/** What is known of publications that did not arrive. */
+export interface Gap {
+  /** How many, `undefined` where that cannot be known: then perhaps none. */
+  readonly missed: number | undefined
+  /**
+   * `broker-away` the connection to the broker was gone for a while · `unpublished` a publisher could not bring them to the
+   * broker · `history-lost` they are not in the history any more · `loop-behind` this loop was too far behind.
+   */
+  readonly reason: 'broker-away' | 'unpublished' | 'history-lost' | 'loop-behind'
 }
 
 /**

@@ -10,14 +10,23 @@
  */
 
 export { BoundAddress } from './bound-address.js'
+export { MemoryBroker, MemoryExchange, type MemoryExchangeOptions } from './broker/memory-broker.js'
+export type { BrokerStats } from './broker/stats.js'
+export type { Broker, BrokerHost, BrokerPosition, KeptMessage, KeptMessages } from './broker.js'
 export { checkFunction } from './check-function.js'
 export { checkInteger, checkLimit } from './check-integer.js'
 export { checkOptions, type OptionNames } from './check-options.js'
 export { pipe } from './connection/pipe.js'
-export type { Connection, OnSent, ProtocolConnection } from './connection.js'
+export type {
+  Connection,
+  OnSent,
+  ProtocolConnection,
+  SubscribeOptions,
+  Subscription,
+} from './connection.js'
 export { type CloseCode, type CloseReason, ErrorCode, ProtocolError, RingloopError } from './errors.js'
 export type { ExtendedServer, Extension } from './extension.js'
-export type { Handler, PerLoop } from './handler.js'
+export type { Gap, Handler, PerLoop } from './handler.js'
 export type { Logger, LoggerOption, LogLevel } from './log.js'
 export { LogLimit } from './log-limit.js'
 export { EventLoop } from './loop/client-loop.js'

@@ -1,5 +1,5 @@
 /**
- * Keeps a log short that peers can make longer: of the lines of one kind it lets one through in a second, and says how many
+ * Keeps a log short that peers can make longer: of the lines of one kind it lets one through in a period, and says how many
  * were left out before it. One for each loop; it holds a few numbers per kind. The loop's thread only.
  */
 
@@ -21,6 +21,12 @@ export class LogLimit {
   readonly #periods: Map<string, Period> = new Map()
   /** Of the kinds for which there was no room. */
   readonly #others: Period = beginning()
+  readonly #periodMs: number
+
+  /** `periodMs`: how often a line of one kind is let through. Default 1 s. */
+  constructor(periodMs: number = PERIOD_MS) {
+    this.#periodMs = periodMs
+  }
 
   /**
    * Called before a line of the kind is written: how many were left out since the last one, or `undefined` where this one
@@ -28,7 +34,7 @@ export class LogLimit {
    */
   admit(kind: string, now: number = performance.now()): number | undefined {
     const period = this.#periodOf(kind, now)
-    if (now - period.since < PERIOD_MS) {
+    if (now - period.since < this.#periodMs) {
       period.leftOut++
       return undefined
     }
@@ -53,10 +59,10 @@ export class LogLimit {
     return period
   }
 
-  /** Those whose second is over. What they have left out is not lost. */
+  /** Those whose period is over. What they have left out is not lost. */
   #forget(now: number): void {
     for (const [kind, { since, leftOut }] of this.#periods) {
-      if (now - since < PERIOD_MS) continue
+      if (now - since < this.#periodMs) continue
       this.#others.leftOut += leftOut
       this.#periods.delete(kind)
     }

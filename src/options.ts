@@ -1,8 +1,10 @@
 /** The options of servers, loops and connections: their defaults, and the checks that turn mistakes into sentences. */
 import type { ConnectionOptions as TlsConnectOptions } from 'node:tls'
 import type { ResourceLimits } from 'node:worker_threads'
+import type { Broker } from './broker.js'
 import { checkInteger, checkLimit } from './check-integer.js'
 import { checkOptions, type OptionNames } from './check-options.js'
+import type { SubscribeOptions } from './connection.js'
 import { ErrorCode, RingloopError } from './errors.js'
 import type { Handler } from './handler.js'
 import type { LoggerOption } from './log.js'
@@ -81,6 +83,10 @@ export interface ServerOptions<Data = unknown> extends LoopOptions<Data>, Connec
    * long way. The native addon must listen. Default: the system's, which grows as needed.
    */
   readonly receiveBuffer?: number | undefined
+  /** Brings topics to other machines: `new RedisBroker(…)`, `new NatsBroker(…)`, or your own. Default: this process alone. */
+  readonly broker?: Broker | undefined
+  /** Milliseconds in which the broker's engine has to answer; then publications reject until it does. Default 5 s. */
+  readonly brokerTimeout?: number | undefined
   /** Speak TLS: the options of `tls.createServer`, and more. See docs/tls.md. */
   readonly tls?: ServerTlsOptions | undefined
 }
@@ -180,6 +186,8 @@ const SERVER = {
   backlog: true,
   receiveBuffer: true,
   tls: true,
+  broker: true,
+  brokerTimeout: true,
   numLoops: true,
   protocol: true,
 } as const satisfies OptionNames<HandlerServerOptions> & OptionNames<ModuleServerOptions>
@@ -193,6 +201,7 @@ const CONNECT = {
   signal: true,
 } as const satisfies OptionNames<ConnectOptions>
 
+const SUBSCRIBE = { since: true } as const satisfies OptionNames<SubscribeOptions>
 const STOP = { drain: true } as const satisfies OptionNames<StopOptions>
 const BROADCAST = { slow: true } as const satisfies OptionNames<BroadcastOptions>
 const LOCAL_BROADCAST = { ...BROADCAST, filter: true } as const satisfies OptionNames<
@@ -245,6 +254,28 @@ export function checkPublishOptions(options: object): void {
 
 export function checkLocalBroadcastOptions(options: object): void {
   checkOptions('broadcast', options, LOCAL_BROADCAST)
+}
+
+/** The option `since` of `subscribe`. */
+export function checkSince(options: SubscribeOptions): string | undefined {
+  checkOptions('subscribe', options, SUBSCRIBE)
+  const { since } = options
+  if (since !== undefined && typeof since !== 'string') fail(`since must be a string, not ${String(since)}`)
+  return since
+}
+
+/** The option `broker`. */
+export function checkBroker(broker: Broker | undefined): Broker | undefined {
+  if (broker === undefined) return undefined
+  const { name, start, stop, subscribe, unsubscribe, publish, history, read } = (broker ??
+    {}) as Partial<Broker>
+  const calls = [start, stop, subscribe, unsubscribe, publish]
+  if (typeof name !== 'string' || calls.some((each) => typeof each !== 'function')) {
+    fail('broker must be an object with a name and functions start, stop, subscribe, unsubscribe and publish')
+  }
+  if (history === undefined) return broker
+  if (typeof history?.prefix === 'string' && typeof read === 'function') return broker
+  return fail('a broker with history must have a string history.prefix and a function read')
 }
 
 /** The option `drain` of `stop`. */

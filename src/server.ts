@@ -7,6 +7,7 @@ import { availableParallelism } from 'node:os'
 import path from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { BoundAddress } from './bound-address.js'
+import { BrokerLink } from './broker/broker-link.js'
 import { checkFunction } from './check-function.js'
 import { checkInteger } from './check-integer.js'
 import { connectionConfig } from './connection/config.js'
@@ -20,10 +21,11 @@ import { EventLoop } from './loop/event-loop.js'
 import { checkTls, choosePoller, pollerForTls } from './loop/poller/choose-poller.js'
 import type { Endpoint, Poller, PollerSink } from './loop/poller/poller.js'
 import { type ServerStats, SharedStats } from './loop/stats.js'
-import { UNPUBLISHED } from './loop/topics.js'
+import { logUnpublished } from './loop/topics.js'
 import type { BroadcastOptions, BroadcastResult } from './loop.js'
 import {
   checkBroadcastOptions,
+  checkBroker,
   checkNoThreadOptions,
   checkPublishOptions,
   checkServerOptions,
@@ -42,6 +44,7 @@ import { chooseAcceptMode } from './threads/accept-mode.js'
 import { resolvesWithin, STOP_GRACE_MS } from './threads/deadline.js'
 import { LocalLoop } from './threads/local-loop.js'
 import { assertNotOwnModule } from './threads/loop-module.js'
+import { openGroup } from './threads/loop-post.js'
 import { LoopThreads } from './threads/loop-threads.js'
 import type { ServerLoops } from './threads/server-loops.js'
 import type { ThreadSetup } from './threads/thread-messages.js'
@@ -55,6 +58,9 @@ import { checkTopicName } from './topic-name.js'
 type Any = any
 type AnyHandler = Handler<Any, Any, Any, Any>
 type AnyOptions = HandlerServerOptions<Any, Any> | ModuleServerOptions
+
+/** An engine that is well answers in a few ms. */
+const BROKER_TIMEOUT_MS = 5_000
 
 /** A handler that wants `loop.data` is given it. */
 type DataFor<Data> = undefined extends Data ? unknown : { readonly data: Data }
@@ -81,6 +87,8 @@ export class Server<Ctx = undefined, Out = Uint8Array | string, State = unknown,
   /** What it speaks TLS with, and the kind of poller that does it. */
   #tls: { readonly options: ServerTlsOptions; readonly poller: 'native' | 'net' } | undefined
   readonly #extensions = new Extensions()
+  #link: BrokerLink | undefined
+  #brokerStarting: Promise<void> | undefined
 
   /**
    * `module` is the URL (or path) of a module that each of `numLoops` threads imports: its default export is the handler,
@@ -146,15 +154,18 @@ export class Server<Ctx = undefined, Out = Uint8Array | string, State = unknown,
     checkFunction('onLoopDied', options.onLoopDied)
     const worker = workerOptions(options)
     const { watchLoops } = this.#extensions
+    const link = this.#brokerLink()
     const loops = isModule(this.#source)
-      ? this.#loopThreads(moduleUrl(this.#source), settings, worker, logger, watchLoops)
-      : this.#localLoop(this.#source, settings, logger, watchLoops)
+      ? this.#loopThreads(moduleUrl(this.#source), settings, worker, link, watchLoops)
+      : this.#localLoop(this.#source, settings, link, watchLoops)
     this.#loops = loops
+    link?.connectTo(loops)
     const stopped = new Promise<never>((_resolve, reject) => {
       this.#rejectStart = reject
     })
     stopped.catch(() => {})
     try {
+      await Promise.race([this.#startBroker(), stopped])
       this.#address = new BoundAddress(await Promise.race([loops.start(), stopped]))
       await this.#extensions.start(this, () => this.#stopping === undefined)
       // Rejects where `stop` was called meanwhile.
@@ -163,6 +174,7 @@ export class Server<Ctx = undefined, Out = Uint8Array | string, State = unknown,
     } catch (error) {
       this.#address = undefined
       await loops.stop(0)
+      await resolvesWithin(this.#stopBroker(), STOP_GRACE_MS)
       await resolvesWithin(this.#extensions.stop(logger), STOP_GRACE_MS)
       this.#wheel?.close()
       this.#stopping ??= Promise.resolve()
@@ -170,7 +182,34 @@ export class Server<Ctx = undefined, Out = Uint8Array | string, State = unknown,
     }
   }
 
-  #localLoop(handler: AnyHandler, settings: ListenSettings, logger: Logger, monitored: boolean): LocalLoop {
+  #brokerLink(): BrokerLink | undefined {
+    const broker = checkBroker(this.#options.broker)
+    const timeout = checkInteger('brokerTimeout', this.#options.brokerTimeout, BROKER_TIMEOUT_MS, 1)
+    this.#link = broker && new BrokerLink(broker, this.logger, timeout)
+    return this.#link
+  }
+
+  #startBroker(): Promise<void> | undefined {
+    this.#brokerStarting = this.#link?.start()
+    return this.#brokerStarting
+  }
+
+  /** A `start` that is still running is waited for: `stop` comes after it. */
+  async #stopBroker(): Promise<void> {
+    const started = await this.#brokerStarting?.then(
+      () => true,
+      () => false,
+    )
+    if (started === true) await this.#link?.stop()
+  }
+
+  #localLoop(
+    handler: AnyHandler,
+    settings: ListenSettings,
+    link: BrokerLink | undefined,
+    monitored: boolean,
+  ): LocalLoop {
+    const { logger } = this
     const options = this.#options
     if (checkInteger('numLoops', options.numLoops, 1, 1) > 1) {
       throw new RingloopError(
@@ -187,12 +226,12 @@ export class Server<Ctx = undefined, Out = Uint8Array | string, State = unknown,
     const { tick, wheelSize, data } = options
     const loop = new EventLoop(
       { tick, wheelSize, data, logger },
-      { id: 0, serverId: randomUUID(), stats, createPoller },
+      { id: 0, serverId: randomUUID(), stats, createPoller, ...link?.forLoop(0) },
     )
     this.#stats = stats
     this.#noteTls(settings, loop.poller)
     const admission = new SharedAdmission(stats, 0, settings.maxConnections)
-    return new LocalLoop(loop, config, admission, settings, monitored)
+    return new LocalLoop(loop, config, admission, settings, monitored, link)
   }
 
   #noteTls({ pollerOptions }: ListenSettings, poller: 'native' | 'net'): void {
@@ -203,9 +242,10 @@ export class Server<Ctx = undefined, Out = Uint8Array | string, State = unknown,
     url: string,
     settings: ListenSettings,
     worker: WorkerOptions,
-    logger: Logger,
+    link: BrokerLink | undefined,
     monitor: boolean,
   ): LoopThreads {
+    const { logger } = this
     const options = this.#options
     assertNotOwnModule(url)
     if (options.protocol !== undefined) {
@@ -219,6 +259,7 @@ export class Server<Ctx = undefined, Out = Uint8Array | string, State = unknown,
     const limits = connectionLimits(options)
     connectionConfig({ onMessage() {} }, new RawProtocol() as never, limits)
     const serverId = randomUUID()
+    const group = openGroup()
     const setup = (id: number, endpoint: Endpoint): ThreadSetup => ({
       id,
       serverId,
@@ -236,12 +277,14 @@ export class Server<Ctx = undefined, Out = Uint8Array | string, State = unknown,
       pollerOptions: settings.pollerOptions,
       data: options.data,
       stats: stats.buffer,
+      group,
       monitor,
+      broker: link && { historyPrefix: link.historyPrefix },
     })
     this.#stats = stats
     this.#noteTls(settings, choice.poller)
     const { onLoopDied } = options
-    return new LoopThreads({ setup, worker, settings, choice, stats, logger, onLoopDied })
+    return new LoopThreads({ setup, worker, settings, choice, stats, logger, onLoopDied, link })
   }
 
   /**
@@ -259,6 +302,7 @@ export class Server<Ctx = undefined, Out = Uint8Array | string, State = unknown,
   async #stop(drain: number): Promise<void> {
     this.#rejectStart?.(new RingloopError(ErrorCode.CLOSED, 'the server was stopped before it had started'))
     await this.#loops?.stop(drain)
+    await resolvesWithin(this.#stopBroker(), STOP_GRACE_MS)
     await resolvesWithin(this.#stopExtensions(), STOP_GRACE_MS)
     this.#wheel?.close()
   }
@@ -346,7 +390,7 @@ export class Server<Ctx = undefined, Out = Uint8Array | string, State = unknown,
     const loops = this.#servingLoops
     if (loops === undefined) return Promise.resolve(NOTHING_SENT)
     const all = loops.publish({ topic, out, options })
-    all.catch((err: unknown) => this.logger.error({ err }, UNPUBLISHED))
+    all.catch((err: unknown) => logUnpublished(this.logger, err))
     return all
   }
 
@@ -368,7 +412,8 @@ export class Server<Ctx = undefined, Out = Uint8Array | string, State = unknown,
 
   /** What the loops have counted, each and summed. Zeros before `start`; still there after `stop`. */
   stats(): ServerStats {
-    return (this.#stats ?? new SharedStats(1)).snapshot()
+    const stats = (this.#stats ?? new SharedStats(1)).snapshot()
+    return this.#link === undefined ? stats : { ...stats, broker: this.#link.stats }
   }
 }
 

@@ -1,12 +1,11 @@
 // The addon once more under AddressSanitizer and UndefinedBehaviorSanitizer, built into a folder of its own.
-import { execFileSync } from 'node:child_process'
-import { existsSync } from 'node:fs'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { BuiltAddon } from './support/built-addon.js'
 import { Authority } from './support/certificates.js'
 import { type Child, fixture, startChild } from './support/child.js'
+import { sanitizerLibrary } from './support/sanitizers.js'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const addon = new BuiltAddon()
@@ -24,21 +23,11 @@ afterAll(() => {
   addon.remove()
 })
 
-/** The path of libasan, or '' where the compiler has none. */
-function libasan(): string {
-  try {
-    const file = execFileSync('gcc', ['-print-file-name=libasan.so'], { encoding: 'utf8' }).trim()
-    return path.isAbsolute(file) && existsSync(file) ? file : ''
-  } catch {
-    return ''
-  }
-}
-
 function start(script: string, args: readonly string[] = []): Child {
   const child = startChild(script, {
     args,
     env: {
-      LD_PRELOAD: libasan(),
+      LD_PRELOAD: sanitizerLibrary('libasan'),
       ASAN_OPTIONS: 'detect_leaks=0:halt_on_error=1:abort_on_error=0:exitcode=99',
       UBSAN_OPTIONS: 'halt_on_error=1:exitcode=99',
       RINGLOOP_NATIVE_ADDON: addon.file,
@@ -49,7 +38,7 @@ function start(script: string, args: readonly string[] = []): Child {
   return child
 }
 
-describe.skipIf(libasan() === '')('the addon under sanitizers', () => {
+describe.skipIf(sanitizerLibrary('libasan') === '')('the addon under sanitizers', () => {
   beforeAll(() => addon.build(['--sanitize', 'address,undefined']), PATIENCE_MS)
 
   it(

@@ -3,7 +3,7 @@ import http from 'node:http'
 import { fileURLToPath } from 'node:url'
 import fc from 'fast-check'
 import { type Browser, chromium, type Page } from 'playwright-core'
-import { type Histogram, Server } from 'ringloop'
+import { type Histogram, MemoryBroker, MemoryExchange, type ModuleServerOptions, Server } from 'ringloop'
 import { type ConsoleExtension, console as webConsole } from 'ringloop/console'
 import { metrics } from 'ringloop/metrics'
 import { WebSocket } from 'undici'
@@ -27,9 +27,9 @@ afterEach(async () => {
   await Promise.all(servers.splice(0).map((server) => server.stop()))
 })
 
-async function start(numLoops: number, address = ':0'): Promise<Server> {
+async function start(numLoops: number, address = ':0', options: ModuleServerOptions = {}): Promise<Server> {
   const page = webConsole({ address })
-  const server = new Server(LOOP, { address: '127.0.0.1:0', numLoops, logger: false }).use(page)
+  const server = new Server(LOOP, { address: '127.0.0.1:0', numLoops, logger: false, ...options }).use(page)
   servers.push(server)
   pages.set(server, page)
   await server.start()
@@ -127,7 +127,7 @@ interface Told {
   readonly about: { readonly address: string }
   readonly frames: readonly unknown[]
   readonly frame: { readonly loops: readonly { readonly connections: number }[] }
-  readonly since: { readonly accepted: number }
+  readonly since: { readonly accepted: number; readonly broker?: { readonly published: number } }
 }
 
 function upgrade(server: Server, headers: Record<string, string>): Promise<number> {
@@ -165,6 +165,17 @@ describe('the console', () => {
     expect(Array.isArray(hello.frames)).toBe(true)
     expect(frame).toMatchObject({ type: 'frame', since: { accepted: 4 } })
     expect(frame.frame.loops.map(({ connections }) => connections)).toEqual([2, 2])
+  })
+
+  it('tells a WebSocket what the broker has counted', async () => {
+    const server = await start(1, ':0', { broker: new MemoryBroker(new MemoryExchange()) })
+    await server.publish('t', 'taken')
+    const told: Told[] = []
+    const socket = new WebSocket(`ws://${pageOf(server)}`)
+    socket.onmessage = ({ data }) => told.push(JSON.parse(data as string) as Told)
+    await until('a frame has come', () => told.length >= 2)
+    socket.close()
+    expect(told[1]!.since.broker).toMatchObject({ name: 'memory', connected: true, published: 1 })
   })
 
   it('lets in its own page and what is not a browser, but no other page', async () => {
@@ -258,7 +269,7 @@ describe.skipIf(!hasBrowser)('the page', () => {
   async function open(server: Server, options: Parameters<Browser['newPage']>[0] = {}): Promise<Page> {
     const page = await browser.newPage(options)
     await page.goto(`http://${pageOf(server)}`)
-    await page.locator('[data-state=live]').waitFor()
+    await page.locator('#state[data-state=live]').waitFor()
     return page
   }
 
@@ -367,14 +378,63 @@ describe.skipIf(!hasBrowser)('the page', () => {
     await page.close()
   })
 
+  it.each([1, 2])('says when the broker is away, and counts what that cost: %i loop(s)', async (numLoops) => {
+    const exchange = new MemoryExchange()
+    const server = await start(numLoops, ':0', { broker: new MemoryBroker(exchange) })
+    await server.publish('t', 'taken')
+    const page = await open(server)
+    const broker = page.locator('#broker')
+    await page.locator('#broker[data-state=live]').waitFor()
+    expect(await broker.textContent()).toBe('memory connected')
+    exchange.goAway()
+    await expect(server.publish('t', 'not taken')).rejects.toMatchObject({ code: 'ERR_RINGLOOP_BROKER' })
+    await page.locator('#broker[data-state=lost]').waitFor()
+    expect(await broker.textContent()).toBe('memory away')
+    const rejected = page.locator('#since .bad', { hasText: 'memory: rejected' })
+    await rejected.waitFor()
+    expect(await rejected.textContent()).toBe('memory: rejected1')
+    for (const [name, value] of [
+      ['published', 1],
+      ['topics now', 0],
+      ['received', 0],
+      ['gaps', 0],
+      ['messages missed', 0],
+      ['not from ringloop', 0],
+    ]) {
+      expect(await page.getByText(`memory: ${name}`).locator('..').textContent()).toBe(
+        `memory: ${name}${value}`,
+      )
+    }
+    exchange.comeBack()
+    await page.locator('#broker[data-state=live]').waitFor()
+    await page.close()
+  })
+
+  it('says nothing of a broker where there is none, or where the server is gone', async () => {
+    const alone = await start(1)
+    const page = await open(alone)
+    await page.getByText('Accepted').waitFor()
+    expect(await page.locator('#broker').textContent()).toBe('')
+    expect(await page.getByText('published').count()).toBe(0)
+    await page.close()
+
+    const server = await start(1, ':0', { broker: new MemoryBroker(new MemoryExchange()) })
+    const second = await open(server)
+    await second.getByText('memory connected').waitFor()
+    await server.stop()
+    await second.locator('#state[data-state=lost]').waitFor()
+    expect(await second.locator('#broker').textContent()).toBe('')
+    await second.close()
+  })
+
   it('says when the server is gone, and goes on when it is back', async () => {
     const first = await start(1)
     const page = await open(first)
     const address = String(pageOf(first))
     await first.stop()
-    await page.locator('[data-state=lost]').waitFor()
+    await page.locator('#state[data-state=lost]').waitFor()
     const second = await start(1, address)
-    await page.locator('[data-state=live]').waitFor()
+    await page.locator('#state[data-state=live]').waitFor()
     await until(
       'it shows the new one',
       async () => (await page.locator('#address').textContent()) === String(second.address),

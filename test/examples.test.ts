@@ -55,6 +55,20 @@ describe.each(SERVERS)('with the $poller poller and $loops loop(s)', ({ loops, f
     expect((await push.stop()).code).toBe(0)
   })
 
+  it('push-message leaves out who has had enough, until it wants more', async () => {
+    const push = await startExample('push-message', '--every', '20', ...flags)
+    const [peer, other] = [await push.connect(), await push.connect()]
+    await peer.said(/message \d+\n/)
+    await peer.write('off\n')
+    const quiet = /message (\d+)\nno more messages\n/.exec(await peer.said(/no more messages\n/))
+    const missed = `message ${Number(quiet![1]) + 3}\n`
+    await other.said(new RegExp(missed))
+    await peer.write('on\n')
+    const text = await peer.said(/no more messages\nmessage \d+\n/)
+    expect(text).not.toContain(missed)
+    expect((await push.stop()).code).toBe(0)
+  })
+
   it('max-connection closes the third connection, and takes one again when there is room', async () => {
     const server = await startExample('max-connection', '--max', '2', ...flags)
     const first = await welcomed(await server.connect())

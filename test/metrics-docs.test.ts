@@ -7,8 +7,13 @@ import { MetricsText } from './metrics-text.js'
 
 const read = (name: string): string => readFileSync(new URL(`../docs/${name}`, import.meta.url), 'utf8')
 
-const stats = new SharedStats(2)
-const served = new MetricsText(await registerMetrics({ stats: () => stats.snapshot() }).metrics())
+const broker = {
+  name: 'redis',
+  connected: true,
+  ...{ topics: 0, published: 0, rejected: 0, received: 0, gaps: 0, missed: 0, strangers: 0 },
+}
+const stats = { ...new SharedStats(2).snapshot(), broker }
+const served = new MetricsText(await registerMetrics({ stats: () => stats }).metrics())
 
 interface Target {
   readonly expr: string

@@ -2,7 +2,16 @@ import { execFile } from 'node:child_process'
 import net from 'node:net'
 import { promisify } from 'node:util'
 import { Gauge, Registry } from 'prom-client'
-import { type Handler, LineProtocol, type ModuleServerOptions, Server, type ServerOptions } from 'ringloop'
+import {
+  type BrokerStats,
+  type Handler,
+  LineProtocol,
+  MemoryBroker,
+  MemoryExchange,
+  type ModuleServerOptions,
+  Server,
+  type ServerOptions,
+} from 'ringloop'
 import {
   type MetricsExtension,
   type MetricsOptions,
@@ -11,6 +20,7 @@ import {
   unregisterMetrics,
 } from 'ringloop/metrics'
 import { afterEach, describe, expect, it } from 'vitest'
+import { SharedStats } from '../src/loop/stats.js'
 import { MetricsText } from './metrics-text.js'
 import { connectRaw, type RawClient } from './support/raw-client.js'
 import { until } from './support/wait.js'
@@ -267,6 +277,63 @@ describe('time', () => {
     expect(text.sum('ringloop_loop_delay_seconds_bucket', { le: '+Inf' })).toBeGreaterThan(
       text.sum('ringloop_loop_delay_seconds_bucket', { le: '0.128' }),
     )
+  })
+})
+
+describe('of a broker', () => {
+  const samplesOf = (text: MetricsText): object =>
+    Object.fromEntries(
+      [...text.families.values()]
+        .filter(({ name }) => name.startsWith('ringloop_broker_'))
+        .map(({ name, samples }) => [name.slice('ringloop_broker_'.length), samples]),
+    )
+
+  it('every number is served, with the name of the broker', async () => {
+    const broker: BrokerStats = {
+      name: 'redis',
+      connected: true,
+      topics: 2,
+      published: 3,
+      rejected: 4,
+      received: 5,
+      gaps: 6,
+      missed: 7,
+      strangers: 8,
+    }
+    const stats = { ...new SharedStats(2).snapshot(), broker }
+    const text = new MetricsText(await registerMetrics({ stats: () => stats }).metrics())
+    const sample = (name: string, value: number): object[] => [
+      { name: `ringloop_broker_${name}`, labels: { broker: 'redis' }, value },
+    ]
+    expect(samplesOf(text)).toEqual({
+      connected: sample('connected', 1),
+      topics: sample('topics', 2),
+      published_total: sample('published_total', 3),
+      rejected_total: sample('rejected_total', 4),
+      received_total: sample('received_total', 5),
+      gaps_total: sample('gaps_total', 6),
+      missed_total: sample('missed_total', 7),
+      strangers_total: sample('strangers_total', 8),
+    })
+  })
+
+  it('there are none where there is no broker', async () => {
+    const text = await scrape(await startObject())
+    expect(new Set(Object.values(samplesOf(text)).map(({ length }) => length))).toEqual(new Set([0]))
+  })
+
+  it.each([1, 2])('it is seen that it is away, and what that cost: %i loops', async (numLoops) => {
+    const exchange = new MemoryExchange()
+    const server = await startModule(numLoops, { broker: new MemoryBroker(exchange) })
+    await server.publish('t', 'taken')
+    exchange.goAway()
+    await expect(server.publish('t', 'not taken')).rejects.toMatchObject({ code: 'ERR_RINGLOOP_BROKER' })
+    const away = await scrape(server)
+    expect(away.sum('ringloop_broker_connected', { broker: 'memory' })).toBe(0)
+    expect(away.sum('ringloop_broker_published_total')).toBe(1)
+    expect(away.sum('ringloop_broker_rejected_total')).toBe(1)
+    exchange.comeBack()
+    expect((await scrape(server)).sum('ringloop_broker_connected')).toBe(1)
   })
 })
 

@@ -18,8 +18,16 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 
 const ROOT = path.resolve(import.meta.dirname, '..')
 const TSC = path.join(ROOT, 'node_modules', 'typescript', 'bin', 'tsc')
-/** What `npm install ringloop prom-client protobufjs` and `npm install -D @types/node` would bring beside it. */
-const BESIDE = ['@types/node', 'denque', 'pino', 'prom-client', 'protobufjs']
+/** What `npm install ringloop @nats-io/transport-node @redis/client prom-client protobufjs` and `npm install -D @types/node` would bring beside it. */
+const BESIDE = [
+  '@nats-io/transport-node',
+  '@redis/client',
+  '@types/node',
+  'denque',
+  'pino',
+  'prom-client',
+  'protobufjs',
+]
 
 const { name, exports } = JSON.parse(readFileSync(path.join(ROOT, 'package.json'), 'utf8')) as {
   name: string

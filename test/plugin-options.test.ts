@@ -14,7 +14,9 @@ import {
   type RequestOptions,
 } from '../src/plugins/iip/index.js'
 import { metrics } from '../src/plugins/metrics/index.js'
+import { NatsBroker } from '../src/plugins/nats/index.js'
 import { ProtobufProtocol } from '../src/plugins/protobuf/index.js'
+import { RedisBroker } from '../src/plugins/redis/index.js'
 import { WebSocketProtocol } from '../src/plugins/websocket/index.js'
 import { atEnd, endAll, iipClient, serveIip } from './iip-support.js'
 
@@ -63,11 +65,56 @@ const CASES: readonly Case[] = [
     all: { address: ':0', path: '/m', registry: register },
   },
   {
+    whose: 'NatsBroker',
+    make: (options) => new NatsBroker(loose(options)),
+    odd: { server: 'nats://127.0.0.1' },
+    meant: 'servers',
+    all: {
+      servers: ['nats://127.0.0.1'],
+      prefix: 'p',
+      connectTimeout: 1,
+      pingInterval: 1,
+      minReconnectDelay: 1,
+      maxReconnectDelay: 1,
+      name: 'n',
+      user: 'u',
+      pass: 'p',
+      token: 't',
+      authenticator: () => undefined,
+      tls: true,
+    },
+  },
+  {
     whose: 'console',
     make: (options) => page(loose(options)),
     odd: { adress: ':0' },
     meant: 'address',
     all: { address: ':0' },
+  },
+  {
+    whose: 'RedisBroker',
+    make: (options) => new RedisBroker(loose(options)),
+    odd: { perfix: 'a:' },
+    meant: 'prefix',
+    all: {
+      url: 'redis://127.0.0.1',
+      username: 'a',
+      password: 'b',
+      database: 1,
+      name: 'c',
+      socket: { noDelay: true },
+      prefix: 'a:',
+      history: {},
+      connectTimeout: 1,
+      pingInterval: 1,
+    },
+  },
+  {
+    whose: 'history',
+    make: (options) => new RedisBroker({ history: loose(options) }),
+    odd: { sise: 5 },
+    meant: 'size',
+    all: { prefix: 'a', size: 1, ttl: 1, positionTtl: 0 },
   },
   {
     whose: 'HttpProtocol',

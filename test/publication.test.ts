@@ -1,7 +1,8 @@
 /** How much may be on its way between two threads, and what of it crosses: the asking side, without threads. */
 import { describe, expect, it } from 'vitest'
+import type { Publication } from '../src/loop/publication.js'
 import { SharedStats } from '../src/loop/stats.js'
-import { type Publication, Publisher } from '../src/threads/publication.js'
+import { Publisher } from '../src/threads/publication.js'
 import { answerTo, Questions } from '../src/threads/questions.js'
 
 const HALF = 32 * 1024 * 1024
@@ -85,7 +86,7 @@ describe('what is under way to a loop', () => {
     questions.giveUp()
     expect(await lost).toEqual({ sent: 0, dropped: 0, closed: 0 })
     expect([questions.size, questions.bytes]).toEqual([0, 0])
-    questions.settle({ type: 'answer', id: 1, result: SENT, error: undefined })
+    questions.settle({ type: 'answer', id: 1, result: SENT, error: undefined, code: undefined })
   })
 })
 

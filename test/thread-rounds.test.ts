@@ -42,6 +42,18 @@ describe('workers under load', () => {
     await until('every socket is closed', () => openSockets() <= before)
   })
 
+  it('100 loops that die while they publish leave no descriptor and no memory behind', {
+    timeout: 240_000,
+  }, async () => {
+    const child = startChild(fixture('publishing-rounds.mjs'), { args: ['50'] })
+    children.push(child)
+    const [descriptors, bytes] = (await child.line('left', 230_000)).split(' ').map(Number)
+    expect(await child.exit()).toEqual({ code: 0, signal: null })
+    expect(descriptors).toBeLessThanOrEqual(0)
+    // Of letters alone twenty times as much has been on its way.
+    expect(bytes).toBeLessThan(60 * 1024 * 1024)
+  })
+
   it('100 rounds of Worker.terminate() under load: no abort, no leak', { timeout: 120_000 }, async () => {
     const child = startChild(fixture('terminate-rounds.mjs'), { args: ['100'] })
     children.push(child)

@@ -7,7 +7,7 @@ import path from 'node:path'
 import tls from 'node:tls'
 import { ErrorCode, EventLoop, type ModuleServerOptions, Server } from 'ringloop'
 import { HttpProtocol, httpHandler } from 'ringloop/http'
-import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest'
 import { fixtureUrl } from './support/child.js'
 import { openSockets } from './support/descriptors.js'
 import { memoryLogger } from './support/memory-logger.js'
@@ -55,6 +55,7 @@ beforeAll(() => {
 afterAll(() => rmSync(folder, { recursive: true }))
 
 afterEach(async () => {
+  vi.unstubAllEnvs()
   for (const socket of sockets.splice(0)) socket.destroy()
   await Promise.all(loops.splice(0).map((loop) => loop.stop()))
   await Promise.all(servers.splice(0).map((server) => within('stop', server.stop())))
@@ -176,6 +177,25 @@ describe('a TLS server', () => {
       await until('nobody is counted', () => server.stats().total.connections === 0)
       expect(String(await (await connectTls(server.address.port)).echo('fine'))).toBe('fine')
     })
+  }
+
+  for (const numLoops of [1, 2]) {
+    for (const poller of ['native', 'net'] as const) {
+      for (const wish of poller === 'native' ? ['1', '0'] : ['1']) {
+        it(`${poller}, ${numLoops} loops, io_uring ${wish}: what goes to many goes to each of them`, async () => {
+          vi.stubEnv('RINGLOOP_IO_URING', wish)
+          const server = await startServer(fixtureUrl('broker-topics.mjs'), { numLoops, poller })
+          const list = await Promise.all(Array.from({ length: 100 }, () => connectTls(server.address.port)))
+          for (const client of list) client.write('sub news\n')
+          await until('all are subscribed', () => list.every(({ text }) => text === 'subscribed true\n'))
+          const results = [await server.publish('news', 'published'), await server.broadcast('told')]
+          for (const result of results) expect(result).toMatchObject({ sent: 100 })
+          const expected = 'subscribed true\npublished\ntold\n'
+          await until('all have all', () => list.every(({ text }) => text.length >= expected.length))
+          expect(new Set(list.map(({ text }) => text))).toEqual(new Set([expected]))
+        })
+      }
+    }
   }
 
   it('refuses a key and a certificate that are none', async () => {

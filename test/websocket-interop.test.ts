@@ -106,8 +106,9 @@ describe.each(TOPICS)('the websocket-topics example with %s %s %s %s', (...flags
     }
     const bad = await connect(url, false)
     bad.send('sub ')
-    await within('the end of who names nothing', once(bad, 'close'))
-    expect((await example.stop()).code).toBe(0)
+    const [code, reason] = await within('the end of who names nothing', once(bad, 'close'))
+    expect([code, String(reason)]).toEqual([1008, 'the name of a topic must not be empty'])
+    expect(await example.stop()).toMatchObject({ code: 0, stderr: '' })
   })
 })
 

@@ -8,7 +8,9 @@
  *   --counts-as M                                      one request holds M messages
  *   --hello FILE --hello-until HEX | --hello-bytes N   said once per connection, before the first message
  *   --join FILE --join-until HEX                       said once after that
+ *   --joins J                                          FILE is J equal parts, which the connections take in turn
  *   --fan-out                                          the first connection sends, all of them get the answer
+ *   --groups G                                         with it: the answer is G equal parts, taken in the same way
  *   --idle                                             one message each, print {"ready":N}, hold till stdin ends
  * Compiled WITH_TLS it speaks TLS, and takes every certificate.
  *   --host H --warmup S --pipeline K --pid SERVER      the server's processor time is read from /proc
@@ -65,13 +67,13 @@ struct peer {
 
 static struct {
   const char *host, *port;
-  int connections, pipeline, pid;
+  int connections, pipeline, pid, joins, groups;
   double seconds, warmup;
   size_t message, reply, counts_as;
   struct bytes request, expect, hello, until, join, joined;
   size_t hello_bytes;
   bool idle, echo, fan_out;
-} options = {.host = "127.0.0.1", .connections = 1, .pipeline = 1, .seconds = 3, .warmup = 1, .counts_as = 1};
+} options = {.host = "127.0.0.1", .connections = 1, .pipeline = 1, .joins = 1, .groups = 1, .seconds = 3, .warmup = 1, .counts_as = 1};
 
 static struct peer *peers;
 static int epoll, alive;
@@ -199,7 +201,7 @@ static void prepare_round(void) {
   round_out = outgoing.length;
   if (options.expect.data != NULL) {
     expected = repeat(options.expect, options.pipeline);
-    options.reply = options.expect.length;
+    options.reply = options.expect.length / (size_t)options.groups;
   }
   round_in = options.reply * (size_t)options.pipeline;
 }
@@ -300,9 +302,13 @@ static void push(struct peer *peer) {
   watch(peer, EPOLL_CTL_MOD, writing ? EPOLLIN | EPOLLOUT : EPOLLIN);
 }
 
+/* Which of so many parts is this connection's. */
+static size_t part_of(const struct peer *peer, int parts) { return (size_t)(peer - peers) % (size_t)parts; }
+
 static void next_shift(struct peer *peer) {
   peer->rounds++;
   peer->sent = peer->got = 0;
+  if (options.groups > 1) peer->shift = part_of(peer, options.groups) * options.reply;
   if (options.echo) peer->shift = ((size_t)(peer - peers) * 131 + (size_t)peer->rounds * 17) % SHIFTS;
 }
 
@@ -392,7 +398,8 @@ static void greet(struct peer *peer) {
   else if (options.hello_bytes > sizeof buffer) die("--hello-bytes is too large");
   else receive(peer, buffer, options.hello_bytes);
   if (options.join.data == NULL) return;
-  send_all(peer, options.join.data, options.join.length);
+  size_t length = options.join.length / (size_t)options.joins;
+  send_all(peer, options.join.data + part_of(peer, options.joins) * length, length);
   receive_until(peer, options.joined);
 }
 
@@ -546,7 +553,8 @@ static void parse(int argc, char **argv) {
       {"reply-bytes", 1, 0, 'n'}, {"expect", 1, 0, 'e'},      {"counts-as", 1, 0, 'm'},
       {"hello", 1, 0, 'H'},       {"hello-until", 1, 0, 'u'}, {"hello-bytes", 1, 0, 'y'},
       {"idle", 0, 0, 'i'},        {"join", 1, 0, 'j'},        {"join-until", 1, 0, 'J'},
-      {"fan-out", 0, 0, 'f'},     {0}};
+      {"fan-out", 0, 0, 'f'},     {"groups", 1, 0, 'g'},      {"joins", 1, 0, 'q'},
+      {0}};
   for (int option; (option = getopt_long(argc, argv, "", names, NULL)) != -1;) {
     switch (option) {
       case 'h': options.host = optarg; break;
@@ -568,6 +576,8 @@ static void parse(int argc, char **argv) {
       case 'j': options.join = read_file(optarg); break;
       case 'J': options.joined = from_hex(optarg); break;
       case 'f': options.fan_out = true; break;
+      case 'g': options.groups = atoi(optarg); break;
+      case 'q': options.joins = atoi(optarg); break;
       default: exit(2);
     }
   }
@@ -575,6 +585,8 @@ static void parse(int argc, char **argv) {
   if (options.connections < 1 || options.pipeline < 1) die("--connections and --pipeline start at 1");
   if (options.echo == (options.request.data != NULL)) die("give either --bytes or --request");
   if (options.echo && options.fan_out) die("--fan-out needs --request");
+  if (options.groups < 1 || options.joins < 1) die("--groups and --joins start at 1");
+  if (options.groups > 1 && (!options.fan_out || options.pipeline > 1)) die("--groups needs --fan-out, without --pipeline");
 }
 
 static void raise_descriptor_limit(void) {

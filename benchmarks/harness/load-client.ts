@@ -69,7 +69,8 @@ function helloArgs(hello: Hello | undefined): string[] {
 
 function joinArgs(join: Join | undefined): string[] {
   if (join === undefined) return []
-  return ['--join', cacheFile(join.send), '--join-until', Buffer.from(join.until).toString('hex')]
+  const args = ['--join', cacheFile(join.send), '--join-until', Buffer.from(join.until).toString('hex')]
+  return join.parts === undefined ? args : [...args, '--joins', String(join.parts)]
 }
 
 function startClient(client: LoadClient, server: Listening, what: Case, more: string[]): Program {
@@ -82,6 +83,7 @@ function startClient(client: LoadClient, server: Listening, what: Case, more: st
     ...helloArgs(what.hello),
     ...joinArgs(what.join),
     ...(what.fanOut === true ? ['--fan-out'] : []),
+    ...(what.groups === undefined ? [] : ['--groups', String(what.groups)]),
     ...more,
   ]
   return new Program('the client', { file: client.command.file, args })

@@ -48,8 +48,12 @@ export type Hello =
   | { readonly send: Uint8Array; readonly until: Uint8Array }
   | { readonly send: Uint8Array; readonly replyBytes: number }
 
-/** Said once per connection after its hello; the answer ends with `until`. */
+/**
+ * Said once per connection after its hello; the answer ends with `until`. With `parts` it is so many equal parts, which the
+ * connections take in turn.
+ */
 export interface Join {
+  readonly parts?: number
   readonly send: Uint8Array
   readonly until: Uint8Array
 }
@@ -64,6 +68,11 @@ export interface Case {
   readonly join?: Join
   /** The first connection sends, and every connection gets the answer, which counts as a message each. */
   readonly fanOut?: boolean
+  /**
+   * With `fanOut`: the connections take turns in belonging to so many groups, and what is expected is so many equal parts, one
+   * for each group. Default 1.
+   */
+  readonly groups?: number
   /** Measures memory per idle connection instead of speed. */
   readonly idle?: boolean
 }

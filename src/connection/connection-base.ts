@@ -11,7 +11,7 @@
  * A layer calls those below it, and those above it through the abstract methods that it names. Methods are `private`, not
  * `#`: for each class with `#` methods every object carries a word more. The loop's thread only.
  */
-import type { OnSent, ProtocolConnection } from '../connection.js'
+import type { OnSent, ProtocolConnection, SubscribeOptions, Subscription } from '../connection.js'
 import type { CloseCode, CloseReason } from '../errors.js'
 import { ErrorCode, ProtocolError, RingloopError, toError } from '../errors.js'
 import type { BroadcastOptions, BroadcastResult, Loop } from '../loop.js'
@@ -196,6 +196,7 @@ export abstract class ConnectionBase<Out, Context> implements ProtocolConnection
   abstract abort(reason?: CloseReason | CloseCode | Error): void
   abstract readonly topics: ReadonlySet<string>
   abstract subscribe(topic: string): boolean
+  abstract subscribe(topic: string, options: SubscribeOptions): Promise<Subscription>
   abstract unsubscribe(topic: string): boolean
   abstract publish(topic: string, out: Out, options?: BroadcastOptions): Promise<BroadcastResult>
   abstract close(reason?: CloseReason | CloseCode | Error): void

@@ -3,6 +3,7 @@
  * counters, turns. An interface only, so that a connection knows nothing of who stands behind it;
  * `loop/connection-table.ts` implements it. The loop's thread only.
  */
+import type { Subscription } from '../connection.js'
 import type { CloseReason } from '../errors.js'
 import type { LogLimit } from '../log-limit.js'
 import type { Poller } from '../loop/poller/poller.js'
@@ -83,6 +84,8 @@ export interface Subscriptions {
   readonly turn: { readonly hasPending: boolean; deliver(): void }
   /** Returns the name to remember, for the given one may keep a message alive. Throws `ERR_RINGLOOP_TOPIC` for no name. */
   add(topic: string, c: AnyConnection): string
+  /** For one that was just added: see `Connection.subscribe`. */
+  catchUp(topic: string, c: AnyConnection, since: string | undefined): Promise<Subscription>
   /** Does nothing where it is not subscribed. */
   remove(topic: string, c: AnyConnection): void
   /**

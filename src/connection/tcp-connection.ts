@@ -5,9 +5,10 @@
  *
  *     CONNECTING ─▶ OPEN ─▶ CLOSING (what is unsent still goes out) ─▶ CLOSED
  */
-import type { ProtocolConnection } from '../connection.js'
+import type { ProtocolConnection, SubscribeOptions, Subscription } from '../connection.js'
 import { type CloseCode, type CloseReason, ErrorCode, RingloopError, toError } from '../errors.js'
 import type { BroadcastOptions, BroadcastResult } from '../loop.js'
+import { checkSince } from '../options.js'
 import { errno } from '../system-error.js'
 import { checkTopicName } from '../topic-name.js'
 import { CLOSED_HERE, closeReason, neverReady, PEER_CLOSED } from './close-reason.js'
@@ -351,7 +352,16 @@ export class TcpConnection<Out = Uint8Array | string, Context = unknown>
     return this.extra?.topics ?? new Set()
   }
 
-  subscribe(topic: string): boolean {
+  subscribe(topic: string): boolean
+  subscribe(topic: string, options: SubscribeOptions): Promise<Subscription>
+  subscribe(topic: string, options?: SubscribeOptions): boolean | Promise<Subscription> {
+    if (options === undefined) return this.joinTopic(topic)
+    const since = checkSince(options)
+    if (this.joinTopic(topic)) return this.host.topics.catchUp(topic, this, since)
+    return Promise.resolve({ isNew: false, recovered: false, position: undefined })
+  }
+
+  private joinTopic(topic: string): boolean {
     if (this.extra?.topics?.has(topic) === true) return false
     if (!this.canSend) {
       checkTopicName(topic)

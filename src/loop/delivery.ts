@@ -16,7 +16,7 @@ export class Delivery {
   #sent = 0
   #dropped = 0
   #closed = 0
-  readonly #out: unknown
+  readonly out: unknown
   readonly #slow: BroadcastOptions['slow']
   readonly #counters: LoopCounters
   /** Of the last connection, which most often is that of the next. */
@@ -29,7 +29,7 @@ export class Delivery {
   #refusals: Map<AnyProtocol, unknown> | undefined = undefined
 
   constructor(out: unknown, slow: BroadcastOptions['slow'], counters: LoopCounters) {
-    this.#out = out
+    this.out = out
     this.#slow = slow
     this.#counters = counters
   }
@@ -68,7 +68,7 @@ export class Delivery {
   #packerOf(protocol: AnyProtocol): Packer {
     if (this.#refusals?.has(protocol) === true) throw this.#refusals.get(protocol)
     try {
-      return protocol.broadcast?.(this.#out)
+      return protocol.broadcast?.(this.out)
     } catch (error) {
       this.#refusals ??= new Map()
       this.#refusals.set(protocol, error)
@@ -88,7 +88,7 @@ export class Delivery {
     }
     this.packFor(c.protocol)
     if (this.#pack === undefined) {
-      c.send(this.#out)
+      c.send(this.out)
       this.#sent++
     } else {
       this.#sendPacked(c, this.#pack)

@@ -13,6 +13,7 @@ import type { AnyConfig } from '../connection/config.js'
 import type { AnyConnection } from '../connection/host.js'
 import type { Connection } from '../connection.js'
 import { type CloseReason, ErrorCode, RingloopError, toError } from '../errors.js'
+import type { Gap } from '../handler.js'
 import { createLogger, type Logger } from '../log.js'
 import type { BroadcastOptions, BroadcastResult, LocalBroadcastOptions, Loop } from '../loop.js'
 import {
@@ -33,6 +34,7 @@ import { Connector, type ConnectorOwner } from './connector.js'
 import { choosePoller, connectsNatively } from './poller/choose-poller.js'
 import { NetPoller } from './poller/net-poller.js'
 import { LINGER_CHECK_MS, type Poller, type PollerSink } from './poller/poller.js'
+import type { RemoteTopics } from './remote-topics.js'
 import { CELL, LoopCounters, type LoopStats, SharedStats } from './stats.js'
 import { TaskQueue } from './task-queue.js'
 import { type Relay, Topics } from './topics.js'
@@ -46,6 +48,8 @@ export interface LoopSetup {
   readonly createPoller: (sink: PollerSink) => Poller
   /** To the other loops, where there are any. */
   readonly relay?: Relay
+  /** To other machines, where there is a broker. */
+  readonly remoteTopics?: RemoteTopics
 }
 
 const LOOP_STOPPED: CloseReason = { code: 'server-stopped', message: 'the server was stopped' }
@@ -111,7 +115,7 @@ export class EventLoop<Data = unknown> implements Loop<Data>, TableOwner, Connec
     this.#tasks = new TaskQueue(onError)
     this.#counters = new LoopCounters(this.sharedStats, this.id)
     this.turns = new TurnQueue(() => this.#scheduleRound())
-    this.topics = new Topics(this, this.#counters, setup?.relay)
+    this.topics = new Topics(this, this.#counters, setup?.relay, setup?.remoteTopics)
     const createPoller =
       setup?.createPoller ?? ((sink) => choosePoller(checkPoller(options.poller), sink, this.logger))
     this.table = new ConnectionTable(this, this.#counters, createPoller)
@@ -294,6 +298,22 @@ export class EventLoop<Data = unknown> implements Loop<Data>, TableOwner, Connec
     }
     this.#handler = config.handler
     if (this.#pastOnStop) await this.#callOnStop()
+  }
+
+  // ---- what topics ask of the handler --------------------------------------------------------------------------------
+
+  withPosition(topic: string, out: unknown, position: string): unknown {
+    const handler = this.#handler
+    return handler?.withPosition === undefined ? out : handler.withPosition(topic, out as never, position)
+  }
+
+  async callOnGap(topic: string, gap: Gap): Promise<void> {
+    try {
+      await this.#handler?.onGap?.(topic, gap, this)
+    } catch (error) {
+      this.#counters.add(CELL.handlerErrors, 1)
+      this.logger.error({ err: toError(error), topic }, 'onGap failed')
+    }
   }
 
   // ---- the end -------------------------------------------------------------------------------------------------------

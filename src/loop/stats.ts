@@ -4,6 +4,7 @@
  * the acceptor and the loop both change with Atomics.
  */
 import assert from 'node:assert'
+import type { BrokerStats } from '../broker/stats.js'
 import { CLOSE_CODES, type CloseCode } from '../errors.js'
 import { TLS_FAILURES, type TlsFailure } from '../tls-failure.js'
 
@@ -81,6 +82,8 @@ export interface ServerStats {
   readonly loops: readonly LoopStats[]
   /** The sum over the loops. */
   readonly total: LoopStats
+  /** Of a server with a broker. */
+  readonly broker?: BrokerStats
 }
 
 /** The float64 cells of a loop, by what they count. Closes and failures of TLS, by reason, follow. */

@@ -3,27 +3,43 @@
  * has subscribers; a connection remembers its own topics by itself. The loop's thread only: the topics of other loops are
  * theirs, and what is published reaches them through a {@link Relay}.
  */
+import { positionText } from '../broker/position.js'
+import type { BrokerPosition } from '../broker.js'
 import type { AnyConnection, Subscriptions } from '../connection/host.js'
+import type { Subscription } from '../connection.js'
+import { ErrorCode, type RingloopError } from '../errors.js'
+import type { Gap } from '../handler.js'
 import type { Logger } from '../log.js'
 import type { BroadcastOptions, BroadcastResult } from '../loop.js'
 import { checkPublishOptions } from '../options.js'
 import { checkTopicName } from '../topic-name.js'
 import { addResults, NOTHING_SENT } from './broadcast-result.js'
 import { Delivery } from './delivery.js'
+import type { Publication } from './publication.js'
+import type { CaughtUp, RemoteTopics } from './remote-topics.js'
+import type { Resumption } from './resumption.js'
 import type { LoopCounters } from './stats.js'
 import { Topic } from './topic.js'
 import { TurnDeliveries } from './turn-deliveries.js'
 
-export const UNPUBLISHED = 'a publication did not reach every loop'
+const UNPUBLISHED = 'a publication did not reach every loop'
 /** Up to this length a message waits for the end of the turn. */
 const SMALL = 4 * 1024
 
-/** Brings what is published on this loop to the other loops of the server; resolves with what they did. */
-export type Relay = (topic: string, out: unknown, options: BroadcastOptions) => Promise<BroadcastResult>
+/**
+ * Brings what is published on this loop to the other loops of the server and over its broker; resolves with what the others
+ * did, of a topic with history with what all did.
+ */
+export type Relay = (publication: Publication) => Promise<BroadcastResult>
 
 /** What topics ask of their loop. */
 export interface TopicsOwner {
+  readonly id: number
   readonly logger: Logger
+  /** What the handler makes of a publication at its place in the history of its topic. */
+  withPosition(topic: string, out: unknown, position: string): unknown
+  /** Calls the handler's `onGap`. */
+  callOnGap(topic: string, gap: Gap): unknown
   /** There is something to deliver at the end of a turn. */
   scheduleTurn(): void
 }
@@ -34,13 +50,20 @@ export class Topics implements Subscriptions {
   readonly #owner: TopicsOwner
   readonly #counters: LoopCounters
   readonly #relay: Relay | undefined
+  readonly #remote: RemoteTopics | undefined
 
-  /** Without a `relay` there are no other loops. */
-  constructor(owner: TopicsOwner, counters: LoopCounters, relay: Relay | undefined) {
+  /** Without a `relay` there are no other loops and no broker, without `remote` no broker. */
+  constructor(
+    owner: TopicsOwner,
+    counters: LoopCounters,
+    relay: Relay | undefined,
+    remote: RemoteTopics | undefined,
+  ) {
     this.turn = new TurnDeliveries(() => owner.scheduleTurn())
     this.#owner = owner
     this.#counters = counters
     this.#relay = relay
+    this.#remote = remote
   }
 
   add(name: string, c: AnyConnection): string {
@@ -48,6 +71,7 @@ export class Topics implements Subscriptions {
     if (topic === undefined) {
       topic = new Topic(copyOf(name))
       this.#topics.set(topic.name, topic)
+      this.#remote?.want(topic.name, true)
     }
     topic.add(c)
     return topic.name
@@ -55,7 +79,15 @@ export class Topics implements Subscriptions {
 
   remove(name: string, c: AnyConnection): void {
     const topic = this.#topics.get(name)
-    if (topic?.remove(c) === true && topic.size === 0) this.#topics.delete(name)
+    if (topic?.remove(c) !== true || topic.size > 0) return
+    this.#topics.delete(name)
+    this.#remote?.want(name, false)
+  }
+
+  /** Whether it is delivered in the order of its history alone. */
+  #keeps(name: string): boolean {
+    const prefix = this.#remote?.historyPrefix
+    return prefix !== undefined && name.startsWith(prefix)
   }
 
   /** How many connections of this loop are subscribed to `name`. Throws `ERR_RINGLOOP_TOPIC`. */
@@ -77,35 +109,124 @@ export class Topics implements Subscriptions {
     publisher: AnyConnection | undefined,
   ): Promise<BroadcastResult> {
     checkPublishOptions(options)
-    const here = this.deliver(name, out, options.slow, publisher)
-    const all = this.#relay === undefined ? here : addLater(here, this.#relay(name, out, options))
+    const all = this.#keeps(name)
+      ? this.#publishKept(name, out, options, publisher)
+      : this.#publishHereFirst(name, out, options, publisher)
     // A publisher that awaits nothing is not to end the process, and its mistake is not to go unseen.
-    all.catch((err: unknown) => this.#owner.logger.error({ err }, UNPUBLISHED))
+    all.catch((err: unknown) => logUnpublished(this.#owner.logger, err))
     return all
   }
 
+  #publishHereFirst(
+    topic: string,
+    out: unknown,
+    options: BroadcastOptions,
+    publisher: AnyConnection | undefined,
+  ): Promise<BroadcastResult> {
+    const here = this.deliver({ topic, out, options }, publisher?.id)
+    return this.#relay === undefined ? here : addLater(here, this.#relay({ topic, out, options }))
+  }
+
+  /** It comes back with its place among all others. What no protocol here can pack is refused all the same. */
+  #publishKept(
+    topic: string,
+    out: unknown,
+    options: BroadcastOptions,
+    publisher: AnyConnection | undefined,
+  ): Promise<BroadcastResult> {
+    const list = this.#find(topic)?.list
+    if (list !== undefined) new Delivery(out, options.slow, this.#counters).packForAny(list)
+    const by = publisher === undefined ? undefined : { loop: this.#owner.id, connection: publisher.id }
+    return this.#relay!({ topic, out, options, publisher: by })
+  }
+
   /**
-   * On this loop, at the end of the turn: to those who are subscribed now, but for `publisher`. Throws
+   * On this loop, at the end of the turn: to those who are subscribed now, but for the connection `publisherId`. Throws
    * `ERR_RINGLOOP_TOPIC`, and what a protocol throws for an `out` that none of theirs can pack; where only some
    * cannot, or one that packs for each connection, it rejects.
    */
   deliver(
-    name: string,
-    out: unknown,
-    slow: BroadcastOptions['slow'],
-    publisher: AnyConnection | undefined,
+    { topic: name, out: published, options, position }: Publication,
+    publisherId = 0,
   ): Promise<BroadcastResult> {
     const topic = this.#find(name)
     if (topic === undefined) return Promise.resolve(NOTHING_SENT)
     const { list } = topic
+    const out = position === undefined ? published : this.#positioned(name, published, position)
     // The publisher's bytes are its own again when this returns.
-    const delivery = new Delivery(out instanceof Uint8Array ? Buffer.from(out) : out, slow, this.#counters)
+    const own = out instanceof Uint8Array ? Buffer.from(out) : out
+    const delivery = new Delivery(own, options.slow, this.#counters)
     delivery.packForAny(list)
     return new Promise((resolve, reject) => {
-      this.turn.add({ delivery, topic, list, publisher, resolve, reject })
+      this.turn.add({ delivery, topic, list, publisherId, position, resolve, reject })
       if (!canWait(delivery, out)) this.turn.deliver()
     })
   }
+
+  /** What has come from the server's thread: one that was published on this loop leaves its publisher out. */
+  deliverOf(publication: Publication): Promise<BroadcastResult> {
+    const { publisher } = publication
+    return this.deliver(publication, publisher?.loop === this.#owner.id ? publisher.connection : 0)
+  }
+
+  // ---- over the broker -----------------------------------------------------------------------------------------------
+
+  #positioned(topic: string, out: unknown, position: BrokerPosition): unknown {
+    return this.#owner.withPosition(topic, out, positionText(position))
+  }
+
+  /** Subscribers of `topic` may have missed something: the handler is told where there are any. */
+  tellGap(topic: string, gap: Gap): void {
+    if (this.#topics.has(topic)) void this.#owner.callOnGap(topic, gap)
+  }
+
+  /** `c` has just been {@link add | added}. */
+  async catchUp(name: string, c: AnyConnection, since: string | undefined): Promise<Subscription> {
+    if (this.#remote === undefined) {
+      return { isNew: true, recovered: since === undefined, position: undefined }
+    }
+    const topic = this.#topics.get(name)!
+    if (!this.#keeps(name)) {
+      const { recovered } = await this.#remote.catchUp(name, since)
+      return { isNew: true, recovered: recovered && topic.has(c), position: undefined }
+    }
+    const resumption = topic.resume(c)
+    const caught = await this.#remote.catchUp(name, since)
+    try {
+      const hasAll = await this.#resume(topic, c, resumption, caught)
+      const { position } = caught
+      return {
+        isNew: true,
+        recovered: hasAll && caught.recovered,
+        position: position === undefined ? undefined : positionText(position),
+      }
+    } finally {
+      resumption.end(caught.position)
+    }
+  }
+
+  /** Sends what it has missed, and then what was held back. `false` where it does not get all of that. */
+  async #resume(
+    topic: Topic,
+    c: AnyConnection,
+    resumption: Resumption,
+    { position, messages }: CaughtUp,
+  ): Promise<boolean> {
+    for (const { out, offset } of messages) {
+      const positioned = this.#positioned(topic.name, out, { epoch: position!.epoch, offset })
+      if (!(await pass(topic, c, resumption, positioned))) return false
+    }
+    for (let held = resumption.take(position); held.length > 0; held = resumption.take(position)) {
+      for (const { out } of held) if (!(await pass(topic, c, resumption, out))) return false
+    }
+    return !resumption.isBroken && topic.isResuming(c, resumption)
+  }
+}
+
+/** To a subscriber that catches up. `false` where it has gone. */
+async function pass(topic: Topic, c: AnyConnection, resumption: Resumption, out: unknown): Promise<boolean> {
+  if (!topic.isResuming(c, resumption)) return false
+  return c.send(out) || ((await c.drained()) && topic.isResuming(c, resumption))
 }
 
 /** A name that was cut from a message is a view of it, and would keep the whole message in memory. */
@@ -116,6 +237,11 @@ function copyOf(name: string): string {
 /** What is neither text nor bytes may be changed by the publisher; what is large is worth a write of its own. */
 function canWait({ isPacked }: Delivery, out: unknown): boolean {
   return isPacked && (typeof out === 'string' || out instanceof Uint8Array) && out.length <= SMALL
+}
+
+/** A broker that is away is logged once, by whoever has it. */
+export function logUnpublished(logger: Logger, err: unknown): void {
+  if ((err as Partial<RingloopError>).code !== ErrorCode.BROKER) logger.error({ err }, UNPUBLISHED)
 }
 
 async function addLater(

@@ -4,6 +4,7 @@
  * other's apart. The loop delivers at the end of the turn; a connection that has topics sees to it before anything else
  * of its own goes out, so that everything keeps its order. What waits is bounded. The loop's thread only.
  */
+import type { BrokerPosition } from '../broker.js'
 import type { AnyConnection } from '../connection/host.js'
 import type { BroadcastResult } from '../loop.js'
 import type { Delivery } from './delivery.js'
@@ -17,8 +18,10 @@ export interface TopicDelivery {
   readonly delivery: Delivery
   readonly topic: Topic
   readonly list: readonly AnyConnection[]
-  /** Who does not get it. */
-  readonly publisher: AnyConnection | undefined
+  /** The `id` of who does not get it; 0 where all do. */
+  readonly publisherId: number
+  /** Of a topic with history. */
+  readonly position: BrokerPosition | undefined
   resolve(result: BroadcastResult): void
   /** A `resolve` that follows has no effect. */
   reject(error: unknown): void
@@ -69,8 +72,12 @@ function deliverAlike(all: readonly TopicDelivery[], from: number): number {
 }
 
 /** What cannot be packed for one subscriber is told to the publisher, and the others get theirs. */
-function offer(c: AnyConnection, { delivery, topic, list, publisher, reject }: TopicDelivery): void {
-  if (c === publisher || !c.isReachable || !topic.stillHas(c, list)) return
+function offer(
+  c: AnyConnection,
+  { delivery, topic, list, publisherId, position, reject }: TopicDelivery,
+): void {
+  if (c.id === publisherId || !c.isReachable || !topic.stillHas(c, list)) return
+  if (position !== undefined && !topic.admits(c, delivery.out, position)) return
   try {
     delivery.offer(c)
   } catch (error) {

@@ -10,11 +10,11 @@ const ROUND_MS = 1
 
 export class Arrivals<Message> {
   readonly #waiting = new Denque<Message>()
-  readonly #take: (message: Message) => void
+  readonly #take: (message: Message) => boolean
   readonly #round = (): void => this.#runRound()
 
-  /** `take` must not throw. */
-  constructor(take: (message: Message) => void) {
+  /** `take` gives `true` where there is more in the message, for which it is called again. It must not throw. */
+  constructor(take: (message: Message) => boolean) {
     this.#take = take
   }
 
@@ -25,7 +25,7 @@ export class Arrivals<Message> {
 
   #runRound(): void {
     const end = performance.now() + ROUND_MS
-    do this.#take(this.#waiting.shift()!)
+    do if (!this.#take(this.#waiting.peekFront()!)) this.#waiting.shift()
     while (this.#waiting.length > 0 && performance.now() < end)
     if (this.#waiting.length > 0) setImmediate(this.#round)
   }

@@ -10,22 +10,18 @@ import { NativePoller } from '../loop/poller/native-poller.js'
 export class DescriptorInbox extends AcceptOnlySink {
   readonly #loop: EventLoop
   readonly #adopt: (fd: number) => void
-  readonly #poller: NativePoller
+  readonly poller: NativePoller
 
   constructor(loop: EventLoop, adopt: (fd: number) => void) {
     super()
     this.#loop = loop
     this.#adopt = adopt
-    this.#poller = new NativePoller(this)
-    this.#poller.parkMailbox()
-  }
-
-  get mailbox(): number {
-    return this.#poller.mailbox
+    this.poller = new NativePoller(this)
+    this.poller.parkMailbox()
   }
 
   handleAccept(slot: number): void {
-    const fd = this.#poller.takeDescriptor(slot)
+    const fd = this.poller.takeDescriptor(slot)
     if (fd >= 0) this.#adopt(fd)
   }
 
@@ -42,6 +38,6 @@ export class DescriptorInbox extends AcceptOnlySink {
   }
 
   destroy(): void {
-    this.#poller.destroy()
+    this.poller.destroy()
   }
 }

@@ -1,24 +1,27 @@
 /** The one loop of a server with a handler object. It runs in the server's own thread and listens by itself. */
+import type { BrokerLink, LinkedLoops } from '../broker/broker-link.js'
 import type { AnyConfig } from '../connection/config.js'
 import { ErrorCode, RingloopError, toError } from '../errors.js'
+import type { Gap } from '../handler.js'
 import type { Admission } from '../loop/admission.js'
 import type { EventLoop } from '../loop/event-loop.js'
 import { listenOn } from '../loop/listen.js'
 import { LoopMonitor } from '../loop/loop-monitor.js'
 import type { Endpoint } from '../loop/poller/poller.js'
+import type { Publication } from '../loop/publication.js'
 import type { BroadcastOptions, BroadcastResult } from '../loop.js'
 import { checkReceiveBuffer, type ListenSettings } from '../options.js'
 import type { ServerTlsOptions } from '../tls-options.js'
 import { resolvesWithin, STOP_GRACE_MS } from './deadline.js'
-import type { Publication } from './publication.js'
 import type { ServerLoops } from './server-loops.js'
 
-export class LocalLoop implements ServerLoops {
+export class LocalLoop implements ServerLoops, LinkedLoops {
   readonly #loop: EventLoop
   readonly #config: AnyConfig
   readonly #admission: Admission
   readonly #settings: ListenSettings
   readonly #monitored: boolean
+  readonly #link: BrokerLink | undefined
   #monitor: LoopMonitor | undefined
   #stopping: Promise<void> | undefined
 
@@ -29,12 +32,14 @@ export class LocalLoop implements ServerLoops {
     admission: Admission,
     settings: ListenSettings,
     monitored: boolean,
+    link: BrokerLink | undefined,
   ) {
     this.#loop = loop
     this.#config = config
     this.#admission = admission
     this.#settings = settings
     this.#monitored = monitored
+    this.#link = link
   }
 
   async start(): Promise<Endpoint> {
@@ -71,13 +76,22 @@ export class LocalLoop implements ServerLoops {
     return this.#loop.broadcast(out as never, options)
   }
 
-  async publish({ topic, out, options }: Publication): Promise<BroadcastResult> {
+  publish(publication: Publication): Promise<BroadcastResult> {
+    const deliver = (): Promise<BroadcastResult> => this.deliver(publication)
+    return this.#link?.spread(publication, deliver) ?? deliver()
+  }
+
+  async deliver(publication: Publication): Promise<BroadcastResult> {
     try {
-      return await this.#loop.topics.deliver(topic, out, options.slow, undefined)
+      return await this.#loop.topics.deliverOf(publication)
     } catch (error) {
       // As a loop in a thread answers.
       throw new RingloopError(ErrorCode.PACKET, toError(error).message, error)
     }
+  }
+
+  tellGap(topic: string, gap: Gap): void {
+    this.#loop.topics.tellGap(topic, gap)
   }
 
   async setTls(tls: ServerTlsOptions): Promise<void> {

@@ -15,19 +15,35 @@ import { LoopMonitor } from '../loop/loop-monitor.js'
 import { NativePoller } from '../loop/poller/native-poller.js'
 import { NetPoller } from '../loop/poller/net-poller.js'
 import type { Endpoint, Poller, PollerSink } from '../loop/poller/poller.js'
+import type { Publication } from '../loop/publication.js'
+import { type CaughtUp, NOT_CAUGHT_UP } from '../loop/remote-topics.js'
 import { SharedStats } from '../loop/stats.js'
-import type { BroadcastOptions, BroadcastResult } from '../loop.js'
+import type { BroadcastResult } from '../loop.js'
 import { socketSettings } from '../options.js'
 import { Arrivals } from './arrivals.js'
 import { resolvesWithin, STOP_GRACE_MS } from './deadline.js'
 import { DescriptorInbox } from './descriptor-inbox.js'
+import { isPostable, LetterReader } from './letter.js'
 import { importLoopModule } from './loop-module.js'
+import { LoopPost } from './loop-post.js'
 import { Outbox } from './outbox.js'
 import { Publisher } from './publication.js'
-import { type Answer, answerTo, Questions } from './questions.js'
-import type { FromThread, LogMethod, PublishMessage, ThreadData, ToThread } from './thread-messages.js'
+import { answerTo, Questions } from './questions.js'
+import type {
+  FromThread,
+  GapMessage,
+  LogMethod,
+  LoopMessage,
+  PublishMessage,
+  ServerMessage,
+  ThreadData,
+  ToThread,
+} from './thread-messages.js'
 
 const { setup, port } = workerData as ThreadData
+
+/** What waits for its turn. */
+type Arrival = PublishMessage | GapMessage | LetterReader
 
 function tell(message: FromThread): void {
   port.postMessage(message)
@@ -61,15 +77,19 @@ function plainField(value: unknown): unknown {
 
 const stats = SharedStats.from(setup.stats)
 const questions = new Questions()
-const publisher = new Publisher(questions, stats, setup.id, stats.numLoops - 1)
+const publisher = new Publisher(questions, stats, setup.id, Math.max(1, stats.numLoops - 1))
 /** Of this tick, for the server. */
-const outbox = new Outbox<PublishMessage | Answer>((messages) => tell({ type: 'batch', messages }))
-/** Publications of other loops. */
-const arrivals = new Arrivals<PublishMessage>((message) => void deliver(message))
+const outbox = new Outbox<LoopMessage>((messages) => tell({ type: 'batch', messages }))
+/** Publications of other loops and machines, and what is said of those that did not come. */
+const arrivals = new Arrivals<Arrival>(takeNext)
 let poller: Poller
 /** Replaced while the thread was starting, or later. */
 let { pollerOptions } = setup
 let inbox: DescriptorInbox | undefined
+/** The short way to the other loops, where there is one. */
+let post: LoopPost | undefined
+/** Publications for the other loops that went over the server. */
+let unansweredOverServer = 0
 let loop: ThreadLoop | undefined
 /** The server wants it to stop, with so many milliseconds to drain. */
 let asked: number | undefined
@@ -85,9 +105,9 @@ function createInbox(owner: EventLoop): DescriptorInbox {
   return new DescriptorInbox(owner, (fd) => (poller as NetPoller).adoptDescriptor(fd, settings))
 }
 
-function mailbox(): number {
-  if (inbox !== undefined) return inbox.mailbox
-  return poller instanceof NativePoller ? poller.mailbox : -1
+/** The poller whose mailbox others send to. */
+function mailboxOwner(): NativePoller | undefined {
+  return poller instanceof NativePoller ? poller : inbox?.poller
 }
 
 /** Whoever stops it, the server hears of it: a handler may, and the thread has nothing to do from then on. */
@@ -104,6 +124,7 @@ class ThreadLoop extends EventLoop {
     if (!this.#heard) {
       this.#heard = true
       tell({ type: 'stopping' })
+      post?.rest()
       void leave(stopping)
     }
     return stopping
@@ -114,6 +135,7 @@ class ThreadLoop extends EventLoop {
 async function leave(stopping: Promise<void>): Promise<void> {
   await stopping.catch((error: unknown) => logger.error({ err: error }, 'stopping the loop failed'))
   await starting
+  post?.close()
   inbox?.destroy()
   tell({ type: 'stopped' })
 }
@@ -128,8 +150,16 @@ async function start(): Promise<void> {
   }
   const module = await importLoopModule(setup.moduleUrl)
   assertWanted()
-  const others = stats.numLoops > 1 ? { relay } : {}
-  const made = new ThreadLoop(options, { id, serverId, stats, createPoller, ...others })
+  const others = stats.numLoops > 1 || setup.broker !== undefined ? { relay } : {}
+  const remoteTopics = setup.broker && { ...setup.broker, want, catchUp }
+  const made = new ThreadLoop(options, {
+    id,
+    serverId,
+    stats,
+    createPoller,
+    ...others,
+    ...(remoteTopics && { remoteTopics }),
+  })
   loop = made
   const handler = await module.handler(made)
   const config = connectionConfig(handler, await module.protocol(made), limits)
@@ -139,8 +169,10 @@ async function start(): Promise<void> {
   if (acceptMode === 'descriptors') inbox = createInbox(made)
   if (setup.monitor) new LoopMonitor(made)
   const endpoint = acceptMode === 'listen' ? await listen(made) : undefined
+  const owner = mailboxOwner()
+  if (owner !== undefined && stats.numLoops > 1) post = new LoopPost(owner, setup.group, id, stats, arrivals)
   port.ref()
-  tell({ type: 'ready', mailbox: mailbox(), endpoint })
+  tell({ type: 'ready', mailbox: owner?.mailbox ?? -1, endpoint })
 }
 
 /** Throws when it was stopped meanwhile. */
@@ -165,10 +197,9 @@ function receive(message: ToThread): void {
       void answer(message.id, () => loop?.broadcast(message.out as never, message.options) ?? NOTHING_SENT)
       break
     case 'batch':
-      for (const each of message.messages) {
-        if (each.type === 'answer') questions.settle(each)
-        else arrivals.add(each)
-      }
+      // What its publisher has posted before this is here by now, and comes first.
+      post?.take()
+      for (const each of message.messages) receiveEach(each)
       break
     case 'subscribers':
       void answer(message.id, () => loop?.subscribers(message.topic) ?? 0)
@@ -182,21 +213,86 @@ function receive(message: ToThread): void {
   }
 }
 
+function receiveEach(message: ServerMessage): void {
+  if (message.type === 'answer') questions.settle(message)
+  else arrivals.add(message)
+}
+
 async function answer(id: number, work: () => unknown): Promise<void> {
   tell(await answerTo(id, work))
 }
 
-async function deliver({ id, publication }: PublishMessage): Promise<void> {
-  const { topic, out, options } = publication
-  const work = (): unknown => loop?.topics.deliver(topic, out, options.slow, undefined) ?? NOTHING_SENT
-  outbox.add(await answerTo(id, work))
+/** Of a letter the next publication; whether there is one more. */
+function takeNext(arrival: Arrival): boolean {
+  if (arrival instanceof LetterReader) {
+    void deliver(arrival.publication(), arrival.from)
+    return arrival.hasMore
+  }
+  if (arrival.type === 'gap') loop?.topics.tellGap(arrival.topic, arrival.gap)
+  else void deliver(arrival, undefined)
+  return false
 }
 
-/** To the server, for the other loops. */
-function relay(topic: string, out: unknown, options: BroadcastOptions): Promise<BroadcastResult> {
-  return publisher.publish({ topic, out, options }, (id, publication) =>
-    outbox.add({ type: 'publish', id, publication }),
-  )
+/** Answers the loop that has posted it to the mailbox `from`; without, the server. */
+async function deliver({ id, publication }: PublishMessage, from: number | undefined): Promise<void> {
+  const answer = await answerTo(id, () => loop?.topics.deliverOf(publication) ?? NOTHING_SENT)
+  if (from === undefined) outbox.add(answer)
+  else post?.answer(from, answer)
+}
+
+/** To the other loops, by one of two ways, and to other machines: what one way has is not to be overtaken on the other. */
+function relay(publication: Publication): Promise<BroadcastResult> {
+  const { topic, out, options } = publication
+  if (isKept(topic)) return askServer(publication)
+  if (post === undefined || !isPostable(out) || unansweredOverServer > 0) {
+    post?.flush()
+    return relayOverServer(publication)
+  }
+  const posted = post.publish(topic, out, options.slow)
+  return setup.broker === undefined ? posted : withBroker(posted, publication)
+}
+
+/** All subscribers get it from the server, in the order of its history. */
+function isKept(topic: string): boolean {
+  const prefix = setup.broker?.historyPrefix
+  return prefix !== undefined && topic.startsWith(prefix)
+}
+
+async function relayOverServer(publication: Publication): Promise<BroadcastResult> {
+  unansweredOverServer++
+  try {
+    return await askServer(publication)
+  } finally {
+    unansweredOverServer--
+  }
+}
+
+function askServer(publication: Publication): Promise<BroadcastResult> {
+  return publisher.publish(publication, (id, copy) => outbox.add({ type: 'publish', id, publication: copy }))
+}
+
+/** The other loops have it. */
+async function withBroker(
+  posted: Promise<BroadcastResult>,
+  publication: Publication,
+): Promise<BroadcastResult> {
+  const [result] = await Promise.all([posted, tellBroker(publication)])
+  return result
+}
+
+async function tellBroker(publication: Publication): Promise<void> {
+  if (publisher.isTooFarBehind) {
+    throw new RingloopError(ErrorCode.BROKER, 'too much is on its way to the broker')
+  }
+  await askServer({ ...publication, isSpread: true })
+}
+
+function want(topic: string, isWanted: boolean): void {
+  outbox.add({ type: 'want', topic, isWanted })
+}
+
+function catchUp(topic: string, since: string | undefined): Promise<CaughtUp> {
+  return questions.ask(NOT_CAUGHT_UP, 0, (id) => outbox.add({ type: 'catch-up', id, topic, since }))
 }
 
 /** The thread is terminated when the server hears of it: the loop ends first, with `onStop` if it was started. */

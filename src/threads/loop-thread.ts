@@ -5,9 +5,12 @@
 import type { Socket } from 'node:net'
 import { MessageChannel, type MessagePort, receiveMessageOnPort, Worker } from 'node:worker_threads'
 import { ErrorCode, RingloopError, toError } from '../errors.js'
+import type { Gap } from '../handler.js'
 import type { Logger } from '../log.js'
 import { NOTHING_SENT } from '../loop/broadcast-result.js'
 import type { Endpoint } from '../loop/poller/poller.js'
+import type { Publication } from '../loop/publication.js'
+import type { CaughtUp } from '../loop/remote-topics.js'
 import type { SharedStats } from '../loop/stats.js'
 import type { BroadcastOptions, BroadcastResult } from '../loop.js'
 import type { ServerTlsOptions } from '../tls-options.js'
@@ -15,9 +18,18 @@ import type { DeadLoop } from './dead-loop.js'
 import { resolvesWithin, STOP_GRACE_MS } from './deadline.js'
 import type { LoopLoad } from './load-balance.js'
 import { Outbox } from './outbox.js'
-import { type Publication, Publisher } from './publication.js'
-import { type Answer, answerTo, Questions } from './questions.js'
-import type { FromThread, PublishMessage, ThreadData, ThreadSetup, ToThread } from './thread-messages.js'
+import { Publisher } from './publication.js'
+import { answerTo, Questions } from './questions.js'
+import type {
+  CatchUpMessage,
+  FromThread,
+  LoopMessage,
+  PublishMessage,
+  ServerMessage,
+  ThreadData,
+  ThreadSetup,
+  ToThread,
+} from './thread-messages.js'
 import { hasInputType, type WorkerOptions } from './worker-options.js'
 
 /** A thread that dies again and again is started less and less often. */
@@ -33,6 +45,12 @@ export interface LoopThreadEvents {
   onReady(): void
   /** Its loop has published something, which is for the other loops: resolves with what they did. */
   onPublish(publication: Publication): Promise<BroadcastResult>
+  /** Its first subscriber of `topic` has come, or its last one has gone. */
+  onWant(topic: string, isWanted: boolean): void
+  /** A subscriber of its wants what is kept of `topic`; see `RemoteTopics.catchUp`. */
+  onCatchUp(topic: string, since: string | undefined): Promise<CaughtUp>
+  /** Its thread has ended, asked or not, and its subscribers are gone. */
+  onEnded(): void
   /** Its thread has ended unasked, or could not be started again; it will be tried in a while. Must not throw. */
   onDied(loop: DeadLoop): void
 }
@@ -63,9 +81,9 @@ export class LoopThread implements LoopLoad {
   readonly #events: LoopThreadEvents
   readonly #questions: Questions = new Questions()
   readonly #publisher: Publisher
-  readonly #outbox = new Outbox<PublishMessage | Answer>((messages) =>
-    this.#send({ type: 'batch', messages }),
-  )
+  readonly #outbox = new Outbox<ServerMessage>((messages) => this.#send({ type: 'batch', messages }))
+  /** By topic: what has come over the broker and was not given to it. */
+  readonly #leftOut = new Map<string, number>()
   #life: Life | undefined
   #mailbox = -1
   #alive = false
@@ -186,15 +204,30 @@ export class LoopThread implements LoopLoad {
         this.#questions.settle(message)
         break
       case 'batch':
-        for (const each of message.messages) {
-          if (each.type === 'answer') this.#questions.settle(each)
-          else void this.#passOn(life, each)
-        }
+        for (const each of message.messages) this.#receiveEach(life, each)
     }
   }
 
-  async #passOn(life: Life, { id, publication }: PublishMessage): Promise<void> {
-    const answer = await answerTo(id, () => this.#events.onPublish(publication))
+  #receiveEach(life: Life, message: LoopMessage): void {
+    switch (message.type) {
+      case 'answer':
+        this.#questions.settle(message)
+        this.#tellLeftOut()
+        break
+      case 'want':
+        this.#events.onWant(message.topic, message.isWanted)
+        break
+      default:
+        void this.#answer(life, message)
+    }
+  }
+
+  async #answer(life: Life, message: PublishMessage | CatchUpMessage): Promise<void> {
+    const answer = await answerTo(message.id, () =>
+      message.type === 'publish'
+        ? this.#events.onPublish(message.publication)
+        : this.#events.onCatchUp(message.topic, message.since),
+    )
     if (this.#life === life) this.#outbox.add(answer)
   }
 
@@ -224,6 +257,8 @@ export class LoopThread implements LoopLoad {
     life.setStopped()
     this.#stats.resetLoop(this.id)
     this.#questions.giveUp()
+    this.#leftOut.clear()
+    this.#events.onEnded()
     const error = life.failure ?? new Error(`its thread ended with exit code ${code}`)
     life.reject(error)
     if (this.#stopping || !this.#served) return
@@ -267,12 +302,29 @@ export class LoopThread implements LoopLoad {
     return this.#questions.ask(NOTHING_SENT, 0, (id) => this.#send({ type: 'broadcast', id, out, options }))
   }
 
-  /** One that is too far behind is left out. */
+  /** One that is too far behind is left out, and told when it is not any more where it was not from this process. */
   publish(publication: Publication): Promise<BroadcastResult> {
     if (!this.#alive) return Promise.resolve(NOTHING_SENT)
+    if (publication.isRemote === true) this.#watchLeftOut(publication.topic)
     return this.#publisher.publish(publication, (id, copy) =>
       this.#outbox.add({ type: 'publish', id, publication: copy }),
     )
+  }
+
+  #watchLeftOut(topic: string): void {
+    if (this.#publisher.isTooFarBehind) this.#leftOut.set(topic, (this.#leftOut.get(topic) ?? 0) + 1)
+    else this.#tellLeftOut()
+  }
+
+  #tellLeftOut(): void {
+    if (this.#leftOut.size === 0 || this.#publisher.isTooFarBehind) return
+    for (const [topic, missed] of this.#leftOut) this.tellGap(topic, { missed, reason: 'loop-behind' })
+    this.#leftOut.clear()
+  }
+
+  /** Its subscribers of `topic`, if it has any, may have missed something. */
+  tellGap(topic: string, gap: Gap): void {
+    if (this.#alive) this.#outbox.add({ type: 'gap', topic, gap })
   }
 
   subscribers(topic: string): Promise<number> {

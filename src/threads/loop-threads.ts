@@ -2,10 +2,14 @@
  * All loops of a server that has one per thread, and the acceptor that brings them their connections, where they do not
  * listen by themselves. The server's thread only.
  */
+import type { BrokerLink, LinkedLoops } from '../broker/broker-link.js'
 import { ErrorCode, RingloopError } from '../errors.js'
+import type { Gap } from '../handler.js'
 import type { Logger } from '../log.js'
 import { addResults, NOTHING_SENT } from '../loop/broadcast-result.js'
 import type { Endpoint } from '../loop/poller/poller.js'
+import type { Publication } from '../loop/publication.js'
+import { type CaughtUp, NOT_CAUGHT_UP } from '../loop/remote-topics.js'
 import type { SharedStats } from '../loop/stats.js'
 import type { BroadcastOptions, BroadcastResult } from '../loop.js'
 import type { ListenSettings } from '../options.js'
@@ -16,7 +20,6 @@ import type { DeadLoop } from './dead-loop.js'
 import { createBalancer } from './load-balance.js'
 import { LoopPicker } from './loop-picker.js'
 import { LoopThread } from './loop-thread.js'
-import type { Publication } from './publication.js'
 import type { ServerLoops } from './server-loops.js'
 import type { ThreadSetup } from './thread-messages.js'
 import type { WorkerOptions } from './worker-options.js'
@@ -31,9 +34,11 @@ export interface LoopThreadsOptions {
   readonly logger: Logger
   /** What it throws or rejects with is logged. */
   readonly onLoopDied: ((loop: DeadLoop) => unknown) | undefined
+  /** To other machines. */
+  readonly link: BrokerLink | undefined
 }
 
-export class LoopThreads implements ServerLoops {
+export class LoopThreads implements ServerLoops, LinkedLoops {
   readonly #options: LoopThreadsOptions
   readonly #threads: LoopThread[] = []
   #acceptor: Acceptor | undefined
@@ -77,6 +82,9 @@ export class LoopThreads implements ServerLoops {
     const thread = new LoopThread(setup(id, endpoint), worker, stats, logger, {
       onReady: () => this.#acceptor?.resume(),
       onPublish: (publication) => this.#publish(publication, thread),
+      onWant: (topic, isWanted) => this.#options.link?.want(id, topic, isWanted),
+      onCatchUp: (topic, since) => this.#catchUp(topic, since),
+      onEnded: () => this.#options.link?.loopGone(id),
       onDied: (loop) => void this.#tellDied(loop),
     })
     this.#threads.push(thread)
@@ -124,14 +132,33 @@ export class LoopThreads implements ServerLoops {
   }
 
   /** The loop that it comes `from` has done its part. */
-  async #publish(publication: Publication, from: LoopThread | undefined): Promise<BroadcastResult> {
+  #publish(publication: Publication, from: LoopThread | undefined): Promise<BroadcastResult> {
+    const { link } = this.#options
+    const deliver = (): Promise<BroadcastResult> =>
+      publication.isSpread === true ? Promise.resolve(NOTHING_SENT) : this.#deliver(publication, from)
+    return link?.spread(publication, deliver) ?? deliver()
+  }
+
+  deliver(publication: Publication): Promise<BroadcastResult> {
+    return this.#deliver(publication, undefined)
+  }
+
+  async #deliver(publication: Publication, from: LoopThread | undefined): Promise<BroadcastResult> {
     const others = this.#threads.filter((thread) => thread !== from)
     const results = await Promise.all(others.map((thread) => thread.publish(publication)))
     return results.reduce(addResults, NOTHING_SENT)
   }
 
+  tellGap(topic: string, gap: Gap): void {
+    for (const thread of this.#threads) thread.tellGap(topic, gap)
+  }
+
   async setTls(tls: ServerTlsOptions): Promise<void> {
     await Promise.all(this.#threads.map((thread) => thread.setTls(tls)))
+  }
+
+  async #catchUp(topic: string, since: string | undefined): Promise<CaughtUp> {
+    return this.#options.link?.catchUp(topic, since) ?? NOT_CAUGHT_UP
   }
 
   async subscribers(topic: string): Promise<number> {

@@ -1,24 +1,25 @@
 /**
- * What is published on one loop on its way to the others, and how much of it may be on the way. It goes over the server's
- * thread: to each other loop once, in the order of its publisher. Whoever asks for it has a `Publisher`; its thread only.
+ * What is published on one loop on its way to the others over the server's thread, and how much of it may be on the way: to
+ * each other loop once, in the order of its publisher. Whoever asks for it has a `Publisher`; its thread only. Text and
+ * bytes have a shorter way, loop-post.ts, where there are native mailboxes.
  */
 
 import { leftOut, NOTHING_SENT } from '../loop/broadcast-result.js'
+import type { Publication } from '../loop/publication.js'
 import type { SharedStats } from '../loop/stats.js'
-import type { BroadcastOptions, BroadcastResult } from '../loop.js'
+import type { BroadcastResult } from '../loop.js'
 import type { Questions } from './questions.js'
-
-export interface Publication {
-  readonly topic: string
-  readonly out: unknown
-  readonly options: BroadcastOptions
-}
 
 /** How far a loop may be behind; then publications leave it out, so that what waits for it is bounded. */
 const MAX_BEHIND = 16_384
 const MAX_BYTES_BEHIND = 64 * 1024 * 1024
 /** Of one publication so many values are weighed. */
 const MAX_LOOKED_AT = 1024
+
+/** Whether what waits for so many loops is too much for one more publication. */
+export function isTooFarBehind({ size, bytes }: Questions, loops: number): boolean {
+  return size >= MAX_BEHIND * loops || bytes >= MAX_BYTES_BEHIND * loops
+}
 
 /** Asks another thread to publish: the server a loop, a loop the server. */
 export class Publisher {
@@ -40,21 +41,22 @@ export class Publisher {
    * `out` cannot be cloned or packed.
    */
   publish(
-    { topic, out, options }: Publication,
+    publication: Publication,
     post: (id: number, publication: Publication) => void,
   ): Promise<BroadcastResult> {
-    if (this.#isTooFarBehind) {
+    if (this.isTooFarBehind) {
       this.#stats.countLeftOut(this.#loop, this.#loops)
       return Promise.resolve(leftOut(this.#loops))
     }
+    const { out, options } = publication
     return this.#questions.ask(NOTHING_SENT, weight(out), (id) =>
-      post(id, { topic, out: copyOf(out), options: { ...options } }),
+      post(id, { ...publication, out: copyOf(out), options: { ...options } }),
     )
   }
 
-  get #isTooFarBehind(): boolean {
-    const { size, bytes } = this.#questions
-    return size >= MAX_BEHIND * this.#loops || bytes >= MAX_BYTES_BEHIND * this.#loops
+  /** What is published now is left out. */
+  get isTooFarBehind(): boolean {
+    return isTooFarBehind(this.#questions, this.#loops)
   }
 }
 

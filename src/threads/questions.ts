@@ -10,9 +10,10 @@ export interface Answer {
   readonly result: unknown
   /** Why there is no result: what was asked could not be packed. */
   readonly error: string | undefined
+  readonly code: ErrorCode | undefined
 }
 
-interface Question {
+export interface Question {
   readonly bytes: number
   /** What to say when nobody is left to answer. */
   readonly otherwise: unknown
@@ -54,23 +55,28 @@ export class Questions {
         )
         return
       }
-      this.#bytes += bytes
-      this.#waiting.set(id, { bytes, otherwise, resolve: resolve as Question['resolve'], reject })
+      this.add(id, { bytes, otherwise, resolve: resolve as Question['resolve'], reject })
     })
   }
 
-  settle({ id, result, error }: Answer): void {
+  /** What was asked under a number that is not one of {@link ask}'s. */
+  add(id: number, question: Question): void {
+    this.#bytes += question.bytes
+    this.#waiting.set(id, question)
+  }
+
+  settle({ id, result, error, code }: Answer): void {
     const question = this.#waiting.get(id)
     if (question === undefined) return
     this.#waiting.delete(id)
     this.#bytes -= question.bytes
     if (error === undefined) question.resolve(result)
-    else question.reject(new RingloopError(ErrorCode.PACKET, error))
+    else question.reject(new RingloopError(code ?? ErrorCode.PACKET, error))
   }
 
   /** Nobody is left to answer. */
   giveUp(): void {
-    for (const { resolve, otherwise } of this.#waiting.values()) resolve(otherwise)
+    for (const question of this.#waiting.values()) question.resolve(question.otherwise)
     this.#waiting.clear()
     this.#bytes = 0
   }
@@ -79,8 +85,9 @@ export class Questions {
 /** The answer that `work` gives. */
 export async function answerTo(id: number, work: () => unknown): Promise<Answer> {
   try {
-    return { type: 'answer', id, result: await work(), error: undefined }
+    return { type: 'answer', id, result: await work(), error: undefined, code: undefined }
   } catch (error) {
-    return { type: 'answer', id, result: undefined, error: toError(error).message }
+    const code = error instanceof RingloopError ? error.code : undefined
+    return { type: 'answer', id, result: undefined, error: toError(error).message, code }
   }
 }

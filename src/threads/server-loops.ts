@@ -1,8 +1,8 @@
 /** The loops of one server, as it sees them: one in its own thread (local-loop.ts), or a thread each (loop-threads.ts). */
 import type { Endpoint } from '../loop/poller/poller.js'
+import type { Publication } from '../loop/publication.js'
 import type { BroadcastOptions, BroadcastResult } from '../loop.js'
 import type { ServerTlsOptions } from '../tls-options.js'
-import type { Publication } from './publication.js'
 
 export interface ServerLoops {
   /** Resolves when every loop serves, to where they listen. What a rejection leaves behind is for `stop` to end. */

@@ -5,12 +5,13 @@
 import type { Socket } from 'node:net'
 import type { MessagePort } from 'node:worker_threads'
 import type { ErrorCode } from '../errors.js'
+import type { Gap } from '../handler.js'
 import type { Endpoint, PollerOptions } from '../loop/poller/poller.js'
+import type { Publication } from '../loop/publication.js'
 import type { BroadcastOptions } from '../loop.js'
 import type { ConnectionLimits } from '../options.js'
 import type { ServerTlsOptions } from '../tls-options.js'
 import type { AcceptMode } from './accept-mode.js'
-import type { Publication } from './publication.js'
 import type { Answer } from './questions.js'
 
 export interface ThreadSetup {
@@ -31,8 +32,12 @@ export interface ThreadSetup {
   readonly pollerOptions: PollerOptions
   readonly data: unknown
   readonly stats: SharedArrayBuffer
+  /** Of the mailboxes of all loops; 0 where there are none. */
+  readonly group: number
   /** Whether a LoopMonitor runs. */
   readonly monitor: boolean
+  /** Where there is one. */
+  readonly broker: { readonly historyPrefix: string | undefined } | undefined
 }
 
 /** The `workerData` of a loop's thread. */
@@ -51,10 +56,35 @@ export interface PublishMessage {
   readonly publication: Publication
 }
 
+/** To a loop: its subscribers of `topic` may have missed something. */
+export interface GapMessage {
+  readonly type: 'gap'
+  readonly topic: string
+  readonly gap: Gap
+}
+
+/** From a loop: its first subscriber of `topic` has come, or its last one has gone. */
+export interface WantMessage {
+  readonly type: 'want'
+  readonly topic: string
+  readonly isWanted: boolean
+}
+
+/** From a loop: see `RemoteTopics.catchUp`. */
+export interface CatchUpMessage {
+  readonly type: 'catch-up'
+  readonly id: number
+  readonly topic: string
+  readonly since: string | undefined
+}
+
+export type LoopMessage = PublishMessage | Answer | WantMessage | CatchUpMessage
+export type ServerMessage = PublishMessage | Answer | GapMessage
+
 /** What one tick has brought about, together. */
-export interface Batch {
+export interface Batch<Message> {
   readonly type: 'batch'
-  readonly messages: readonly (PublishMessage | Answer)[]
+  readonly messages: readonly Message[]
 }
 
 export type ToThread =
@@ -65,7 +95,7 @@ export type ToThread =
       readonly out: unknown
       readonly options: BroadcastOptions
     }
-  | Batch
+  | Batch<ServerMessage>
   | { readonly type: 'subscribers'; readonly id: number; readonly topic: string }
   | { readonly type: 'tls'; readonly id: number; readonly tls: ServerTlsOptions }
   | { readonly type: 'socket'; readonly socket: Socket }
@@ -77,5 +107,5 @@ export type FromThread =
   | { readonly type: 'stopping' }
   | { readonly type: 'stopped' }
   | Answer
-  | Batch
+  | Batch<LoopMessage>
   | { readonly type: 'log'; readonly method: LogMethod; readonly fields: object; readonly message: string }

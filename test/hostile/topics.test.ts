@@ -81,25 +81,28 @@ describe.each(SHAPES)('$name', ({ poller, loops }) => {
     expect(await server.events('closed')).toHaveLength(4)
   })
 
-  it('each publisher’s order holds on every loop, and nothing is lost or comes twice', async () => {
-    const COUNT = 500
-    const server = await start()
-    const clients = await spread(server, 4, loops)
-    await subscribe(clients, 't')
-    for (const one of clients) one.write(`burst t ${COUNT}\n`)
-    await server.ask('publishAll', { topic: 't', count: COUNT })
-    const others = clients.length * COUNT
-    for (const one of clients) {
-      await until('all are here', () => heard(one).length === others)
-      const next = new Map<string, number>()
-      for (const line of heard(one)) {
-        const [publisher, number] = line.split(':') as [string, string]
-        expect(Number(number)).toBe(next.get(publisher) ?? 0)
-        next.set(publisher, Number(number) + 1)
+  it.each(['burst', 'mixed'])(
+    'each publisher’s order holds on every loop, and nothing is lost or comes twice: %s',
+    async (how) => {
+      const COUNT = 500
+      const server = await start()
+      const clients = await spread(server, 4, loops)
+      await subscribe(clients, 't')
+      for (const one of clients) one.write(`${how} t ${COUNT}\n`)
+      await server.ask('publishAll', { topic: 't', count: COUNT })
+      const others = clients.length * COUNT
+      for (const one of clients) {
+        await until('all are here', () => heard(one).length === others)
+        const next = new Map<string, number>()
+        for (const line of heard(one)) {
+          const [publisher, number] = line.split(':') as [string, string]
+          expect(Number(number)).toBe(next.get(publisher) ?? 0)
+          next.set(publisher, Number(number) + 1)
+        }
+        expect([...next.values()]).toEqual(clients.map(() => COUNT))
       }
-      expect([...next.values()]).toEqual(clients.map(() => COUNT))
-    }
-  })
+    },
+  )
 
   it('a subscriber that never reads is left out or closed, the others get everything', async () => {
     const server = await start({ highWaterMark: 64 * 1024, closeTimeout: 500 })
@@ -194,6 +197,22 @@ describe.each(SHAPES.filter(({ loops }) => loops > 1))('$name', ({ poller, loops
     expect(numbers.every((number, i) => i === 0 || number > numbers[i - 1]!)).toBe(true)
     // It may get them before the publisher has heard of it.
     await until('it has caught up', async () => (await publish(publisher, 'pub t still')).dropped === 0)
+  })
+
+  it('text and bytes reach another loop while the server’s thread computes', async () => {
+    const server = await serve('topics.mjs', { poller, loops })
+    const [publisher, , there] = (await spread(server, 4, loops)) as [RawClient, RawClient, RawClient]
+    await subscribe([there], 't')
+    let isBlocked = true
+    const blocked = server.ask('block', 3000).then(() => {
+      isBlocked = false
+    })
+    expect(await publish(publisher, 'pub t text')).toEqual({ sent: 1, dropped: 0, closed: 0 })
+    expect(await publish(publisher, 'fill t 5')).toEqual({ sent: 1, dropped: 0, closed: 0 })
+    await until('both are here', () => heard(there).length === 2)
+    expect(heard(there)).toEqual(['text', '.....'])
+    expect(isBlocked).toBe(true)
+    await blocked
   })
 
   it('many publications that arrive at once take turns with the rest of the loop', async () => {

@@ -4,7 +4,7 @@ import { connectionConfig } from '../../src/connection/config.js'
 import type { AnyConnection } from '../../src/connection/host.js'
 import type { Handler } from '../../src/handler.js'
 import { SharedAdmission } from '../../src/loop/admission.js'
-import { EventLoop } from '../../src/loop/event-loop.js'
+import { EventLoop, type LoopSetup } from '../../src/loop/event-loop.js'
 import { SharedStats } from '../../src/loop/stats.js'
 import type { ConnectionLimits } from '../../src/options.js'
 import type { Protocol } from '../../src/protocol/protocol.js'
@@ -32,6 +32,8 @@ export interface FakeLoopOptions extends ConnectionLimits {
   readonly records?: number
   /** Turns end when their time is over. Default `false`: whatever a read brings is handed over in its turn. */
   readonly takesTurns?: boolean
+  /** Of a loop that has others, or other machines, beside it. */
+  readonly beyond?: Pick<LoopSetup, 'relay' | 'remoteTopics'>
 }
 
 export async function fakeLoop(handler: Handler<Any, Any>, options: FakeLoopOptions = {}): Promise<FakeLoop> {
@@ -48,6 +50,7 @@ export async function fakeLoop(handler: Handler<Any, Any>, options: FakeLoopOpti
         poller = new FakePoller(sink, options.slabBytes, options.records)
         return poller
       },
+      ...options.beyond,
     },
   )
   const config = connectionConfig(handler, options.protocol ?? new RawProtocol(), options)

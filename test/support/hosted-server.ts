@@ -14,6 +14,8 @@ export interface HostOptions {
   readonly loops?: number
   /** Of the server; what JSON can hold. */
   readonly options?: Readonly<Record<string, unknown>>
+  /** A plugin that has a broker, and the options of that. */
+  readonly broker?: Readonly<Record<string, unknown>>
   /** Only where there are no loops in threads. */
   readonly badLogger?: boolean
   /** The file that its standard error goes to. */
@@ -55,7 +57,7 @@ export class HostedServer {
   }
 
   static async start(module: string, host: HostOptions): Promise<HostedServer> {
-    const { poller, loops = 0, options, badLogger, stderr } = host
+    const { poller, loops = 0, options, badLogger, stderr, broker } = host
     const args = [
       '--module',
       module,
@@ -65,6 +67,7 @@ export class HostedServer {
       JSON.stringify({ poller, ...options }),
     ]
     if (badLogger === true) args.push('--badLogger')
+    if (broker !== undefined) args.push('--broker', JSON.stringify(broker))
     const server = new HostedServer(
       startChild(fixture('hostile/host.mjs'), stderr === undefined ? { args } : { args, stderr }),
     )

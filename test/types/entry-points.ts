@@ -4,7 +4,9 @@ import * as consolePage from 'ringloop/console'
 import * as http from 'ringloop/http'
 import * as iip from 'ringloop/iip'
 import * as metrics from 'ringloop/metrics'
+import * as nats from 'ringloop/nats'
 import * as protobuf from 'ringloop/protobuf'
+import * as redis from 'ringloop/redis'
 import * as websocket from 'ringloop/websocket'
 
 /** Compiles where nothing that the module exports is `any`. */
@@ -16,7 +18,9 @@ typed(consolePage)
 typed(http)
 typed(iip)
 typed(metrics)
+typed(nats)
 typed(protobuf)
+typed(redis)
 typed(websocket)
 
 // @ts-expect-error

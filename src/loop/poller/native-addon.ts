@@ -39,7 +39,7 @@ export interface NativeSession {
 export interface NativeAddon {
   /** What these sources have to agree with. */
   readonly constants: Readonly<Record<string, number>>
-  create(onBatch: (count: number) => void, maxLingering: number): CreatedPoller
+  create(onBatch: (count: number) => void, maxLingering: number, mayRing: boolean): CreatedPoller
   destroy(poller: number): void
   setRef(poller: number, on: boolean): void
   listenTcp(
@@ -82,6 +82,12 @@ export interface NativeAddon {
   expireLingering(poller: number): number
   peerAddr(poller: number, slot: number): TcpEndpoint | undefined
   localAddr(poller: number, slot: number): TcpEndpoint | undefined
+  openGroup(): number
+  joinGroup(poller: number, group: number, loop: number): number
+  rest(poller: number): void
+  members(poller: number, into: Int32Array): number
+  post(poller: number, to: Int32Array, count: number, bytes: Uint8Array, start: number, end: number): number
+  takeLetter(poller: number): Buffer | undefined
   /** A TLS context, or why there is no TLS here: there must be the OpenSSL 3 of Node. */
   createContext(server: boolean): number | string
   dropContext(context: number): void
@@ -102,6 +108,9 @@ export interface NativeAddon {
 /** Numbers per record of a batch: slot, offset, length or -errno, kind. */
 export const RECORD_INTS = 4
 
+/** Numbers per member of a group of mailboxes: its mailbox, its loop, whether it takes letters. */
+export const MEMBER_INTS = 3
+
 /** What a record says happened. */
 export const RecordKind = {
   READ: 0,
@@ -114,9 +123,10 @@ export const RecordKind = {
   ACCEPT_ERROR: 7,
   LOST: 8,
   LEFT: 9,
-  HANDSHAKE: 10,
-  REFUSED: 11,
-  SECURED: 12,
+  POST: 10,
+  HANDSHAKE: 11,
+  REFUSED: 12,
+  SECURED: 13,
 } as const
 
 /** What a TLS context is given as bytes. */
@@ -155,7 +165,7 @@ export const TICKET_KEYS = 80
  */
 const CONSTANTS: Readonly<Record<string, number>> = {
   /** Raised whenever the arguments or answers of a call change. */
-  INTERFACE: 5,
+  INTERFACE: 6,
   IN_SLAB: 216 * 1024,
   OUT_SLAB: 256 * 1024,
   RECORDS_MAX: 1024,
@@ -174,9 +184,11 @@ const CONSTANTS: Readonly<Record<string, number>> = {
   RECORD_ACCEPT_ERROR: RecordKind.ACCEPT_ERROR,
   RECORD_LOST: RecordKind.LOST,
   RECORD_LEFT: RecordKind.LEFT,
+  RECORD_POST: RecordKind.POST,
   RECORD_HANDSHAKE: RecordKind.HANDSHAKE,
   RECORD_REFUSED: RecordKind.REFUSED,
   RECORD_SECURED: RecordKind.SECURED,
+  MEMBER_INTS,
   ERROR_TLS: TLS_FAILED,
   ERROR_TRUNCATED: TLS_TRUNCATED,
   ...named('TLS_', ContextBytes),

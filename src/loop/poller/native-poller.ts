@@ -61,8 +61,10 @@ export class NativePoller implements Poller {
   readonly kind = 'native'
   readonly outSlab: Buffer
   readonly outRecords: Int32Array
-  /** Where an acceptor of another thread sends descriptors. */
+  /** Where an acceptor of another thread sends descriptors, and loops of other threads letters. */
   readonly mailbox: number
+  /** Called in a turn when there are letters, all of which it is to take, or when the group has changed. */
+  onPost: (() => void) | undefined = undefined
 
   readonly #addon: NativeAddon
   readonly #poller: number
@@ -78,12 +80,16 @@ export class NativePoller implements Poller {
   #isInBatch = false
   #destroyed = false
 
-  /** Throws `ERR_RINGLOOP_POLLER` where there is no addon, and `ERR_RINGLOOP_OPTION` for a `tls` that cannot be used. */
+  /**
+   * Throws `ERR_RINGLOOP_POLLER` where there is no addon, and `ERR_RINGLOOP_OPTION` for a `tls` that cannot be used. With
+   * `RINGLOOP_IO_URING=0` it uses no io_uring.
+   */
   constructor(sink: PollerSink, options: PollerOptions = {}) {
     const { maxLingering = MAX_LINGERING, handshakeTimeout = HANDSHAKE_TIMEOUT } = options
     const addon = loadNativeAddon()
     if (typeof addon === 'string') throw new RingloopError(ErrorCode.POLLER, addon)
-    const created = addon.create((count) => this.#handleBatch(count), maxLingering)
+    const mayRing = process.env.RINGLOOP_IO_URING !== '0'
+    const created = addon.create((count) => this.#handleBatch(count), maxLingering, mayRing)
     if (created.poller < 0) {
       const error = systemError(created.poller, 'epoll')
       throw new RingloopError(ErrorCode.POLLER, `the native poller cannot be made: ${error.message}`, error)
@@ -174,6 +180,9 @@ export class NativePoller implements Poller {
         break
       case RecordKind.LOST:
         sink.handleLost(offset)
+        break
+      case RecordKind.POST:
+        this.onPost?.()
         break
       default:
         sink.handleAcceptError(slot, length)
@@ -390,6 +399,31 @@ export class NativePoller implements Poller {
 
   localAddr(slot: number): string {
     return addrText(this.#addon.localAddr(this.#poller, slot))
+  }
+
+  /** Makes the mailbox known to those of the other loops of the group, and these to it. Once. */
+  joinGroup(group: number, loop: number): void {
+    this.#addon.joinGroup(this.#poller, group, loop)
+  }
+
+  /** The others of the group are to post nothing more to it. */
+  rest(): void {
+    this.#addon.rest(this.#poller)
+  }
+
+  /** The others of the group, `MEMBER_INTS` for each: how many, or a negative errno where nothing has changed. */
+  members(into: Int32Array): number {
+    return this.#addon.members(this.#poller, into)
+  }
+
+  /** Posts a copy of the first `length` bytes to the first `count` mailboxes of `to`: 0 or a negative errno. */
+  post(to: Int32Array, count: number, bytes: Uint8Array, length: number): number {
+    return this.#addon.post(this.#poller, to, count, bytes, 0, length)
+  }
+
+  /** The next letter, in memory of its own. */
+  takeLetter(): Buffer | undefined {
+    return this.#addon.takeLetter(this.#poller)
   }
 
   setRef(on: boolean): void {

@@ -94,11 +94,21 @@ export class ConsoleServer {
   }
 }
 
-/** What only makes sense as a number since the start. */
-function sinceStart({ total }: ServerStats): object {
+/** What only makes sense as a number since the start, and what there is of the broker. */
+function sinceStart({ total, broker }: ServerStats): object {
   const { accepted, rejected, lost, restarts, handlerErrors, protocolErrors, slowConsumerDrops, closed } =
     total
-  return { accepted, rejected, lost, restarts, handlerErrors, protocolErrors, slowConsumerDrops, closed }
+  return {
+    accepted,
+    rejected,
+    lost,
+    restarts,
+    handlerErrors,
+    protocolErrors,
+    slowConsumerDrops,
+    closed,
+    broker,
+  }
 }
 
 /** Any page in a browser can open a WebSocket to this machine; only ours may. Other clients send no Origin. */

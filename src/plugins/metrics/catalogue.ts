@@ -1,5 +1,5 @@
-/** Every metric that is served: its name, what it means, and where in a loop's counters it is. Pure. */
-import type { Histogram, LoopStats } from '../../index.js'
+/** Every metric that is served: its name, what it means, and where in the counters it is. Pure. */
+import type { BrokerStats, Histogram, LoopStats } from '../../index.js'
 
 interface Described {
   readonly name: string
@@ -27,9 +27,17 @@ export interface HistogramMetric extends Described {
 
 export type LoopMetric = PlainMetric | ReasonMetric | HistogramMetric
 
+/** One number of the broker, where the server has one. */
+export interface BrokerMetric extends Described {
+  readonly type: 'counter' | 'gauge'
+  readonly ofBroker: (broker: BrokerStats) => number
+}
+
+export type CataloguedMetric = LoopMetric | BrokerMetric
+
 const MS_PER_SECOND = 1000
 
-export const CATALOGUE: readonly LoopMetric[] = [
+export const CATALOGUE: readonly CataloguedMetric[] = [
   {
     name: 'ringloop_connections',
     help: 'Open connections, accepted ones and those made by connect.',
@@ -184,5 +192,53 @@ export const CATALOGUE: readonly LoopMetric[] = [
     help: 'Times that the thread of the loop died and was replaced.',
     type: 'counter',
     value: (loop) => loop.restarts,
+  },
+  {
+    name: 'ringloop_broker_connected',
+    help: '1 while the broker is connected, 0 while it is away.',
+    type: 'gauge',
+    ofBroker: (broker) => Number(broker.connected),
+  },
+  {
+    name: 'ringloop_broker_topics',
+    help: 'Topics that have subscribers in this process.',
+    type: 'gauge',
+    ofBroker: (broker) => broker.topics,
+  },
+  {
+    name: 'ringloop_broker_published_total',
+    help: 'Publications that the broker has taken.',
+    type: 'counter',
+    ofBroker: (broker) => broker.published,
+  },
+  {
+    name: 'ringloop_broker_rejected_total',
+    help: 'Publications that did not reach the broker.',
+    type: 'counter',
+    ofBroker: (broker) => broker.rejected,
+  },
+  {
+    name: 'ringloop_broker_received_total',
+    help: 'Messages that came over the broker for subscribers in this process.',
+    type: 'counter',
+    ofBroker: (broker) => broker.received,
+  },
+  {
+    name: 'ringloop_broker_gaps_total',
+    help: 'Times that subscribers in this process may have missed something.',
+    type: 'counter',
+    ofBroker: (broker) => broker.gaps,
+  },
+  {
+    name: 'ringloop_broker_missed_total',
+    help: 'Messages that are known to be missing.',
+    type: 'counter',
+    ofBroker: (broker) => broker.missed,
+  },
+  {
+    name: 'ringloop_broker_strangers_total',
+    help: 'Messages on the channels of the broker that are not from ringloop: dropped.',
+    type: 'counter',
+    ofBroker: (broker) => broker.strangers,
   },
 ]

@@ -1,11 +1,11 @@
 /**
- * The counters of a server's loops as metrics of prom-client. They are read from the shared counters when somebody asks,
- * so they cost nothing in between. In the thread of the server.
+ * The counters of a server's loops and of its broker as metrics of prom-client. They are read when somebody asks, so they
+ * cost nothing in between. In the thread of the server.
  */
 import { createRequire } from 'node:module'
 import type { Metric, Registry } from 'prom-client'
 import { ErrorCode, type Histogram, type LoopStats, RingloopError, type ServerStats } from '../../index.js'
-import { CATALOGUE, type HistogramMetric, type LoopMetric } from './catalogue.js'
+import { CATALOGUE, type CataloguedMetric, type HistogramMetric, type LoopMetric } from './catalogue.js'
 
 /** A server, or whatever else has its counters. */
 export interface StatsSource {
@@ -19,7 +19,7 @@ interface Sample {
 }
 
 /**
- * Adds the metrics of all loops of `server` to a registry of prom-client, by default a new one, and returns it: for those
+ * Adds the metrics of `server` to a registry of prom-client, by default a new one, and returns it: for those
  * who have an endpoint already. Throws `ERR_RINGLOOP_OPTION` when the registry has a metric of the same name.
  */
 export function registerMetrics(server: StatsSource, registry: Registry = newRegistry()): Registry {
@@ -82,12 +82,12 @@ class Snapshots {
 class CountedMetric {
   readonly name: string
   readonly help: string
-  readonly type: LoopMetric['type']
+  readonly type: CataloguedMetric['type']
   readonly aggregator = 'sum'
-  readonly #metric: LoopMetric
+  readonly #metric: CataloguedMetric
   readonly #snapshots: Snapshots
 
-  constructor(metric: LoopMetric, snapshots: Snapshots) {
+  constructor(metric: CataloguedMetric, snapshots: Snapshots) {
     this.name = metric.name
     this.help = metric.help
     this.type = metric.type
@@ -97,16 +97,21 @@ class CountedMetric {
 
   async get(): Promise<object> {
     const { name, help, type, aggregator } = this
-    const { loops } = this.#snapshots.take()
-    const values = loops.flatMap((loop, id) => samplesOf(this.#metric, loop, { loop: String(id) }))
-    return { name, help, type, aggregator, values }
+    return { name, help, type, aggregator, values: samplesOf(this.#metric, this.#snapshots.take()) }
   }
 
-  /** The loops' counters only grow. */
+  /** The server's counters only grow. */
   reset(): void {}
 }
 
-function samplesOf(metric: LoopMetric, loop: LoopStats, labels: { loop: string }): Sample[] {
+function samplesOf(metric: CataloguedMetric, { loops, broker }: ServerStats): Sample[] {
+  if (!('ofBroker' in metric)) {
+    return loops.flatMap((loop, id) => loopSamples(metric, loop, { loop: String(id) }))
+  }
+  return broker === undefined ? [] : [{ labels: { broker: broker.name }, value: metric.ofBroker(broker) }]
+}
+
+function loopSamples(metric: LoopMetric, loop: LoopStats, labels: { loop: string }): Sample[] {
   if (metric.type === 'histogram') return histogramSamples(metric, metric.histogram(loop), labels)
   if ('value' in metric) return [{ labels, value: metric.value(loop) }]
   return Object.entries(metric.byReason(loop)).map(([reason, value]) => ({

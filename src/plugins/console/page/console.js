@@ -149,6 +149,16 @@ const SINCE = [
   ['Connections lost with them', (since) => since.lost, 'bad'],
 ]
 
+const SINCE_OF_BROKER = [
+  ['topics now', (broker) => broker.topics],
+  ['published', (broker) => broker.published],
+  ['rejected', (broker) => broker.rejected, 'bad'],
+  ['received', (broker) => broker.received],
+  ['gaps', (broker) => broker.gaps, 'bad'],
+  ['messages missed', (broker) => broker.missed, 'bad'],
+  ['not from ringloop', (broker) => broker.strangers],
+]
+
 // ---- elements ------------------------------------------------------------------------------------------------------
 
 const byId = (id) => document.getElementById(id)
@@ -437,6 +447,10 @@ function duration(ms) {
 
 function drawSince(since) {
   const rows = SINCE.map(([name, of, kind]) => [name, of(since), kind])
+  const { broker } = since
+  if (broker !== undefined) {
+    for (const [name, of, kind] of SINCE_OF_BROKER) rows.push([`${broker.name}: ${name}`, of(broker), kind])
+  }
   for (const [reason, value] of Object.entries(since.closed)) rows.push([`Closed: ${reason}`, value])
   byId('since').replaceChildren(
     ...rows.map(([name, value, kind]) =>
@@ -448,6 +462,17 @@ function drawSince(since) {
       ),
     ),
   )
+}
+
+/** Nothing where there is no broker, or nothing is known of it. Drawn when it changes: what is drawn is read out. */
+function drawBroker(broker) {
+  const state = byId('broker')
+  const said = broker === undefined ? '' : `${broker.name} ${broker.connected ? 'connected' : 'away'}`
+  if (state.textContent === said) return
+  state.dataset.state = broker?.connected === false ? 'lost' : 'live'
+  const dot = element('span', 'dot')
+  dot.ariaHidden = 'true'
+  state.replaceChildren(...(said === '' ? [] : [dot, said]))
 }
 
 function drawLegend() {
@@ -485,10 +510,12 @@ function connect() {
     messages[message.type](message)
     drawLegend()
     drawSince(message.since)
+    drawBroker(message.since.broker)
     draw()
   }
   socket.onclose = () => {
     live = false
+    drawBroker(undefined)
     draw()
     setTimeout(connect, RETRY_MS)
   }

@@ -98,7 +98,11 @@ export class ConsoleServer {
 function sinceStart({ total }: ServerStats): object {
   const { accepted, rejected, lost, restarts, handlerErrors, protocolErrors, slowConsumerDrops, closed } =
     total
-  return { accepted, rejected, lost, restarts, handlerErrors, protocolErrors, slowConsumerDrops, closed }
+  const { tlsHandshakes, tlsResumed, tlsFailures } = total
+  return {
+    ...{ accepted, rejected, lost, restarts, handlerErrors, protocolErrors, slowConsumerDrops, closed },
+    ...{ tlsHandshakes, tlsResumed, tlsFailures },
+  }
 }
 
 /** Any page in a browser can open a WebSocket to this machine; only ours may. Other clients send no Origin. */

@@ -438,6 +438,7 @@ function duration(ms) {
 function drawSince(since) {
   const rows = SINCE.map(([name, of, kind]) => [name, of(since), kind])
   for (const [reason, value] of Object.entries(since.closed)) rows.push([`Closed: ${reason}`, value])
+  rows.push(...tlsRows(since))
   byId('since').replaceChildren(
     ...rows.map(([name, value, kind]) =>
       element(
@@ -448,6 +449,14 @@ function drawSince(since) {
       ),
     ),
   )
+}
+
+/** Nothing where there is no TLS, and of what fails only what has failed. */
+function tlsRows({ tlsHandshakes, tlsResumed, tlsFailures }) {
+  const failed = Object.entries(tlsFailures).filter(([, value]) => value > 0)
+  if (tlsHandshakes === 0 && failed.length === 0) return []
+  const rows = failed.map(([reason, value]) => [`TLS failed: ${reason}`, value])
+  return [['TLS handshakes', tlsHandshakes], ['TLS resumed', tlsResumed], ...rows]
 }
 
 function drawLegend() {

@@ -19,7 +19,8 @@ export class TlsClient extends RawClient {
   }
 
   override reset(): void {
-    if (this.raw.connecting || this.raw.writableEnded) this.destroy()
+    const isShuttingDown = this.raw.writableEnded || this.socket.writableEnded
+    if (this.raw.connecting || isShuttingDown) this.destroy()
     else this.raw.resetAndDestroy()
   }
 

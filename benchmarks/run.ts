@@ -15,11 +15,11 @@ import type { Case, Contender, Suite } from './harness/suite.js'
 import { echo } from './suites/echo.js'
 import { http } from './suites/http.js'
 import { iip } from './suites/iip.js'
-import { tls } from './suites/tls.js'
+import { tls, wss } from './suites/tls.js'
 import { topics } from './suites/topics.js'
 import { websocket } from './suites/websocket.js'
 
-const SUITES: readonly Suite[] = [echo, http, iip, tls, topics, websocket]
+const SUITES: readonly Suite[] = [echo, http, iip, tls, topics, websocket, wss]
 
 function fail(message: string): never {
   console.error(message)

@@ -15,7 +15,7 @@
 enum {
     TLS_CIPHERTEXT_MAX = 68 * 1024, /* of one tls_receive */
     TLS_PARTIAL_MAX = 20 * 1024,    /* plain bytes of the record that was there in part before it */
-    TLS_WRITE_MAX = 64 * 1024,      /* of one tls_write: what is encrypted ahead of the kernel */
+    TLS_WRITE_MAX = 68 * 1024,      /* encrypted ahead of the kernel: a message of 64 KiB and what is around it */
     TLS_WAITING_MAX = 64 * 1024,    /* ciphertext that a peer may make us owe it by what it sends */
     TLS_TEXT_MAX = 256,
     TLS_TICKET_KEYS = 80

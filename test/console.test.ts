@@ -127,7 +127,12 @@ interface Told {
   readonly about: { readonly address: string }
   readonly frames: readonly unknown[]
   readonly frame: { readonly loops: readonly { readonly connections: number }[] }
-  readonly since: { readonly accepted: number; readonly broker?: { readonly published: number } }
+  readonly since: {
+    readonly accepted: number
+    readonly tlsHandshakes: number
+    readonly tlsFailures: object
+    readonly broker?: { readonly published: number }
+  }
 }
 
 function upgrade(server: Server, headers: Record<string, string>): Promise<number> {
@@ -163,7 +168,10 @@ describe('the console', () => {
     const [hello, frame] = told as [Told, Told]
     expect(hello).toMatchObject({ type: 'hello', about: { address: String(server.address) } })
     expect(Array.isArray(hello.frames)).toBe(true)
-    expect(frame).toMatchObject({ type: 'frame', since: { accepted: 4 } })
+    expect(frame).toMatchObject({
+      type: 'frame',
+      since: { accepted: 4, tlsHandshakes: 0, tlsFailures: { left: 0 } },
+    })
     expect(frame.frame.loops.map(({ connections }) => connections)).toEqual([2, 2])
   })
 

@@ -735,8 +735,11 @@ describe.each(POLLERS)('HTTP on the %s poller', (poller) => {
       const client = await connect()
       const { socket } = client
       let slow = true
-      socket.on('data', () => {
-        if (!slow) return
+      let taken = 0
+      socket.on('data', ({ length }: Buffer) => {
+        taken += length
+        if (!slow || taken < 65_536) return
+        taken = 0
         socket.pause()
         setTimeout(() => socket.resume(), 5)
       })

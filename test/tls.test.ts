@@ -1,58 +1,24 @@
-import { execFileSync } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import net from 'node:net'
-import { tmpdir } from 'node:os'
-import path from 'node:path'
-import tls from 'node:tls'
 import { ErrorCode, EventLoop, type ModuleServerOptions, Server } from 'ringloop'
 import { HttpProtocol, httpHandler } from 'ringloop/http'
-import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest'
+import { afterAll, afterEach, describe, expect, it, vi } from 'vitest'
+import { Authority } from './support/certificates.js'
 import { fixtureUrl } from './support/child.js'
 import { openSockets } from './support/descriptors.js'
 import { memoryLogger } from './support/memory-logger.js'
-import { connectRaw, RawClient } from './support/raw-client.js'
+import { connectRaw, type RawClient } from './support/raw-client.js'
+import { connectTls } from './support/tls-client.js'
 import { until, within } from './support/wait.js'
 
 const echo = { onMessage: (_c: unknown, _ctx: unknown, data: Buffer): Buffer => data }
-let folder = ''
-let key = ''
-let cert = ''
+const authority = new Authority()
+const { key, cert, ca } = authority.issue()
 const servers: (Server | Server<never>)[] = []
 const loops: EventLoop[] = []
 const sockets: net.Socket[] = []
 
-beforeAll(() => {
-  folder = mkdtempSync(path.join(tmpdir(), 'ringloop-tls-'))
-  const [keyFile, certFile] = [path.join(folder, 'key.pem'), path.join(folder, 'cert.pem')]
-  execFileSync(
-    'openssl',
-    [
-      'req',
-      '-x509',
-      '-newkey',
-      'ec',
-      '-pkeyopt',
-      'ec_paramgen_curve:prime256v1',
-      '-nodes',
-      '-days',
-      '36500',
-      '-keyout',
-      keyFile,
-      '-out',
-      certFile,
-      '-subj',
-      '/CN=localhost',
-      '-addext',
-      'subjectAltName=DNS:localhost,IP:127.0.0.1',
-    ],
-    { stdio: 'pipe' },
-  )
-  key = readFileSync(keyFile, 'utf8')
-  cert = readFileSync(certFile, 'utf8')
-})
-
-afterAll(() => rmSync(folder, { recursive: true }))
+afterAll(() => authority.remove())
 
 afterEach(async () => {
   vi.unstubAllEnvs()
@@ -73,11 +39,10 @@ async function startServer(source: typeof echo | URL, options: ModuleServerOptio
   return server
 }
 
-async function connectTls(port: number): Promise<RawClient> {
-  const socket = tls.connect({ host: '127.0.0.1', port, ca: cert, servername: 'localhost' })
-  sockets.push(socket)
-  await within('the handshake', once(socket, 'secureConnect'))
-  return new RawClient(socket)
+async function connect(port: number): Promise<RawClient> {
+  const client = await within('the handshake', connectTls({ port }, { ca }))
+  sockets.push(client.socket, client.raw)
+  return client
 }
 
 function makeLoop(): EventLoop {
@@ -100,7 +65,7 @@ describe('a TLS server', () => {
     const server = new Server(httpHandler(answer), { ...options, protocol: new HttpProtocol() })
     servers.push(server as Server<never>)
     await within('start', server.start())
-    const client = await connectTls(server.address.port)
+    const client = await connect(server.address.port)
     client.write('GET / HTTP/1.0\r\n\r\n')
     await until('the part has come', () => client.text.endsWith('half'))
     fail()
@@ -119,7 +84,7 @@ describe('a TLS server', () => {
         numLoops === undefined ? echo : fixtureUrl('echo.mjs'),
         numLoops === undefined ? {} : { numLoops },
       )
-      const list = await Promise.all(Array.from({ length: 4 }, () => connectTls(server.address.port)))
+      const list = await Promise.all(Array.from({ length: 4 }, () => connect(server.address.port)))
       const message = Buffer.alloc(1_000_000, 'tls!')
       for (const client of list) client.write(message)
       for (const client of list) expect((await client.bytes(message.length)).equals(message)).toBe(true)
@@ -147,7 +112,7 @@ describe('a TLS server', () => {
         else await plain.whenEnded()
       }
       await until('none is counted', () => server.stats().total.connections === 0)
-      expect(String(await (await connectTls(server.address.port)).echo('fine'))).toBe('fine')
+      expect(String(await (await connect(server.address.port)).echo('fine'))).toBe('fine')
     })
   }
 
@@ -175,7 +140,7 @@ describe('a TLS server', () => {
       await until('their sockets are gone', () => openSockets() - before <= 11)
       await until('the five are late', () => refused().length === 300)
       await until('nobody is counted', () => server.stats().total.connections === 0)
-      expect(String(await (await connectTls(server.address.port)).echo('fine'))).toBe('fine')
+      expect(String(await (await connect(server.address.port)).echo('fine'))).toBe('fine')
     })
   }
 
@@ -185,7 +150,7 @@ describe('a TLS server', () => {
         it(`${poller}, ${numLoops} loops, io_uring ${wish}: what goes to many goes to each of them`, async () => {
           vi.stubEnv('RINGLOOP_IO_URING', wish)
           const server = await startServer(fixtureUrl('broker-topics.mjs'), { numLoops, poller })
-          const list = await Promise.all(Array.from({ length: 100 }, () => connectTls(server.address.port)))
+          const list = await Promise.all(Array.from({ length: 100 }, () => connect(server.address.port)))
           for (const client of list) client.write('sub news\n')
           await until('all are subscribed', () => list.every(({ text }) => text === 'subscribed true\n'))
           const results = [await server.publish('news', 'published'), await server.broadcast('told')]
@@ -230,7 +195,7 @@ describe('a TLS connect', () => {
           onMessage: (_c, _ctx, data) => void got.push(data),
           onClose: (_c, reason) => void closes.push(reason.code),
         },
-        tls: { ca: cert },
+        tls: { ca },
       }),
     )
     const message = Buffer.alloc(500_000, 'abc')
@@ -248,7 +213,7 @@ describe('a TLS connect', () => {
     const server = await startServer(echo)
     const connecting = makeLoop().connect(`localhost:${server.address.port}`, {
       handler: { onMessage() {} },
-      tls: { ca: cert, servername: 'example.org' },
+      tls: { ca, servername: 'example.org' },
     })
     await expect(within('connect', connecting)).rejects.toMatchObject({ code: ErrorCode.CONNECT })
   })

@@ -236,9 +236,9 @@ static ssize_t get(struct peer *peer, char *data, size_t length) {
   return outcome(peer->ssl, SSL_read(peer->ssl, data, (int)length));
 }
 
-/* Decrypted bytes wait that epoll knows nothing of. */
+/* Bytes wait that epoll knows nothing of: decrypted ones, or the next record, or a part of it. */
 static bool has_more(const struct peer *peer) {
-  return SSL_pending(peer->ssl) > 0;
+  return SSL_has_pending(peer->ssl) == 1;
 }
 
 static void shake_hands(struct peer *peer) {
@@ -340,26 +340,28 @@ static void end_round(struct peer *peer) {
   else begin_round(peer, now);
 }
 
-static void pull(struct peer *peer) {
+/* False when there was nothing, or nothing more can come. */
+static bool pull(struct peer *peer) {
   ssize_t got = get(peer, buffer, sizeof buffer);
   if (got < 0) {
     if (errno != EAGAIN && errno != EINTR) fail(peer, strerror(errno));
-    return;
+    return false;
   }
   if (got == 0) {
     fail(peer, "the server closed the connection");
-    return;
+    return false;
   }
   if (peer->got + (size_t)got > round_in) {
     fail(peer, "more bytes came back than were expected");
-    return;
+    return false;
   }
   if (!right(peer, buffer, (size_t)got)) {
     fail(peer, "the bytes that came back are wrong");
-    return;
+    return false;
   }
   peer->got += (size_t)got;
   if (peer->got == round_in && peer->sent == round_out) end_round(peer);
+  return peer->fd >= 0;
 }
 
 /* ---- opening, which blocks: one connection after another ---- */
@@ -445,8 +447,7 @@ static void turn(int timeout) {
     struct peer *peer = events[i].data.ptr;
     if (peer->fd >= 0 && (events[i].events & EPOLLOUT)) push(peer);
     if (peer->fd < 0 || (events[i].events & ~(uint32_t)EPOLLOUT) == 0) continue;
-    do pull(peer);
-    while (peer->fd >= 0 && has_more(peer));
+    while (pull(peer) && has_more(peer)) continue;
   }
 }
 

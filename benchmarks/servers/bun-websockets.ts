@@ -19,6 +19,7 @@ interface BunLike {
   serve(options: {
     hostname: string
     port: number
+    tls?: { readonly key: string; readonly cert: string } | undefined
     fetch(request: unknown, server: BunServer): unknown
     websocket: { message(socket: BunSocket, data: string | Uint8Array): void }
   }): BunServer
@@ -27,11 +28,13 @@ interface BunLike {
 /** Serves with `message`, which is given the server too. */
 export function serveBun(
   message: (socket: BunSocket, data: string | Uint8Array, server: BunServer) => void,
+  tls?: { readonly key: string; readonly cert: string },
 ): void {
   const { Bun } = globalThis as unknown as { Bun: BunLike }
   const server: BunServer = Bun.serve({
     hostname: '127.0.0.1',
     port: 0,
+    tls,
     fetch: (request, own) => {
       own.upgrade(request)
     },

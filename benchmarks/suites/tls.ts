@@ -1,8 +1,9 @@
-/** Echo over TLS: the native poller beside the other one, beside node:tls and Bun; and WebSocket over TLS. */
+/** TLS: echo on the native poller beside the other one, node:tls and Bun; and WebSocket beside Bun. */
 import { compileTlsClient } from '../harness/compile.js'
 import { bunServer, nodeServer } from '../harness/contenders.js'
 import { makeCredentials } from '../harness/credentials.js'
 import type { Case, Contender, Suite } from '../harness/suite.js'
+import { websocket } from './websocket.js'
 
 function secure(contender: Contender): Contender {
   const client = compileTlsClient()
@@ -12,6 +13,14 @@ function secure(contender: Contender): Contender {
     return problem === undefined ? contender.prepare() : { skip: problem }
   }
   return { ...contender, client, prepare }
+}
+
+/** The cases of WebSocket without TLS, over it. */
+export const wss: Suite = {
+  name: 'wss',
+  references: ['Bun'],
+  contenders: [nodeServer('native', 'wss-native'), bunServer('Bun', 'wss-bun')].map(secure),
+  cases: websocket.cases.filter((each) => each.idle !== true),
 }
 
 function echo(name: string, bytes: number, connections: number, pipeline = 1): Case {

@@ -19,8 +19,8 @@ export class TlsClient extends RawClient {
   }
 
   override reset(): void {
-    const ends = this.raw.writableEnded || this.socket.writableEnded
-    if (this.raw.connecting || ends) this.destroy()
+    const isShuttingDown = this.raw.writableEnded || this.socket.writableEnded
+    if (this.raw.connecting || isShuttingDown) this.destroy()
     else this.raw.resetAndDestroy()
   }
 

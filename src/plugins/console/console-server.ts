@@ -98,15 +98,10 @@ export class ConsoleServer {
 function sinceStart({ total, broker }: ServerStats): object {
   const { accepted, rejected, lost, restarts, handlerErrors, protocolErrors, slowConsumerDrops, closed } =
     total
+  const { tlsHandshakes, tlsResumed, tlsFailures } = total
   return {
-    accepted,
-    rejected,
-    lost,
-    restarts,
-    handlerErrors,
-    protocolErrors,
-    slowConsumerDrops,
-    closed,
+    ...{ accepted, rejected, lost, restarts, handlerErrors, protocolErrors, slowConsumerDrops, closed },
+    ...{ tlsHandshakes, tlsResumed, tlsFailures },
     broker,
   }
 }

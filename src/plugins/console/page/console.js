@@ -452,6 +452,7 @@ function drawSince(since) {
     for (const [name, of, kind] of SINCE_OF_BROKER) rows.push([`${broker.name}: ${name}`, of(broker), kind])
   }
   for (const [reason, value] of Object.entries(since.closed)) rows.push([`Closed: ${reason}`, value])
+  rows.push(...tlsRows(since))
   byId('since').replaceChildren(
     ...rows.map(([name, value, kind]) =>
       element(
@@ -473,6 +474,14 @@ function drawBroker(broker) {
   const dot = element('span', 'dot')
   dot.ariaHidden = 'true'
   state.replaceChildren(...(said === '' ? [] : [dot, said]))
+}
+
+/** Nothing where there is no TLS, and of what fails only what has failed. */
+function tlsRows({ tlsHandshakes, tlsResumed, tlsFailures }) {
+  const failed = Object.entries(tlsFailures).filter(([, value]) => value > 0)
+  if (tlsHandshakes === 0 && failed.length === 0) return []
+  const rows = failed.map(([reason, value]) => [`TLS failed: ${reason}`, value])
+  return [['TLS handshakes', tlsHandshakes], ['TLS resumed', tlsResumed], ...rows]
 }
 
 function drawLegend() {

@@ -1,0 +1,5 @@
+/** WebSocket echo over TLS on the epoll addon. */
+import { credentials } from '../harness/credentials.js'
+import { serveWebSocket } from './websocket-ringloop.js'
+
+await serveWebSocket('native', credentials())

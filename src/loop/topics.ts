@@ -10,6 +10,7 @@ import type { Subscription } from '../connection.js'
 import { ErrorCode, type RingloopError } from '../errors.js'
 import type { Gap } from '../handler.js'
 import type { Logger } from '../log.js'
+import { LogLimit } from '../log-limit.js'
 import type { BroadcastOptions, BroadcastResult } from '../loop.js'
 import { checkPublishOptions } from '../options.js'
 import { checkTopicName } from '../topic-name.js'
@@ -51,6 +52,7 @@ export class Topics implements Subscriptions {
   readonly #counters: LoopCounters
   readonly #relay: Relay | undefined
   readonly #remote: RemoteTopics | undefined
+  readonly #failures = new LogLimit()
 
   /** Without a `relay` there are no other loops and no broker, without `remote` no broker. */
   constructor(
@@ -180,8 +182,15 @@ export class Topics implements Subscriptions {
     if (this.#topics.has(topic)) void this.#owner.callOnGap(topic, gap)
   }
 
-  /** `c` has just been {@link add | added}. */
-  async catchUp(name: string, c: AnyConnection, since: string | undefined): Promise<Subscription> {
+  /** `c` has just been {@link add | added}. A rejection is looked after. */
+  catchUp(name: string, c: AnyConnection, since: string | undefined): Promise<Subscription> {
+    const subscription = this.#catchUp(name, c, since)
+    // Who awaits nothing is not to end the process because of what another machine has published.
+    subscription.catch((err: unknown) => this.#logStranded(name, err))
+    return subscription
+  }
+
+  async #catchUp(name: string, c: AnyConnection, since: string | undefined): Promise<Subscription> {
     if (this.#remote === undefined) {
       return { isNew: true, recovered: since === undefined, position: undefined }
     }
@@ -192,16 +201,12 @@ export class Topics implements Subscriptions {
     }
     const resumption = topic.resume(c)
     const caught = await this.#remote.catchUp(name, since)
-    try {
-      const hasAll = await this.#resume(topic, c, resumption, caught)
-      const { position } = caught
-      return {
-        isNew: true,
-        recovered: hasAll && caught.recovered,
-        position: position === undefined ? undefined : positionText(position),
-      }
-    } finally {
-      resumption.end(caught.position)
+    const hasAll = await this.#resume(topic, c, resumption, caught)
+    const { position } = caught
+    return {
+      isNew: true,
+      recovered: hasAll && caught.recovered,
+      position: position === undefined ? undefined : positionText(position),
     }
   }
 
@@ -212,14 +217,26 @@ export class Topics implements Subscriptions {
     resumption: Resumption,
     { position, messages }: CaughtUp,
   ): Promise<boolean> {
-    for (const { out, offset } of messages) {
-      const positioned = this.#positioned(topic.name, out, { epoch: position!.epoch, offset })
-      if (!(await pass(topic, c, resumption, positioned))) return false
+    try {
+      for (const { out, offset } of messages) {
+        const positioned = this.#positioned(topic.name, out, { epoch: position!.epoch, offset })
+        if (!(await pass(topic, c, resumption, positioned))) return false
+      }
+      for (let held = resumption.take(position); held.length > 0; held = resumption.take(position)) {
+        for (const { out } of held) if (!(await pass(topic, c, resumption, out))) return false
+      }
+      return !resumption.isBroken && topic.isResuming(c, resumption)
+    } finally {
+      // Before anything else runs: what would be held back from now on nobody takes any more.
+      resumption.end(position)
     }
-    for (let held = resumption.take(position); held.length > 0; held = resumption.take(position)) {
-      for (const { out } of held) if (!(await pass(topic, c, resumption, out))) return false
+  }
+
+  #logStranded(topic: string, err: unknown): void {
+    const leftOut = this.#failures.admitError(topic, err)
+    if (leftOut !== undefined) {
+      this.#owner.logger.error({ err, topic, leftOut }, 'a subscriber could not catch up')
     }
-    return !resumption.isBroken && topic.isResuming(c, resumption)
   }
 }
 

@@ -122,6 +122,19 @@ describe('a subscriber that catches up', () => {
     expect(one.socket.out.toString().split(' ')).toHaveLength(5 + 1024 + 1)
   })
 
+  it('loses nothing that comes in the moment in which it has caught up', async () => {
+    const { accept, answer, arrive } = await scene()
+    const [one, two] = [accept(), accept()]
+    const both = [one.c.subscribe('kept', { since: 'e-2' }), two.c.subscribe('kept', { since: 'e-1' })]
+    // It waits for the end of the turn, until something is sent to the second.
+    arrive(3)
+    answer({ position: at(2) })
+    answer({ position: at(2), messages: messages(2) })
+    expect((await Promise.all(both)).map(({ recovered }) => recovered)).toEqual([true, true])
+    await settle()
+    expect([one.socket.out.toString(), two.socket.out.toString()]).toEqual(['3 ', '2 3 '])
+  })
+
   it('that leaves or closes gets nothing more, and is told', async () => {
     const { accept, answer, arrive, wanted } = await scene()
     const [one, two] = [accept(), accept()]
@@ -176,6 +189,16 @@ describe('a subscriber that catches up', () => {
     const subscribing = c.subscribe('kept', { since: 'e-0' })
     answer({ position: at(1), messages: messages(1) })
     await expect(subscribing).rejects.toThrow('a bad withPosition')
+    expect(c.connected).toBe(true)
+  })
+
+  it('that cannot be brought up to date harms nobody else where its promise is left alone, and that is logged', async () => {
+    const { accept, answer, logger } = await scene(silent, { protocol: new LengthFieldProtocol({ size: 1 }) })
+    const { c } = accept()
+    void c.subscribe('kept', { since: 'e-0' })
+    answer({ position: at(1), messages: [{ out: 'x'.repeat(1000), offset: 1 }] })
+    await settle()
+    expect(logger.find('error', 'could not catch up')).toHaveLength(1)
     expect(c.connected).toBe(true)
   })
 

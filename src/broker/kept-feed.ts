@@ -59,8 +59,7 @@ export class KeptFeed {
   parted(): void {
     this.#run++
     clearTimeout(this.#retry)
-    this.#waiting = []
-    this.#isComplete = true
+    this.#forgetWaiting()
     if (!this.#isLive) return
     this.#isLive = false
     this.#owner.changed()
@@ -79,7 +78,6 @@ export class KeptFeed {
       return
     }
     this.#isLive = false
-    this.#wait(bytes, position)
     void this.#catchUp()
   }
 
@@ -88,9 +86,16 @@ export class KeptFeed {
     else this.#isComplete = false
   }
 
+  #forgetWaiting(): void {
+    this.#waiting = []
+    this.#isComplete = true
+  }
+
   async #catchUp(): Promise<void> {
     clearTimeout(this.#retry)
     const run = ++this.#run
+    // What has come so far the history has, or it is lost, or none of ours: waited for, that would be read for ever.
+    this.#forgetWaiting()
     let kept: KeptMessages
     try {
       kept = await this.#owner.read(this.#last)
@@ -108,14 +113,12 @@ export class KeptFeed {
     if (this.#last !== undefined && !kept.recovered) this.#owner.gap(gapBefore(kept, this.#last))
     for (const { bytes, offset } of kept.messages) this.#owner.deliver(bytes, { epoch, offset })
     this.#last = kept.position
-    const waiting = this.#waiting
-    const isComplete = this.#isComplete
-    this.#waiting = []
-    this.#isComplete = true
-    if (!isComplete) {
+    if (!this.#isComplete) {
       void this.#catchUp()
       return
     }
+    const waiting = this.#waiting
+    this.#forgetWaiting()
     this.#isLive = true
     for (const { bytes, position } of waiting) this.message(bytes, position)
     if (this.#isLive) this.#owner.changed()

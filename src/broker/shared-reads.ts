@@ -2,9 +2,9 @@
  * Reads of histories, and how many of them are under way: those who come back all at once, as after an outage, ask for the
  * same, and get it by one read. The server's thread only.
  */
-import type { Broker, BrokerPosition, KeptMessages } from '../broker.js'
+import type { Broker, BrokerPosition, KeptMessage, KeptMessages } from '../broker.js'
 import type { InFlight } from './in-flight.js'
-import { positionText } from './position.js'
+import { isPosition, positionText } from './position.js'
 
 interface Running {
   /** The one that is under way. */
@@ -35,7 +35,7 @@ export class SharedReads {
   }
 
   #begin(key: string, topic: string, since: BrokerPosition | undefined): Promise<KeptMessages> {
-    const now = this.#inFlight.run(0, () => this.#broker.read!(topic, since))
+    const now = this.#inFlight.run(0, () => this.#read(topic, since))
     const running: Running = { now, next: undefined }
     this.#running.set(key, running)
     const end = (): void => {
@@ -45,7 +45,21 @@ export class SharedReads {
     return now
   }
 
+  async #read(topic: string, since: BrokerPosition | undefined): Promise<KeptMessages> {
+    const kept = await this.#broker.read!(topic, since)
+    if (isSound(kept)) return kept
+    throw new TypeError(`what the broker ${this.#broker.name} has read is not what a broker gives`)
+  }
+
   stop(): void {
     this.#inFlight.stop()
   }
+}
+
+/** Anybody may have written the broker: nonsense is to fail here, and not where it is delivered. */
+function isSound(kept: KeptMessages | undefined): boolean {
+  if (!isPosition(kept?.position) || !Array.isArray(kept?.messages)) return false
+  return kept.messages.every(
+    (each?: KeptMessage) => Number.isSafeInteger(each?.offset) && each?.bytes instanceof Uint8Array,
+  )
 }

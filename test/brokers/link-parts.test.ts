@@ -176,6 +176,25 @@ describe('reads of a history', () => {
     reads.stop()
   })
 
+  const position = { epoch: 'e', offset: 3 }
+  it.each([
+    [undefined],
+    [{}],
+    [{ position: { epoch: 'e-', offset: 3 }, messages: [], recovered: true }],
+    [{ position: { epoch: 'e', offset: -1 }, messages: [], recovered: true }],
+    [{ position, recovered: true }],
+    [{ position, messages: [undefined], recovered: true }],
+    [{ position, messages: [{ offset: '3', bytes: Buffer.from('x') }], recovered: true }],
+    [{ position, messages: [{ offset: 3, bytes: 'x' }], recovered: true }],
+  ])('of a broker that answers nonsense fail: %j', async (kept) => {
+    const reads = new SharedReads(
+      { name: 'mad', read: async () => kept } as never,
+      new InFlight('b', 60_000, () => {}),
+    )
+    await expect(reads.read('t', undefined)).rejects.toThrow('the broker mad')
+    reads.stop()
+  })
+
   it('of another topic or place are reads of their own, and a failure is not shared with the next', async () => {
     const { asked, reads } = scene()
     const first = reads.read('t', { epoch: 'e', offset: 1 })

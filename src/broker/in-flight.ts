@@ -55,7 +55,7 @@ export class InFlight {
     this.#flights.delete(flight)
     this.#bytes -= flight.bytes
     this.#isStalled = false
-    if (this.#flights.size === 0) this.stop()
+    if (this.#flights.size === 0) this.#unwatch()
   }
 
   #look(): void {
@@ -73,7 +73,14 @@ export class InFlight {
     )
   }
 
+  /** Nobody waits any more for what is on its way. */
   stop(): void {
+    this.#unwatch()
+    const stopped = new RingloopError(ErrorCode.BROKER, `the broker ${this.#name} is being stopped`)
+    for (const { reject } of this.#flights) reject(stopped)
+  }
+
+  #unwatch(): void {
     clearInterval(this.#watch)
     this.#watch = undefined
   }

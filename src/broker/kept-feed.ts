@@ -51,6 +51,13 @@ export class KeptFeed {
     return this.#last !== undefined
   }
 
+  /** It goes on behind that: it was delivered, or left out for ever. */
+  hasPassed(position: BrokerPosition | undefined): boolean {
+    const last = this.#last
+    if (position === undefined || last === undefined) return false
+    return position.epoch === last.epoch && position.offset <= last.offset
+  }
+
   /** Messages come: catches up with the history. */
   joined(): void {
     void this.#catchUp()
@@ -70,8 +77,8 @@ export class KeptFeed {
       this.#wait(bytes, position)
       return
     }
+    if (this.hasPassed(position)) return
     const { epoch, offset } = this.#last!
-    if (position.epoch === epoch && position.offset <= offset) return
     if (position.epoch === epoch && position.offset === offset + 1) {
       this.#last = position
       this.#owner.deliver(bytes, position)

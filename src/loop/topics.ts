@@ -86,10 +86,10 @@ export class Topics implements Subscriptions {
     this.#remote?.want(name, false)
   }
 
-  /** Whether it is delivered in the order of its history alone. */
+  /** Whether it is delivered in the order of its history alone. Not so what is no name, which is refused later. */
   #keeps(name: string): boolean {
     const prefix = this.#remote?.historyPrefix
-    return prefix !== undefined && name.startsWith(prefix)
+    return prefix !== undefined && typeof name === 'string' && name.startsWith(prefix)
   }
 
   /** How many connections of this loop are subscribed to `name`. Throws `ERR_RINGLOOP_TOPIC`. */

@@ -4,6 +4,7 @@
  * theirs, and what is published reaches them through a {@link Relay}.
  */
 import { positionText } from '../broker/position.js'
+import { SharedAnswers } from '../broker/shared-answers.js'
 import type { BrokerPosition } from '../broker.js'
 import type { AnyConnection, Subscriptions } from '../connection/host.js'
 import type { Subscription } from '../connection.js'
@@ -53,6 +54,7 @@ export class Topics implements Subscriptions {
   readonly #relay: Relay | undefined
   readonly #remote: RemoteTopics | undefined
   readonly #failures = new LogLimit()
+  readonly #answers = new SharedAnswers<CaughtUp>()
 
   /** Without a `relay` there are no other loops and no broker, without `remote` no broker. */
   constructor(
@@ -196,11 +198,11 @@ export class Topics implements Subscriptions {
     }
     const topic = this.#topics.get(name)!
     if (!this.#keeps(name)) {
-      const { recovered } = await this.#remote.catchUp(name, since)
+      const { recovered } = await this.#missed(name, since)
       return { isNew: true, recovered: recovered && topic.has(c), position: undefined }
     }
     const resumption = topic.resume(c)
-    const caught = await this.#remote.catchUp(name, since)
+    const caught = await this.#missed(name, since)
     const hasAll = await this.#resume(topic, c, resumption, caught)
     const { position } = caught
     return {
@@ -208,6 +210,13 @@ export class Topics implements Subscriptions {
       recovered: hasAll && caught.recovered,
       position: position === undefined ? undefined : positionText(position),
     }
+  }
+
+  /** One copy for all who have missed the same, or thousands that come back would each need memory for a history. */
+  #missed(topic: string, since: string | undefined): Promise<CaughtUp> {
+    // No topic has a line feed, so no `since` that a client makes up is taken for a part of one.
+    const key = since === undefined ? topic : `${topic}\n${since}`
+    return this.#answers.get(key, () => this.#remote!.catchUp(topic, since))
   }
 
   /** Sends what it has missed, and then what was held back. `false` where it does not get all of that. */

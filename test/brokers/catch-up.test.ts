@@ -19,11 +19,13 @@ interface Scene extends FakeLoop {
   /** Comes over the broker. */
   arrive(offset: number, epoch?: string): void
   readonly wanted: string[]
+  readonly asked: string[]
 }
 
 async function scene(handler: Handler = silent, options: FakeLoopOptions = {}): Promise<Scene> {
   const waiting: ((caught: CaughtUp) => void)[] = []
   const wanted: string[] = []
+  const asked: string[] = []
   const fake = await fakeLoop(handler, {
     ...options,
     beyond: {
@@ -31,13 +33,17 @@ async function scene(handler: Handler = silent, options: FakeLoopOptions = {}): 
       remoteTopics: {
         historyPrefix: 'kept',
         want: (topic, isWanted) => wanted.push(`${isWanted ? '+' : '-'}${topic}`),
-        catchUp: () => new Promise((resolve) => waiting.push(resolve)),
+        catchUp(topic, since) {
+          asked.push(`${topic} ${since}`)
+          return new Promise((resolve) => waiting.push(resolve))
+        },
       },
     },
   })
   return {
     ...fake,
     wanted,
+    asked,
     answer: (caught) => waiting.shift()!({ position: undefined, messages: [], recovered: true, ...caught }),
     arrive: (offset, epoch = EPOCH) => {
       const publication = { topic: 'kept', out: `${offset} `, options: {}, position: { epoch, offset } }
@@ -111,7 +117,7 @@ describe('a subscriber that catches up', () => {
     const { accept, answer, arrive } = await scene()
     const [one, two] = [accept(), accept()]
     const first = one.c.subscribe('kept', { since: 'e-0' })
-    const second = two.c.subscribe('kept', { since: 'e-0' })
+    const second = two.c.subscribe('kept', { since: 'another' })
     for (let offset = 1; offset <= 1030; offset++) arrive(offset)
     await settle()
     answer({ position: at(5), messages: messages(1, 2, 3, 4, 5) })
@@ -135,10 +141,26 @@ describe('a subscriber that catches up', () => {
     expect([one.socket.out.toString(), two.socket.out.toString()]).toEqual(['3 ', '2 3 '])
   })
 
+  it('has what it has missed in common with those who have missed the same', async () => {
+    const { accept, answer, arrive, asked } = await scene()
+    const all = Array.from({ length: 100 }, accept)
+    const resuming = all.map(({ c }) => c.subscribe('kept', { since: 'e-1' }))
+    arrive(3)
+    expect(asked).toEqual(['kept e-1'])
+    answer({ position: at(2), messages: messages(2) })
+    await settle()
+    expect(asked).toEqual(['kept e-1', 'kept e-1'])
+    arrive(4)
+    answer({ position: at(3), messages: messages(2, 3) })
+    for (const each of await Promise.all(resuming)) expect(each.recovered).toBe(true)
+    await settle()
+    expect(new Set(all.map(({ socket }) => socket.out.toString()))).toEqual(new Set(['2 3 4 ']))
+  })
+
   it('that leaves or closes gets nothing more, and is told', async () => {
     const { accept, answer, arrive, wanted } = await scene()
     const [one, two] = [accept(), accept()]
-    const both = [one.c.subscribe('kept', { since: 'e-0' }), two.c.subscribe('kept', { since: 'e-0' })]
+    const both = [one.c.subscribe('kept', { since: 'e-0' }), two.c.subscribe('kept', { since: 'e-1' })]
     one.c.unsubscribe('kept')
     two.c.close()
     for (let i = 0; i < 2; i++) answer({ position: at(2), messages: messages(1, 2) })

@@ -58,6 +58,7 @@ export class BrokerLink {
   #loops: LinkedLoops | undefined
   #isAway = false
   #isStopped = false
+  #stopping: Promise<void> | undefined
 
   /** `timeout`: within so many ms the engine is to answer. */
   constructor(broker: Broker, logger: Logger, timeout: number) {
@@ -106,8 +107,13 @@ export class BrokerLink {
     this.#loops = loops
   }
 
-  /** Waits for the broker's own end. */
-  async stop(): Promise<void> {
+  /** Waits for the broker's own end. A second call gives the same promise. */
+  stop(): Promise<void> {
+    this.#stopping ??= this.#stop()
+    return this.#stopping
+  }
+
+  async #stop(): Promise<void> {
     this.#isStopped = true
     this.#inFlight.stop()
     this.#reads.stop()

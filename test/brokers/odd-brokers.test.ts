@@ -153,6 +153,25 @@ describe.each([
   })
 })
 
+it('a broker is stopped once, also where its server is stopped while it starts', async () => {
+  const broker = new OddBroker()
+  let stops = 0
+  broker.stop = async () => void stops++
+  let stopping: Promise<void> | undefined
+  const server = new Server(
+    {
+      onStart() {
+        stopping = server.stop()
+      },
+      onMessage() {},
+    },
+    { address: '127.0.0.1:0', logger: 'silent', broker },
+  )
+  await expect(server.start()).rejects.toMatchObject({ code: 'ERR_RINGLOOP_CLOSED' })
+  await within('the stop', stopping!)
+  expect(stops).toBe(1)
+})
+
 it('what is no topic is refused in the same way where there is history', async () => {
   const refused: unknown[] = []
   const broker = new OddBroker()

@@ -51,8 +51,12 @@ export class KeptFeed {
     return this.#last !== undefined
   }
 
-  /** It goes on behind that: it was delivered, or left out for ever. */
-  hasPassed(position: BrokerPosition | undefined): boolean {
+  /** What is at `position` will be delivered while it is joined, unless a gap is told. */
+  awaits(position: BrokerPosition | undefined): boolean {
+    return this.hasBegun && !this.#hasPassed(position)
+  }
+
+  #hasPassed(position: BrokerPosition | undefined): boolean {
     const last = this.#last
     if (position === undefined || last === undefined) return false
     return position.epoch === last.epoch && position.offset <= last.offset
@@ -74,10 +78,12 @@ export class KeptFeed {
 
   message(bytes: Uint8Array, position: BrokerPosition): void {
     if (!this.#isLive) {
+      // From here on nothing is to be missed, whenever it is known where the topic is.
+      this.#last ??= { epoch: position.epoch, offset: position.offset - 1 }
       this.#wait(bytes, position)
       return
     }
-    if (this.hasPassed(position)) return
+    if (this.#hasPassed(position)) return
     const { epoch, offset } = this.#last!
     if (position.epoch === epoch && position.offset === offset + 1) {
       this.#last = position
@@ -103,23 +109,24 @@ export class KeptFeed {
     const run = ++this.#run
     // What has come so far the history has, or it is lost, or none of ours: waited for, that would be read for ever.
     this.#forgetWaiting()
+    const since = this.#last
     let kept: KeptMessages
     try {
-      kept = await this.#owner.read(this.#last)
+      kept = await this.#owner.read(since)
     } catch (error) {
       if (run !== this.#run) return
       this.#owner.readFailed(error)
       this.#retry = setTimeout(() => void this.#catchUp(), RETRY_MS).unref()
       return
     }
-    if (run === this.#run) this.#take(kept)
+    if (run === this.#run) this.#take(kept, since)
   }
 
-  #take(kept: KeptMessages): void {
+  #take(kept: KeptMessages, since: BrokerPosition | undefined): void {
     const { epoch } = kept.position
-    if (this.#last !== undefined && !kept.recovered) this.#owner.gap(gapBefore(kept, this.#last))
+    if (since !== undefined && !kept.recovered) this.#owner.gap(gapBefore(kept, since))
     for (const { bytes, offset } of kept.messages) this.#owner.deliver(bytes, { epoch, offset })
-    this.#last = kept.position
+    if (since !== undefined || this.#last === undefined) this.#last = kept.position
     if (!this.#isComplete) {
       void this.#catchUp()
       return

@@ -41,9 +41,9 @@ export class RemoteTopic {
     return this.isJoined && (this.feed?.isLive ?? true)
   }
 
-  /** What was published at `position` is to come yet. */
+  /** What was published at `position`, with history, is to come yet. */
   awaits(position: BrokerPosition | undefined): boolean {
-    return this.isLive && this.feed?.hasPassed(position) !== true
+    return this.isJoined && this.feed?.awaits(position) === true
   }
 
   /** What was published here may not come back any more. */

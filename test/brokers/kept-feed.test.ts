@@ -69,12 +69,44 @@ describe('a feed', () => {
     const scene = new Scene()
     scene.offset = 5
     scene.feed.joined()
-    scene.publish()
     expect([scene.feed.isLive, scene.feed.hasBegun]).toEqual([false, false])
     await scene.answer()
     expect([scene.feed.isLive, scene.feed.hasBegun]).toEqual([true, true])
     scene.publish()
-    expect(scene.delivered).toEqual(['e1-7'])
+    expect(scene.delivered).toEqual(['e1-6'])
+  })
+
+  it('begins with the first message where that comes before it knows where the topic is', async () => {
+    const scene = new Scene()
+    scene.offset = 5
+    scene.feed.joined()
+    scene.publish()
+    scene.publish()
+    await scene.answer()
+    scene.publish()
+    expect(scene.delivered).toEqual(upTo(8, 6))
+    expect(scene.gaps).toEqual([])
+  })
+
+  it('loses nothing that comes while it cannot find out where the topic is', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+    try {
+      const scene = new Scene()
+      scene.offset = 5
+      scene.isAway = true
+      scene.feed.joined()
+      scene.publish()
+      await scene.answer()
+      scene.publish()
+      scene.isAway = false
+      vi.advanceTimersByTime(1000)
+      await scene.answer()
+      scene.publish()
+      expect(scene.delivered).toEqual(upTo(8, 6))
+      expect(scene.gaps).toEqual([])
+    } finally {
+      vi.useRealTimers()
+    }
   })
 
   it('delivers each once and in order, whatever becomes of the messages', async () => {

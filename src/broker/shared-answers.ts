@@ -12,6 +12,11 @@ interface Running<Answer> {
 export class SharedAnswers<Answer> {
   readonly #running = new Map<string, Running<Answer>>()
 
+  /** How many different ones are under way. */
+  get size(): number {
+    return this.#running.size
+  }
+
   /** Settles as `ask` does, called now or later. What has the same `key` asks the same. */
   get(key: string, ask: () => Promise<Answer>): Promise<Answer> {
     const running = this.#running.get(key)

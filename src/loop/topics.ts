@@ -18,7 +18,7 @@ import { checkTopicName } from '../topic-name.js'
 import { addResults, NOTHING_SENT } from './broadcast-result.js'
 import { Delivery } from './delivery.js'
 import type { Publication } from './publication.js'
-import type { CaughtUp, RemoteTopics } from './remote-topics.js'
+import { type CaughtUp, NOT_CAUGHT_UP, type RemoteTopics } from './remote-topics.js'
 import type { Resumption } from './resumption.js'
 import type { LoopCounters } from './stats.js'
 import { Topic } from './topic.js'
@@ -27,6 +27,9 @@ import { TurnDeliveries } from './turn-deliveries.js'
 const UNPUBLISHED = 'a publication did not reach every loop'
 /** Up to this length a message waits for the end of the turn. */
 const SMALL = 4 * 1024
+
+/** So many may catch up at the same time, each with something else: they are not to keep publications from other loops. */
+const MAX_ASKED = 4096
 
 /**
  * Brings what is published on this loop to the other loops of the server and over its broker; resolves with what the others
@@ -216,6 +219,7 @@ export class Topics implements Subscriptions {
   #missed(topic: string, since: string | undefined): Promise<CaughtUp> {
     // No topic has a line feed, so no `since` that a client makes up is taken for a part of one.
     const key = since === undefined ? topic : `${topic}\n${since}`
+    if (this.#answers.size >= MAX_ASKED) return Promise.resolve(NOT_CAUGHT_UP)
     return this.#answers.get(key, () => this.#remote!.catchUp(topic, since))
   }
 

@@ -157,6 +157,31 @@ describe('a subscriber that catches up', () => {
     expect(new Set(all.map(({ socket }) => socket.out.toString()))).toEqual(new Set(['2 3 4 ']))
   })
 
+  it('does not wait where too many wait already, each for something else, and is told', async () => {
+    const { accept, answer, asked, arrive } = await scene()
+    const [hostile, other] = [accept(), accept()]
+    for (let i = 0; i < 4096; i++) {
+      void hostile.c.subscribe('kept', { since: `e-${i}` })
+      hostile.c.unsubscribe('kept')
+    }
+    expect(await within('it is told', other.c.subscribe('kept', { since: 'another' }))).toEqual({
+      isNew: true,
+      recovered: false,
+      position: undefined,
+    })
+    expect(asked).toHaveLength(4096)
+    arrive(3)
+    await settle()
+    expect(other.socket.out.toString()).toBe('3 ')
+    answer({ position: at(3) })
+    await settle()
+    const again = accept().c.subscribe('kept', { since: 'e-4000' })
+    for (let i = 1; i < 4096; i++) answer({ position: at(3) })
+    await settle()
+    answer({ position: at(3) })
+    expect(await within('it has caught up', again)).toMatchObject({ recovered: true })
+  })
+
   it('that leaves or closes gets nothing more, and is told', async () => {
     const { accept, answer, arrive, wanted } = await scene()
     const [one, two] = [accept(), accept()]

@@ -12,6 +12,8 @@ const MAX_BYTES_IN_FLIGHT = 32 * 1024 * 1024
 interface Flight {
   readonly since: number
   readonly bytes: number
+  /** It was rejected: one that is never answered is not to make everything after it silent. */
+  isGivenUp: boolean
   reject(error: Error): void
 }
 
@@ -41,7 +43,7 @@ export class InFlight {
       )
     }
     return new Promise((resolve, reject) => {
-      const flight: Flight = { since: performance.now(), bytes, reject }
+      const flight: Flight = { since: performance.now(), bytes, isGivenUp: false, reject }
       this.#flights.add(flight)
       this.#bytes += bytes
       this.#watch ??= setInterval(() => this.#look(), Math.ceil(this.#timeout / 4)).unref()
@@ -59,10 +61,14 @@ export class InFlight {
   }
 
   #look(): void {
-    const [oldest] = this.#flights
+    const awaited = [...this.#flights].filter(({ isGivenUp }) => !isGivenUp)
+    const [oldest] = awaited
     if (this.#isStalled || oldest === undefined || performance.now() - oldest.since < this.#timeout) return
     this.#isStalled = true
-    for (const { reject } of this.#flights) reject(this.#silent())
+    for (const flight of awaited) {
+      flight.isGivenUp = true
+      flight.reject(this.#silent())
+    }
     this.#onStall()
   }
 

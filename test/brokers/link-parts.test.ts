@@ -243,6 +243,33 @@ describe('what is under way to the broker', () => {
     large.stop()
   })
 
+  it('that is never answered makes one stall, and not one for ever', async () => {
+    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval', 'performance'] })
+    try {
+      const onStall = vi.fn()
+      const inFlight = new InFlight('b', 1000, onStall)
+      let answer!: () => void
+      const lost = inFlight.run(1, never)
+      const late = inFlight.run(1, () => new Promise<void>((resolve) => (answer = resolve)))
+      const both = expect(Promise.allSettled([lost, late])).resolves.toMatchObject([
+        { status: 'rejected' },
+        { status: 'rejected' },
+      ])
+      vi.advanceTimersByTime(1000)
+      await both
+      answer()
+      await rounds()
+      const next = inFlight.run(1, () => new Promise<void>((resolve) => (answer = resolve)))
+      vi.advanceTimersByTime(900)
+      answer()
+      await next
+      expect(onStall).toHaveBeenCalledTimes(1)
+      inFlight.stop()
+    } finally {
+      vi.useRealTimers()
+    }
+  })
+
   it('that is not answered in time rejects, and everything new at once until there is an answer', async () => {
     const onStall = vi.fn()
     const inFlight = new InFlight('b', 40, onStall)

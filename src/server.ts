@@ -49,6 +49,7 @@ import { LoopThreads } from './threads/loop-threads.js'
 import type { ServerLoops } from './threads/server-loops.js'
 import type { ThreadSetup } from './threads/thread-messages.js'
 import { type WorkerOptions, workerOptions } from './threads/worker-options.js'
+import { MAX_NODE_DELAY } from './timers/max-delay.js'
 import type { Timer } from './timers/timer.js'
 import { TimingWheel } from './timers/timing-wheel.js'
 import { replaceTlsOptions, type ServerTlsOptions } from './tls-options.js'
@@ -184,7 +185,8 @@ export class Server<Ctx = undefined, Out = Uint8Array | string, State = unknown,
 
   #brokerLink(): BrokerLink | undefined {
     const broker = checkBroker(this.#options.broker)
-    const timeout = checkInteger('brokerTimeout', this.#options.brokerTimeout, BROKER_TIMEOUT_MS, 1)
+    const { brokerTimeout } = this.#options
+    const timeout = checkInteger('brokerTimeout', brokerTimeout, BROKER_TIMEOUT_MS, 1, MAX_NODE_DELAY)
     this.#link = broker && new BrokerLink(broker, this.logger, timeout)
     return this.#link
   }

@@ -147,9 +147,10 @@ describe.each([
             WebSocket: new (url: string) => EventTarget
           }
           const socket = new Socket(url)
-          socket.addEventListener('message', (event) =>
-            resolve((event as Event & { readonly data: string }).data),
-          )
+          socket.addEventListener('message', (event) => {
+            const { data } = event as Event & { readonly data: string }
+            if (data.includes('"note"')) resolve(data)
+          })
           socket.addEventListener('error', () => reject(new Error('wss failed')))
         }),
       `wss://localhost:${port}/?name=browser`,

@@ -58,6 +58,7 @@ export class BrokerLink {
   #loops: LinkedLoops | undefined
   #isAway = false
   #isStopped = false
+  #stopping: Promise<void> | undefined
 
   /** `timeout`: within so many ms the engine is to answer. */
   constructor(broker: Broker, logger: Logger, timeout: number) {
@@ -106,8 +107,13 @@ export class BrokerLink {
     this.#loops = loops
   }
 
-  /** Waits for the broker's own end. */
-  async stop(): Promise<void> {
+  /** Waits for the broker's own end. A second call gives the same promise. */
+  stop(): Promise<void> {
+    this.#stopping ??= this.#stop()
+    return this.#stopping
+  }
+
+  async #stop(): Promise<void> {
     this.#isStopped = true
     this.#inFlight.stop()
     this.#reads.stop()
@@ -180,21 +186,23 @@ export class BrokerLink {
   ): Promise<BroadcastResult> {
     const remote = this.#topics.get(topic)
     const echo = remote?.echoes.expect(sequence, publisher)
+    let position: BrokerPosition | undefined
     try {
-      await this.#give(topic, bytes)
+      position = await this.#give(topic, bytes)
     } catch (error) {
       remote?.echoes.giveUp(sequence)
       throw error
     }
-    if (remote?.isLive !== true) remote?.echoes.giveUp(sequence)
+    if (remote?.awaits(position) !== true) remote?.echoes.giveUp(sequence)
     return echo ?? NOTHING_SENT
   }
 
-  async #give(topic: string, bytes: Uint8Array): Promise<void> {
+  async #give(topic: string, bytes: Uint8Array): Promise<BrokerPosition | undefined> {
     try {
       if (this.#isAway || this.#isStopped) throw this.#away()
-      await this.#inFlight.run(bytes.length, () => this.#broker.publish(topic, bytes))
+      const position = await this.#inFlight.run(bytes.length, () => this.#broker.publish(topic, bytes))
       this.#counters.published++
+      return position
     } catch (error) {
       this.#counters.rejected++
       throw this.#asBrokerError(topic, error)
@@ -293,7 +301,10 @@ export class BrokerLink {
       topic.feed = new KeptFeed({
         read: (since) => this.#reads.read(name, since),
         deliver: (bytes, position) => this.#deliverKept(topic, bytes, position),
-        gap: (gap) => this.#tellGap(name, gap),
+        gap: (gap) => {
+          topic.giveUpEchoes()
+          this.#tellGap(name, gap)
+        },
         changed: () => topic.changed(),
         readFailed: (error) => this.#logFailure(name, error),
       })
@@ -335,7 +346,8 @@ export class BrokerLink {
 
   #message(name: string, bytes: Uint8Array, position: BrokerPosition | undefined): void {
     const topic = this.#topics.get(name)
-    if (topic === undefined || this.#isStopped) return
+    // What comes too early would stand before the gap that it comes after.
+    if (topic?.isJoined !== true || this.#isStopped) return
     if (topic.feed === undefined) this.#deliver(topic, bytes)
     else if (position === undefined) this.#countStranger(name)
     else topic.feed.message(bytes, position)
@@ -402,6 +414,7 @@ export class BrokerLink {
   }
 
   #logFailure(topic: string, error: unknown): void {
+    if (this.#isStopped) return
     const leftOut = this.#failures.admitError(topic, error)
     if (leftOut === undefined) return
     this.#logger.error(

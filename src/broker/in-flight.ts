@@ -12,6 +12,8 @@ const MAX_BYTES_IN_FLIGHT = 32 * 1024 * 1024
 interface Flight {
   readonly since: number
   readonly bytes: number
+  /** It was rejected: one that is never answered is not to make everything after it silent. */
+  isGivenUp: boolean
   reject(error: Error): void
 }
 
@@ -41,7 +43,7 @@ export class InFlight {
       )
     }
     return new Promise((resolve, reject) => {
-      const flight: Flight = { since: performance.now(), bytes, reject }
+      const flight: Flight = { since: performance.now(), bytes, isGivenUp: false, reject }
       this.#flights.add(flight)
       this.#bytes += bytes
       this.#watch ??= setInterval(() => this.#look(), Math.ceil(this.#timeout / 4)).unref()
@@ -55,14 +57,18 @@ export class InFlight {
     this.#flights.delete(flight)
     this.#bytes -= flight.bytes
     this.#isStalled = false
-    if (this.#flights.size === 0) this.stop()
+    if (this.#flights.size === 0) this.#unwatch()
   }
 
   #look(): void {
-    const [oldest] = this.#flights
+    const awaited = [...this.#flights].filter(({ isGivenUp }) => !isGivenUp)
+    const [oldest] = awaited
     if (this.#isStalled || oldest === undefined || performance.now() - oldest.since < this.#timeout) return
     this.#isStalled = true
-    for (const { reject } of this.#flights) reject(this.#silent())
+    for (const flight of awaited) {
+      flight.isGivenUp = true
+      flight.reject(this.#silent())
+    }
     this.#onStall()
   }
 
@@ -73,7 +79,14 @@ export class InFlight {
     )
   }
 
+  /** Nobody waits any more for what is on its way. */
   stop(): void {
+    this.#unwatch()
+    const stopped = new RingloopError(ErrorCode.BROKER, `the broker ${this.#name} is being stopped`)
+    for (const { reject } of this.#flights) reject(stopped)
+  }
+
+  #unwatch(): void {
     clearInterval(this.#watch)
     this.#watch = undefined
   }

@@ -51,6 +51,17 @@ export class KeptFeed {
     return this.#last !== undefined
   }
 
+  /** What is at `position` will be delivered while it is joined, unless a gap is told. */
+  awaits(position: BrokerPosition | undefined): boolean {
+    return this.hasBegun && !this.#hasPassed(position)
+  }
+
+  #hasPassed(position: BrokerPosition | undefined): boolean {
+    const last = this.#last
+    if (position === undefined || last === undefined) return false
+    return position.epoch === last.epoch && position.offset <= last.offset
+  }
+
   /** Messages come: catches up with the history. */
   joined(): void {
     void this.#catchUp()
@@ -59,8 +70,7 @@ export class KeptFeed {
   parted(): void {
     this.#run++
     clearTimeout(this.#retry)
-    this.#waiting = []
-    this.#isComplete = true
+    this.#forgetWaiting()
     if (!this.#isLive) return
     this.#isLive = false
     this.#owner.changed()
@@ -68,18 +78,19 @@ export class KeptFeed {
 
   message(bytes: Uint8Array, position: BrokerPosition): void {
     if (!this.#isLive) {
+      // From here on nothing is to be missed, whenever it is known where the topic is.
+      this.#last ??= { epoch: position.epoch, offset: position.offset - 1 }
       this.#wait(bytes, position)
       return
     }
+    if (this.#hasPassed(position)) return
     const { epoch, offset } = this.#last!
-    if (position.epoch === epoch && position.offset <= offset) return
     if (position.epoch === epoch && position.offset === offset + 1) {
       this.#last = position
       this.#owner.deliver(bytes, position)
       return
     }
     this.#isLive = false
-    this.#wait(bytes, position)
     void this.#catchUp()
   }
 
@@ -88,34 +99,40 @@ export class KeptFeed {
     else this.#isComplete = false
   }
 
+  #forgetWaiting(): void {
+    this.#waiting = []
+    this.#isComplete = true
+  }
+
   async #catchUp(): Promise<void> {
     clearTimeout(this.#retry)
     const run = ++this.#run
+    // What has come so far the history has, or it is lost, or none of ours: waited for, that would be read for ever.
+    this.#forgetWaiting()
+    const since = this.#last
     let kept: KeptMessages
     try {
-      kept = await this.#owner.read(this.#last)
+      kept = await this.#owner.read(since)
     } catch (error) {
       if (run !== this.#run) return
       this.#owner.readFailed(error)
       this.#retry = setTimeout(() => void this.#catchUp(), RETRY_MS).unref()
       return
     }
-    if (run === this.#run) this.#take(kept)
+    if (run === this.#run) this.#take(kept, since)
   }
 
-  #take(kept: KeptMessages): void {
+  #take(kept: KeptMessages, since: BrokerPosition | undefined): void {
     const { epoch } = kept.position
-    if (this.#last !== undefined && !kept.recovered) this.#owner.gap(gapBefore(kept, this.#last))
+    if (since !== undefined && !kept.recovered) this.#owner.gap(gapBefore(kept, since))
     for (const { bytes, offset } of kept.messages) this.#owner.deliver(bytes, { epoch, offset })
-    this.#last = kept.position
-    const waiting = this.#waiting
-    const isComplete = this.#isComplete
-    this.#waiting = []
-    this.#isComplete = true
-    if (!isComplete) {
+    if (since !== undefined || this.#last === undefined) this.#last = kept.position
+    if (!this.#isComplete) {
       void this.#catchUp()
       return
     }
+    const waiting = this.#waiting
+    this.#forgetWaiting()
     this.#isLive = true
     for (const { bytes, position } of waiting) this.message(bytes, position)
     if (this.#isLive) this.#owner.changed()

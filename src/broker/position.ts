@@ -7,6 +7,11 @@ export function positionText({ epoch, offset }: BrokerPosition): string {
   return `${epoch}-${offset}`
 }
 
+/** Whether it is one that can be given to a client and comes back. */
+export function isPosition(position: BrokerPosition | undefined): position is BrokerPosition {
+  return position !== undefined && parsePosition(positionText(position)) !== undefined
+}
+
 /** `undefined` for what is none: a client may send anything. */
 export function parsePosition(text: string): BrokerPosition | undefined {
   const match = TEXT.exec(text)

@@ -1,6 +1,7 @@
 /**
  * One topic that has subscribers in this process, as its messages come over the broker. The server's thread only.
  */
+import type { BrokerPosition } from '../broker.js'
 import { Echoes } from './echoes.js'
 import { GapWatch } from './gap-watch.js'
 import type { KeptFeed } from './kept-feed.js'
@@ -40,6 +41,16 @@ export class RemoteTopic {
     return this.isJoined && (this.feed?.isLive ?? true)
   }
 
+  /** What was published at `position`, with history, is to come yet. */
+  awaits(position: BrokerPosition | undefined): boolean {
+    return this.isJoined && this.feed?.awaits(position) === true
+  }
+
+  /** What was published here may not come back any more. */
+  giveUpEchoes(): void {
+    this.#echoes?.giveUpAll()
+  }
+
   /** Resolves when it may be live, or will not be so soon. */
   change(): Promise<void> {
     return new Promise((resolve) => this.#waiting.push(resolve))
@@ -55,7 +66,7 @@ export class RemoteTopic {
   leave(): void {
     this.isJoined = false
     this.feed?.parted()
-    this.#echoes?.giveUpAll()
+    this.giveUpEchoes()
     this.#watch = undefined
     this.changed()
   }

@@ -45,10 +45,11 @@ export class Resumption {
     return upTo === undefined ? held : held.filter(({ position }) => !isUpTo(position, upTo))
   }
 
-  /** It has everything up to `upTo`. What lies before that may still come. */
+  /** It has everything up to `upTo`. What lies before that may still come. What is held back yet is dropped. */
   end(upTo: BrokerPosition | undefined): void {
     this.#isOver = true
     this.#upTo = upTo
+    this.#held.clear()
   }
 
   /** Whether what is at `position` is held back, or was got already, or begins what is to be delivered. */

@@ -4,19 +4,21 @@
  * theirs, and what is published reaches them through a {@link Relay}.
  */
 import { positionText } from '../broker/position.js'
+import { SharedAnswers } from '../broker/shared-answers.js'
 import type { BrokerPosition } from '../broker.js'
 import type { AnyConnection, Subscriptions } from '../connection/host.js'
 import type { Subscription } from '../connection.js'
 import { ErrorCode, type RingloopError } from '../errors.js'
 import type { Gap } from '../handler.js'
 import type { Logger } from '../log.js'
+import { LogLimit } from '../log-limit.js'
 import type { BroadcastOptions, BroadcastResult } from '../loop.js'
 import { checkPublishOptions } from '../options.js'
 import { checkTopicName } from '../topic-name.js'
 import { addResults, NOTHING_SENT } from './broadcast-result.js'
 import { Delivery } from './delivery.js'
 import type { Publication } from './publication.js'
-import type { CaughtUp, RemoteTopics } from './remote-topics.js'
+import { type CaughtUp, NOT_CAUGHT_UP, type RemoteTopics } from './remote-topics.js'
 import type { Resumption } from './resumption.js'
 import type { LoopCounters } from './stats.js'
 import { Topic } from './topic.js'
@@ -25,6 +27,9 @@ import { TurnDeliveries } from './turn-deliveries.js'
 const UNPUBLISHED = 'a publication did not reach every loop'
 /** Up to this length a message waits for the end of the turn. */
 const SMALL = 4 * 1024
+
+/** So many may catch up at the same time, each with something else: they are not to keep publications from other loops. */
+const MAX_ASKED = 4096
 
 /**
  * Brings what is published on this loop to the other loops of the server and over its broker; resolves with what the others
@@ -51,6 +56,8 @@ export class Topics implements Subscriptions {
   readonly #counters: LoopCounters
   readonly #relay: Relay | undefined
   readonly #remote: RemoteTopics | undefined
+  readonly #failures = new LogLimit()
+  readonly #answers = new SharedAnswers<CaughtUp>()
 
   /** Without a `relay` there are no other loops and no broker, without `remote` no broker. */
   constructor(
@@ -84,10 +91,10 @@ export class Topics implements Subscriptions {
     this.#remote?.want(name, false)
   }
 
-  /** Whether it is delivered in the order of its history alone. */
+  /** Whether it is delivered in the order of its history alone. Not so what is no name, which is refused later. */
   #keeps(name: string): boolean {
     const prefix = this.#remote?.historyPrefix
-    return prefix !== undefined && name.startsWith(prefix)
+    return prefix !== undefined && typeof name === 'string' && name.startsWith(prefix)
   }
 
   /** How many connections of this loop are subscribed to `name`. Throws `ERR_RINGLOOP_TOPIC`. */
@@ -180,29 +187,40 @@ export class Topics implements Subscriptions {
     if (this.#topics.has(topic)) void this.#owner.callOnGap(topic, gap)
   }
 
-  /** `c` has just been {@link add | added}. */
-  async catchUp(name: string, c: AnyConnection, since: string | undefined): Promise<Subscription> {
+  /** `c` has just been {@link add | added}. A rejection is looked after. */
+  catchUp(name: string, c: AnyConnection, since: string | undefined): Promise<Subscription> {
+    const subscription = this.#catchUp(name, c, since)
+    // Who awaits nothing is not to end the process because of what another machine has published.
+    subscription.catch((err: unknown) => this.#logStranded(name, err))
+    return subscription
+  }
+
+  async #catchUp(name: string, c: AnyConnection, since: string | undefined): Promise<Subscription> {
     if (this.#remote === undefined) {
       return { isNew: true, recovered: since === undefined, position: undefined }
     }
     const topic = this.#topics.get(name)!
     if (!this.#keeps(name)) {
-      const { recovered } = await this.#remote.catchUp(name, since)
+      const { recovered } = await this.#missed(name, since)
       return { isNew: true, recovered: recovered && topic.has(c), position: undefined }
     }
     const resumption = topic.resume(c)
-    const caught = await this.#remote.catchUp(name, since)
-    try {
-      const hasAll = await this.#resume(topic, c, resumption, caught)
-      const { position } = caught
-      return {
-        isNew: true,
-        recovered: hasAll && caught.recovered,
-        position: position === undefined ? undefined : positionText(position),
-      }
-    } finally {
-      resumption.end(caught.position)
+    const caught = await this.#missed(name, since)
+    const hasAll = await this.#resume(topic, c, resumption, caught)
+    const { position } = caught
+    return {
+      isNew: true,
+      recovered: hasAll && caught.recovered,
+      position: position === undefined ? undefined : positionText(position),
     }
+  }
+
+  /** One copy for all who have missed the same, or thousands that come back would each need memory for a history. */
+  #missed(topic: string, since: string | undefined): Promise<CaughtUp> {
+    // No topic has a line feed, so no `since` that a client makes up is taken for a part of one.
+    const key = since === undefined ? topic : `${topic}\n${since}`
+    if (this.#answers.size >= MAX_ASKED) return Promise.resolve(NOT_CAUGHT_UP)
+    return this.#answers.get(key, () => this.#remote!.catchUp(topic, since))
   }
 
   /** Sends what it has missed, and then what was held back. `false` where it does not get all of that. */
@@ -212,14 +230,26 @@ export class Topics implements Subscriptions {
     resumption: Resumption,
     { position, messages }: CaughtUp,
   ): Promise<boolean> {
-    for (const { out, offset } of messages) {
-      const positioned = this.#positioned(topic.name, out, { epoch: position!.epoch, offset })
-      if (!(await pass(topic, c, resumption, positioned))) return false
+    try {
+      for (const { out, offset } of messages) {
+        const positioned = this.#positioned(topic.name, out, { epoch: position!.epoch, offset })
+        if (!(await pass(topic, c, resumption, positioned))) return false
+      }
+      for (let held = resumption.take(position); held.length > 0; held = resumption.take(position)) {
+        for (const { out } of held) if (!(await pass(topic, c, resumption, out))) return false
+      }
+      return !resumption.isBroken && topic.isResuming(c, resumption)
+    } finally {
+      // Before anything else runs: what would be held back from now on nobody takes any more.
+      resumption.end(position)
     }
-    for (let held = resumption.take(position); held.length > 0; held = resumption.take(position)) {
-      for (const { out } of held) if (!(await pass(topic, c, resumption, out))) return false
+  }
+
+  #logStranded(topic: string, err: unknown): void {
+    const leftOut = this.#failures.admitError(topic, err)
+    if (leftOut !== undefined) {
+      this.#owner.logger.error({ err, topic, leftOut }, 'a subscriber could not catch up')
     }
-    return !resumption.isBroken && topic.isResuming(c, resumption)
   }
 }
 

@@ -19,11 +19,13 @@ interface Scene extends FakeLoop {
   /** Comes over the broker. */
   arrive(offset: number, epoch?: string): void
   readonly wanted: string[]
+  readonly asked: string[]
 }
 
 async function scene(handler: Handler = silent, options: FakeLoopOptions = {}): Promise<Scene> {
   const waiting: ((caught: CaughtUp) => void)[] = []
   const wanted: string[] = []
+  const asked: string[] = []
   const fake = await fakeLoop(handler, {
     ...options,
     beyond: {
@@ -31,13 +33,17 @@ async function scene(handler: Handler = silent, options: FakeLoopOptions = {}): 
       remoteTopics: {
         historyPrefix: 'kept',
         want: (topic, isWanted) => wanted.push(`${isWanted ? '+' : '-'}${topic}`),
-        catchUp: () => new Promise((resolve) => waiting.push(resolve)),
+        catchUp(topic, since) {
+          asked.push(`${topic} ${since}`)
+          return new Promise((resolve) => waiting.push(resolve))
+        },
       },
     },
   })
   return {
     ...fake,
     wanted,
+    asked,
     answer: (caught) => waiting.shift()!({ position: undefined, messages: [], recovered: true, ...caught }),
     arrive: (offset, epoch = EPOCH) => {
       const publication = { topic: 'kept', out: `${offset} `, options: {}, position: { epoch, offset } }
@@ -111,7 +117,7 @@ describe('a subscriber that catches up', () => {
     const { accept, answer, arrive } = await scene()
     const [one, two] = [accept(), accept()]
     const first = one.c.subscribe('kept', { since: 'e-0' })
-    const second = two.c.subscribe('kept', { since: 'e-0' })
+    const second = two.c.subscribe('kept', { since: 'another' })
     for (let offset = 1; offset <= 1030; offset++) arrive(offset)
     await settle()
     answer({ position: at(5), messages: messages(1, 2, 3, 4, 5) })
@@ -122,10 +128,64 @@ describe('a subscriber that catches up', () => {
     expect(one.socket.out.toString().split(' ')).toHaveLength(5 + 1024 + 1)
   })
 
+  it('loses nothing that comes in the moment in which it has caught up', async () => {
+    const { accept, answer, arrive } = await scene()
+    const [one, two] = [accept(), accept()]
+    const both = [one.c.subscribe('kept', { since: 'e-2' }), two.c.subscribe('kept', { since: 'e-1' })]
+    // It waits for the end of the turn, until something is sent to the second.
+    arrive(3)
+    answer({ position: at(2) })
+    answer({ position: at(2), messages: messages(2) })
+    expect((await Promise.all(both)).map(({ recovered }) => recovered)).toEqual([true, true])
+    await settle()
+    expect([one.socket.out.toString(), two.socket.out.toString()]).toEqual(['3 ', '2 3 '])
+  })
+
+  it('has what it has missed in common with those who have missed the same', async () => {
+    const { accept, answer, arrive, asked } = await scene()
+    const all = Array.from({ length: 100 }, accept)
+    const resuming = all.map(({ c }) => c.subscribe('kept', { since: 'e-1' }))
+    arrive(3)
+    expect(asked).toEqual(['kept e-1'])
+    answer({ position: at(2), messages: messages(2) })
+    await settle()
+    expect(asked).toEqual(['kept e-1', 'kept e-1'])
+    arrive(4)
+    answer({ position: at(3), messages: messages(2, 3) })
+    for (const each of await Promise.all(resuming)) expect(each.recovered).toBe(true)
+    await settle()
+    expect(new Set(all.map(({ socket }) => socket.out.toString()))).toEqual(new Set(['2 3 4 ']))
+  })
+
+  it('does not wait where too many wait already, each for something else, and is told', async () => {
+    const { accept, answer, asked, arrive } = await scene()
+    const [hostile, other] = [accept(), accept()]
+    for (let i = 0; i < 4096; i++) {
+      void hostile.c.subscribe('kept', { since: `e-${i}` })
+      hostile.c.unsubscribe('kept')
+    }
+    expect(await within('it is told', other.c.subscribe('kept', { since: 'another' }))).toEqual({
+      isNew: true,
+      recovered: false,
+      position: undefined,
+    })
+    expect(asked).toHaveLength(4096)
+    arrive(3)
+    await settle()
+    expect(other.socket.out.toString()).toBe('3 ')
+    answer({ position: at(3) })
+    await settle()
+    const again = accept().c.subscribe('kept', { since: 'e-4000' })
+    for (let i = 1; i < 4096; i++) answer({ position: at(3) })
+    await settle()
+    answer({ position: at(3) })
+    expect(await within('it has caught up', again)).toMatchObject({ recovered: true })
+  })
+
   it('that leaves or closes gets nothing more, and is told', async () => {
     const { accept, answer, arrive, wanted } = await scene()
     const [one, two] = [accept(), accept()]
-    const both = [one.c.subscribe('kept', { since: 'e-0' }), two.c.subscribe('kept', { since: 'e-0' })]
+    const both = [one.c.subscribe('kept', { since: 'e-0' }), two.c.subscribe('kept', { since: 'e-1' })]
     one.c.unsubscribe('kept')
     two.c.close()
     for (let i = 0; i < 2; i++) answer({ position: at(2), messages: messages(1, 2) })
@@ -176,6 +236,16 @@ describe('a subscriber that catches up', () => {
     const subscribing = c.subscribe('kept', { since: 'e-0' })
     answer({ position: at(1), messages: messages(1) })
     await expect(subscribing).rejects.toThrow('a bad withPosition')
+    expect(c.connected).toBe(true)
+  })
+
+  it('that cannot be brought up to date harms nobody else where its promise is left alone, and that is logged', async () => {
+    const { accept, answer, logger } = await scene(silent, { protocol: new LengthFieldProtocol({ size: 1 }) })
+    const { c } = accept()
+    void c.subscribe('kept', { since: 'e-0' })
+    answer({ position: at(1), messages: [{ out: 'x'.repeat(1000), offset: 1 }] })
+    await settle()
+    expect(logger.find('error', 'could not catch up')).toHaveLength(1)
     expect(c.connected).toBe(true)
   })
 

@@ -14,12 +14,14 @@ class Scene {
   readonly delivered: string[] = []
   readonly gaps: Gap[] = []
   readonly failed: unknown[] = []
+  readCount = 0
   #reads: (() => void)[] = []
   readonly feed = new KeptFeed({
     read: (since) =>
-      new Promise((resolve, reject) =>
-        this.#reads.push(() => (this.isAway ? reject(new Error('away')) : resolve(this.#read(since)))),
-      ),
+      new Promise((resolve, reject) => {
+        this.readCount++
+        this.#reads.push(() => (this.isAway ? reject(new Error('away')) : resolve(this.#read(since))))
+      }),
     deliver: (_bytes, { epoch, offset }) => this.delivered.push(`${epoch}-${offset}`),
     gap: (gap) => this.gaps.push(gap),
     changed: () => {},
@@ -50,10 +52,12 @@ class Scene {
   }
 
   async answer(): Promise<void> {
-    while (this.#reads.length > 0) {
-      this.#reads.shift()!()
-      await rounds()
-    }
+    while (this.#reads.length > 0) await this.answerOnce()
+  }
+
+  async answerOnce(): Promise<void> {
+    this.#reads.shift()?.()
+    await rounds()
   }
 }
 
@@ -65,12 +69,44 @@ describe('a feed', () => {
     const scene = new Scene()
     scene.offset = 5
     scene.feed.joined()
-    scene.publish()
     expect([scene.feed.isLive, scene.feed.hasBegun]).toEqual([false, false])
     await scene.answer()
     expect([scene.feed.isLive, scene.feed.hasBegun]).toEqual([true, true])
     scene.publish()
-    expect(scene.delivered).toEqual(['e1-7'])
+    expect(scene.delivered).toEqual(['e1-6'])
+  })
+
+  it('begins with the first message where that comes before it knows where the topic is', async () => {
+    const scene = new Scene()
+    scene.offset = 5
+    scene.feed.joined()
+    scene.publish()
+    scene.publish()
+    await scene.answer()
+    scene.publish()
+    expect(scene.delivered).toEqual(upTo(8, 6))
+    expect(scene.gaps).toEqual([])
+  })
+
+  it('loses nothing that comes while it cannot find out where the topic is', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+    try {
+      const scene = new Scene()
+      scene.offset = 5
+      scene.isAway = true
+      scene.feed.joined()
+      scene.publish()
+      await scene.answer()
+      scene.publish()
+      scene.isAway = false
+      vi.advanceTimersByTime(1000)
+      await scene.answer()
+      scene.publish()
+      expect(scene.delivered).toEqual(upTo(8, 6))
+      expect(scene.gaps).toEqual([])
+    } finally {
+      vi.useRealTimers()
+    }
   })
 
   it('delivers each once and in order, whatever becomes of the messages', async () => {
@@ -135,6 +171,23 @@ describe('a feed', () => {
     await scene.answer()
     expect(scene.delivered).toEqual(['e1-4', 'e1-5', 'e2-1'])
     expect(scene.gaps[1]).toEqual({ missed: undefined, reason: 'history-lost' })
+  })
+
+  it.each([
+    ['of a history that does not exist', 'x', 1],
+    ['of a place that is far ahead', 'e1', 999_999],
+  ])('reads once for a message %s, and goes on', async (_what, epoch, offset) => {
+    const scene = new Scene()
+    scene.feed.joined()
+    await scene.answer()
+    scene.publish()
+    scene.feed.message(new Uint8Array(), { epoch, offset })
+    scene.publish()
+    for (let i = 0; i < 3; i++) await scene.answerOnce()
+    expect([scene.readCount, scene.feed.isLive]).toEqual([2, true])
+    scene.publish()
+    expect(scene.delivered).toEqual(upTo(3))
+    expect(scene.gaps).toEqual([])
   })
 
   it('reads again later where that has failed, unless it was left', async () => {

@@ -176,6 +176,25 @@ describe('reads of a history', () => {
     reads.stop()
   })
 
+  const position = { epoch: 'e', offset: 3 }
+  it.each([
+    [undefined],
+    [{}],
+    [{ position: { epoch: 'e-', offset: 3 }, messages: [], recovered: true }],
+    [{ position: { epoch: 'e', offset: -1 }, messages: [], recovered: true }],
+    [{ position, recovered: true }],
+    [{ position, messages: [undefined], recovered: true }],
+    [{ position, messages: [{ offset: '3', bytes: Buffer.from('x') }], recovered: true }],
+    [{ position, messages: [{ offset: 3, bytes: 'x' }], recovered: true }],
+  ])('of a broker that answers nonsense fail: %j', async (kept) => {
+    const reads = new SharedReads(
+      { name: 'mad', read: async () => kept } as never,
+      new InFlight('b', 60_000, () => {}),
+    )
+    await expect(reads.read('t', undefined)).rejects.toThrow('the broker mad')
+    reads.stop()
+  })
+
   it('of another topic or place are reads of their own, and a failure is not shared with the next', async () => {
     const { asked, reads } = scene()
     const first = reads.read('t', { epoch: 'e', offset: 1 })
@@ -222,6 +241,33 @@ describe('what is under way to the broker', () => {
     large.run(32 * 1024 * 1024, never).catch(() => {})
     await expect(large.run(1, never)).rejects.toEqual(refused)
     large.stop()
+  })
+
+  it('that is never answered makes one stall, and not one for ever', async () => {
+    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval', 'performance'] })
+    try {
+      const onStall = vi.fn()
+      const inFlight = new InFlight('b', 1000, onStall)
+      let answer!: () => void
+      const lost = inFlight.run(1, never)
+      const late = inFlight.run(1, () => new Promise<void>((resolve) => (answer = resolve)))
+      const both = expect(Promise.allSettled([lost, late])).resolves.toMatchObject([
+        { status: 'rejected' },
+        { status: 'rejected' },
+      ])
+      vi.advanceTimersByTime(1000)
+      await both
+      answer()
+      await rounds()
+      const next = inFlight.run(1, () => new Promise<void>((resolve) => (answer = resolve)))
+      vi.advanceTimersByTime(900)
+      answer()
+      await next
+      expect(onStall).toHaveBeenCalledTimes(1)
+      inFlight.stop()
+    } finally {
+      vi.useRealTimers()
+    }
   })
 
   it('that is not answered in time rejects, and everything new at once until there is an answer', async () => {

@@ -276,7 +276,7 @@ describe.each([
       await Promise.all([client(server), client(server)])
     }
     if (!LOGGED.includes(where) || where.startsWith('close')) {
-      const reason = (await server.told<{ code: string }>('closed', before + 1, 3000))[before]
+      const reason = (await server.told<{ code: string }>('closed', before + 1, LONG_MS / 2))[before]
       expect(reason?.code).toBe(where.startsWith('close') ? 'closed' : 'handler-error')
     } else await one.bytes(4)
   }

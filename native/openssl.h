@@ -18,6 +18,7 @@
     F(ERR_LIB_SSL, 20)                                                                                                 \
     F(SSL_AD_REASON_OFFSET, 1000)                                                                                      \
     F(SSL_AD_NO_RENEGOTIATION, 100)                                                                                    \
+    F(SSL_CB_LOOP, 0x01)                                                                                               \
     F(SSL_CB_WRITE_ALERT, 0x4008)                                                                                      \
     F(SSL_CTRL_MODE, 33)                                                                                               \
     F(SSL_CTRL_SET_SESS_CACHE_MODE, 44)                                                                                \

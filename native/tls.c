@@ -340,11 +340,15 @@ bool tls_context_seal(tls_context *c, char error[TLS_TEXT_MAX])
     return !c->has_cert || check(lib.SSL_CTX_check_private_key(c->ctx), error);
 }
 
-/* A renegotiation is refused with this warning, after which OpenSSL would go on. */
+/*
+ * A renegotiation is refused with this warning, after which OpenSSL would go on. It would take any number of new keys, too,
+ * each of which costs as much as a record of 16 KiB.
+ */
 static void note_state(const SSL *ssl, int where, int value)
 {
-    if (where != SSL_CB_WRITE_ALERT || (value & 0xff) != SSL_AD_NO_RENEGOTIATION) return;
-    tls_fail(lib.BIO_get_data(lib.SSL_get_rbio(ssl)), TLS_RENEGOTIATION);
+    tls_session *s = lib.BIO_get_data(lib.SSL_get_rbio(ssl));
+    if (where == SSL_CB_WRITE_ALERT && (value & 0xff) == SSL_AD_NO_RENEGOTIATION) tls_fail(s, TLS_RENEGOTIATION);
+    if ((where & SSL_CB_LOOP) && s->io->reader == s && ++s->io->messages > TLS_MESSAGES_MAX) tls_fail(s, TLS_FLOOD);
 }
 
 tls_context *tls_context_new(bool server)
@@ -414,7 +418,7 @@ static int read_ciphertext(BIO *bio, char *to, int size)
     const tls_session *s = lib.BIO_get_data(bio);
     tls_io *io = s->io;
     lib.BIO_clear_flags(bio, BIO_FLAGS_READ | BIO_FLAGS_SHOULD_RETRY);
-    if (io->reader != s || io->in_at == io->in_end) {
+    if (io->reader != s || io->in_at == io->in_end || s->failure != TLS_NO_FAILURE) {
         lib.BIO_set_flags(bio, BIO_FLAGS_READ | BIO_FLAGS_SHOULD_RETRY);
         return -1;
     }
@@ -551,6 +555,7 @@ void tls_session_free(tls_session *s)
 void tls_receive(tls_session *s, size_t length)
 {
     s->io->reader = s;
+    s->io->messages = 0;
     s->io->in_at = 0;
     s->io->in_end = length;
 }

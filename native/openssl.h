@@ -15,7 +15,9 @@
     F(BIO_FLAGS_READ, 0x01)                                                                                            \
     F(BIO_FLAGS_SHOULD_RETRY, 0x08)                                                                                    \
     F(BIO_TYPE_SOURCE_SINK, 0x0400)                                                                                    \
+    F(ERR_LIB_PEM, 9)                                                                                                  \
     F(ERR_LIB_SSL, 20)                                                                                                 \
+    F(PEM_R_NO_START_LINE, 108)                                                                                        \
     F(SSL_AD_REASON_OFFSET, 1000)                                                                                      \
     F(SSL_AD_NO_RENEGOTIATION, 100)                                                                                    \
     F(SSL_CB_LOOP, 0x01)                                                                                               \

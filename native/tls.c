@@ -16,7 +16,12 @@
 #define OPENSSL_PREFIX ""
 #endif
 
-enum { MAJOR_VERSION = 3, SSL_PACKED_LIB = ERR_LIB_SSL << 23, REASON_MASK = 0x7fffff };
+enum {
+    MAJOR_VERSION = 3,
+    SSL_PACKED_LIB = ERR_LIB_SSL << 23,
+    PEM_END = ERR_LIB_PEM << 23 | PEM_R_NO_START_LINE, /* behind the last certificate */
+    REASON_MASK = 0x7fffff
+};
 
 /* ---- the library --------------------------------------------------------------------------------------------------- */
 
@@ -173,7 +178,8 @@ static bool read_certificates(tls_context *c, BIO *pem, certificate_use use, cha
         lib.X509_free(certificate);
         if (!used) return false;
     }
-    lib.ERR_clear_error(); /* of the end that it came to */
+    if (lib.ERR_peek_error() != PEM_END) return fail_with(error, "it is broken");
+    lib.ERR_clear_error();
     return true;
 }
 

@@ -106,8 +106,15 @@ export function serverContext(addon: NativeAddon, options: ServerTlsOptions): nu
     const { sni = {}, ...rest } = options
     addCommon(context, rest)
     addServer(context, rest)
-    for (const [name, own] of Object.entries(sni)) addName(addon, context, name, { ...rest, ...own })
+    for (const [name, own] of Object.entries(sni).sort(starsLast)) {
+      addName(addon, context, name, { ...rest, ...own })
+    }
   })
+}
+
+/** The first name that fits is taken. */
+function starsLast([one]: readonly [string, unknown], [other]: readonly [string, unknown]): number {
+  return Number(one.startsWith('*.')) - Number(other.startsWith('*.'))
 }
 
 function addName(addon: NativeAddon, context: ContextBuilder, name: string, options: ServerTlsOptions): void {
@@ -157,7 +164,8 @@ function versionNumber(option: string, name: string): number {
 }
 
 /** Node has those of TLS 1.3 and the others in one list. */
-function addCiphers(context: ContextBuilder, ciphers: string): void {
+function addCiphers(context: ContextBuilder, ciphers: unknown): void {
+  if (typeof ciphers !== 'string') throw tlsError(`ciphers: it must be text, not ${typeof ciphers}`)
   const all = ciphers.split(':')
   const suites = all.filter((name) => name.startsWith('TLS_'))
   const others = all.filter((name) => !name.startsWith('TLS_'))

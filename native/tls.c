@@ -278,13 +278,21 @@ static int accept_any(int verified, X509_STORE_CTX *certificates)
     return 1; /* what is wrong with it is remembered all the same */
 }
 
+/* Goes on behind the first that is wrong, as Node does: of several faults it is the last that is told. */
+static int accept_trusted(X509_STORE_CTX *certificates, void *context)
+{
+    (void)context;
+    return lib.X509_verify_cert(certificates) == 1 && lib.X509_STORE_CTX_get_error(certificates) == X509_V_OK;
+}
+
 static bool set_verify(tls_context *c, int32_t how)
 {
+    int mode = how == TLS_VERIFY_NONE ? SSL_VERIFY_NONE : SSL_VERIFY_PEER;
     if (how == TLS_VERIFY_REQUIRED) {
-        lib.SSL_CTX_set_verify(c->ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
-    } else {
-        lib.SSL_CTX_set_verify(c->ctx, how == TLS_VERIFY_NONE ? SSL_VERIFY_NONE : SSL_VERIFY_PEER, accept_any);
+        mode |= SSL_VERIFY_FAIL_IF_NO_PEER_CERT;
+        lib.SSL_CTX_set_cert_verify_callback(c->ctx, accept_trusted, NULL);
     }
+    lib.SSL_CTX_set_verify(c->ctx, mode, accept_any);
     return true;
 }
 
@@ -650,12 +658,22 @@ void tls_end(tls_session *s)
 
 /* ---- what is known of a session ------------------------------------------------------------------------------------ */
 
+/* Nothing is wrong with a certificate that there is not: that is told as Node tells it. */
+static long verify_error(SSL *ssl)
+{
+    long error = lib.SSL_get_verify_result(ssl);
+    if (error != X509_V_OK || !(lib.SSL_get_verify_mode(ssl) & SSL_VERIFY_PEER)) return error;
+    X509 *certificate = lib.SSL_get1_peer_certificate(ssl);
+    lib.X509_free(certificate);
+    return certificate == NULL ? X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT : X509_V_OK;
+}
+
 void tls_session_info(const tls_session *s, tls_info *info)
 {
     *info = (tls_info){.protocol = lib.SSL_get_version(s->ssl),
                        .cipher = lib.SSL_CIPHER_get_name(lib.SSL_get_current_cipher(s->ssl)),
                        .servername = lib.SSL_get_servername(s->ssl, TLSEXT_NAMETYPE_host_name),
-                       .verify_error = (int32_t)lib.SSL_get_verify_result(s->ssl),
+                       .verify_error = (int32_t)verify_error(s->ssl),
                        .resumed = lib.SSL_session_reused(s->ssl) == 1};
     lib.SSL_get0_alpn_selected(s->ssl, &info->alpn, &info->alpn_length);
 }

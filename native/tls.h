@@ -146,7 +146,7 @@ typedef struct {
     const char *servername; /* NULL: none was asked for */
     const uint8_t *alpn;
     unsigned int alpn_length;
-    int32_t verify_error; /* 0: the peer's certificate, if there is one, is trusted */
+    int32_t verify_error; /* 0: the peer's certificate is trusted, or none was asked for */
     bool resumed;
 } tls_info;
 

@@ -183,6 +183,11 @@ for (const poller of ['native', 'net'] as const) {
       if (poller === 'native') expect(server.stats().total.tlsFailures.certificate).toBe(3)
     })
 
+    it('only false is no', async () => {
+      const tls = { ...local, ca: authority.cert, requestCert: true, rejectUnauthorized: null as never }
+      expect(await isRefused(await serve({ poller, tls }))).toBe(true)
+    })
+
     it('or says what is wrong with it', async () => {
       const tls = { ...local, ca: authority.cert, requestCert: true, rejectUnauthorized: false }
       const server = await serve({ poller, tls })
@@ -192,7 +197,10 @@ for (const poller of ['native', 'net'] as const) {
       const strange = await ask(await dial(server, { key: strangeClient.key, cert: strangeClient.cert }))
       expect(strange.authorized).toBe(false)
       expect(strange.authorizationError).toMatch(/^UNABLE_TO_/)
-      expect((await ask(await dial(server))).authorized).toBe(false)
+      expect(await ask(await dial(server))).toMatchObject({
+        authorized: false,
+        authorizationError: 'UNABLE_TO_GET_ISSUER_CERT',
+      })
     })
 
     for (const [what, tls, words] of [
@@ -340,6 +348,8 @@ for (const poller of ['native', 'net'] as const) {
       if (poller === 'native')
         expect(named).toMatchObject({ cause: { code: 'ERR_TLS_CERT_ALTNAME_INVALID' } })
       expect(await refusal(address, { ca: 'x' })).toMatchObject(unknown)
+      const unsaid = { ca: stranger.cert, rejectUnauthorized: null as never }
+      expect(await refusal(address, unsaid)).toMatchObject(unknown)
     })
 
     it('c.tls says who it is, also of one that is not trusted where that is allowed', async () => {
@@ -356,6 +366,41 @@ for (const poller of ['native', 'net'] as const) {
       expect(any.tls?.authorized).toBe(false)
       expect(any.tls?.authorizationError).toMatch(/^UNABLE_TO_|^SELF_SIGNED/)
     })
+
+    if (poller === 'native') {
+      it('what is wrong with a certificate has the code that Node has for it', async () => {
+        const link = authority.issue({ names: ['link.example'] })
+        const behind = authority.issue({ signer: link })
+        for (const [shown, ca] of [
+          [behind, authority.cert],
+          [{ key: behind.key, cert: behind.cert + link.cert }, authority.cert],
+          [behind, link.cert],
+          [local, stranger.cert],
+        ] as const) {
+          const address = await tlsServer(shown)
+          const node = tls.connect({ port: Number(address.split(':')[1]), servername: 'localhost', ca })
+          const [theirs] = (await once(node, 'error')) as [NodeJS.ErrnoException]
+          expect(await refusal(address, { ca })).toMatchObject({ cause: { code: theirs.code } })
+        }
+      })
+
+      it('NODE_TLS_REJECT_UNAUTHORIZED is asked for each time', async () => {
+        const address = await tlsServer(local)
+        const loop = makeLoop()
+        const connect = (): Promise<boolean> =>
+          loop.connect(address, { handler, tls: { ca: stranger.cert } }).then(
+            () => true,
+            () => false,
+          )
+        closers.push(() => {
+          delete process.env.NODE_TLS_REJECT_UNAUTHORIZED
+        })
+        process.env.NODE_TLS_REJECT_UNAUTHORIZED = '0'
+        expect(await connect()).toBe(true)
+        delete process.env.NODE_TLS_REJECT_UNAUTHORIZED
+        expect(await connect()).toBe(false)
+      })
+    }
 
     it('shows a certificate of its own', async () => {
       const address = await tlsServer({ ...local, ca: authority.cert, requestCert: true })

@@ -195,7 +195,7 @@ function protocolList(protocols: NonNullable<CommonOptions['ALPNProtocols']>): U
 }
 
 function addServer(context: ContextBuilder, options: ServerTlsOptions): void {
-  const { requestCert = false, rejectUnauthorized = true, honorCipherOrder = true, ticketKeys } = options
+  const { requestCert = false, rejectUnauthorized, honorCipherOrder = true, ticketKeys } = options
   context.number('honorCipherOrder', ContextNumber.CIPHER_ORDER, honorCipherOrder ? 1 : 0)
   const { sessionTimeout = SESSION_TIMEOUT_S } = options
   context.number('sessionTimeout', ContextNumber.TIMEOUT, sessionTimeout)
@@ -203,7 +203,11 @@ function addServer(context: ContextBuilder, options: ServerTlsOptions): void {
   if (ticketKeys !== undefined)
     context.secret('ticketKeys', ContextBytes.TICKETS, expandTicketKeys(ticketKeys))
   if (!requestCert) return
-  context.number('requestCert', ContextNumber.VERIFY, rejectUnauthorized ? Verify.REQUIRED : Verify.OPTIONAL)
+  context.number(
+    'requestCert',
+    ContextNumber.VERIFY,
+    rejectUnauthorized === false ? Verify.OPTIONAL : Verify.REQUIRED,
+  )
   addTrusted(context, options.ca)
 }
 
@@ -269,7 +273,8 @@ export class ClientContexts {
   }
 
   /** The poller's, until `close`. Throws `ERR_RINGLOOP_OPTION`. */
-  get(options: ConnectionOptions): number {
+  get(given: ConnectionOptions): number {
+    const options = { ...given, rejectUnauthorized: rejectsUnauthorized(given) }
     const values = contextValues(options)
     const found = this.#made.findIndex((each) => each.values.every((value, i) => value === values[i]))
     const entry =
@@ -284,14 +289,20 @@ export class ClientContexts {
   }
 }
 
+/** As in Node: only `false` is no, and the variable is read each time. */
+function rejectsUnauthorized({ rejectUnauthorized }: ConnectionOptions): boolean {
+  return rejectUnauthorized === undefined
+    ? process.env.NODE_TLS_REJECT_UNAUTHORIZED !== '0'
+    : rejectUnauthorized !== false
+}
+
 function clientContext(addon: NativeAddon, options: ConnectionOptions): number {
-  const { rejectUnauthorized = process.env.NODE_TLS_REJECT_UNAUTHORIZED !== '0' } = options
   return build(addon, false, (context) => {
     addCommon(context, options as CommonOptions)
     context.number(
       'rejectUnauthorized',
       ContextNumber.VERIFY,
-      rejectUnauthorized ? Verify.REQUIRED : Verify.OPTIONAL,
+      options.rejectUnauthorized === false ? Verify.OPTIONAL : Verify.REQUIRED,
     )
     addTrusted(context, options.ca)
   })

@@ -55,9 +55,8 @@ class ContextBuilder {
     check(option, this.#addon.setContext(this.id, what, bytes))
   }
 
-  /** What is secret is given as a copy of ours. */
-  secret(option: string, what: number, value: unknown): void {
-    const copy = Buffer.from(bytesOf(option, value))
+  /** What is secret is given as a copy, which is wiped. */
+  secret(option: string, what: number, copy: Uint8Array): void {
     try {
       this.bytes(option, what, copy)
     } finally {
@@ -90,6 +89,10 @@ function bytesOf(option: string, value: unknown): Uint8Array {
   if (typeof value === 'string') return Buffer.from(value)
   if (value instanceof Uint8Array) return value
   throw tlsError(`${option}: it must be text or bytes, not ${typeof value}`)
+}
+
+function copyOf(option: string, value: unknown): Uint8Array {
+  return typeof value === 'string' ? Buffer.from(value) : Buffer.from(bytesOf(option, value))
 }
 
 function listOf(value: unknown): readonly unknown[] {
@@ -181,8 +184,9 @@ function addKey(context: ContextBuilder, key: unknown, passphrase: string | unde
       ? (key as { readonly pem: unknown; readonly passphrase?: string })
       : { pem: key, passphrase: undefined }
   const phrase = own ?? passphrase
-  if (phrase !== undefined) context.secret('passphrase', ContextBytes.PASSPHRASE, phrase)
-  context.secret('key', ContextBytes.KEY, pem)
+  if (phrase !== undefined)
+    context.secret('passphrase', ContextBytes.PASSPHRASE, copyOf('passphrase', phrase))
+  context.secret('key', ContextBytes.KEY, copyOf('key', pem))
 }
 
 /** Each name behind a byte with its length (RFC 7301, section 3.1). Bytes are such a list already. */

@@ -15,9 +15,12 @@
     F(BIO_FLAGS_READ, 0x01)                                                                                            \
     F(BIO_FLAGS_SHOULD_RETRY, 0x08)                                                                                    \
     F(BIO_TYPE_SOURCE_SINK, 0x0400)                                                                                    \
+    F(ERR_LIB_PEM, 9)                                                                                                  \
     F(ERR_LIB_SSL, 20)                                                                                                 \
+    F(PEM_R_NO_START_LINE, 108)                                                                                        \
     F(SSL_AD_REASON_OFFSET, 1000)                                                                                      \
     F(SSL_AD_NO_RENEGOTIATION, 100)                                                                                    \
+    F(SSL_CB_LOOP, 0x01)                                                                                               \
     F(SSL_CB_WRITE_ALERT, 0x4008)                                                                                      \
     F(SSL_CTRL_MODE, 33)                                                                                               \
     F(SSL_CTRL_SET_SESS_CACHE_MODE, 44)                                                                                \
@@ -53,7 +56,9 @@
     F(SSL_VERIFY_FAIL_IF_NO_PEER_CERT, 0x02)                                                                           \
     F(SSL_VERIFY_NONE, 0x00)                                                                                           \
     F(SSL_VERIFY_PEER, 0x01)                                                                                           \
-    F(TLSEXT_NAMETYPE_host_name, 0)
+    F(TLSEXT_NAMETYPE_host_name, 0)                                                                                    \
+    F(X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT, 2)                                                                         \
+    F(X509_V_OK, 0)
 
 /* F(returns, name, arguments): the functions, as the library exports them. */
 #define OPENSSL_FUNCTIONS(F)                                                                                           \
@@ -98,6 +103,9 @@
     F(X509_STORE *, SSL_CTX_get_cert_store, (const SSL_CTX *))                                                         \
     F(int, SSL_CTX_add_client_CA, (SSL_CTX *, X509 *))                                                                 \
     F(void, SSL_CTX_set_verify, (SSL_CTX *, int, SSL_verify_cb))                                                       \
+    F(void, SSL_CTX_set_cert_verify_callback, (SSL_CTX *, int (*)(X509_STORE_CTX *, void *), void *))                  \
+    F(int, X509_verify_cert, (X509_STORE_CTX *))                                                                       \
+    F(int, X509_STORE_CTX_get_error, (const X509_STORE_CTX *))                                                         \
     F(void, SSL_CTX_set_alpn_select_cb, (SSL_CTX *, SSL_CTX_alpn_select_cb_func, void *))                              \
     F(int, SSL_CTX_set_alpn_protos, (SSL_CTX *, const unsigned char *, unsigned int))                                  \
     F(int, SSL_CTX_set_session_id_context, (SSL_CTX *, const unsigned char *, unsigned int))                           \
@@ -119,6 +127,7 @@
     F(SSL_CTX *, SSL_set_SSL_CTX, (SSL *, SSL_CTX *))                                                                  \
     F(const char *, SSL_get_servername, (const SSL *, const int))                                                      \
     F(void, SSL_get0_alpn_selected, (const SSL *, const unsigned char **, unsigned int *))                             \
+    F(int, SSL_get_verify_mode, (const SSL *))                                                                         \
     F(long, SSL_get_verify_result, (const SSL *))                                                                      \
     F(const char *, SSL_get_version, (const SSL *))                                                                    \
     F(const SSL_CIPHER *, SSL_get_current_cipher, (const SSL *))                                                       \

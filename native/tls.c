@@ -16,7 +16,12 @@
 #define OPENSSL_PREFIX ""
 #endif
 
-enum { MAJOR_VERSION = 3, SSL_PACKED_LIB = ERR_LIB_SSL << 23, REASON_MASK = 0x7fffff };
+enum {
+    MAJOR_VERSION = 3,
+    SSL_PACKED_LIB = ERR_LIB_SSL << 23,
+    PEM_END = ERR_LIB_PEM << 23 | PEM_R_NO_START_LINE, /* behind the last certificate */
+    REASON_MASK = 0x7fffff
+};
 
 /* ---- the library --------------------------------------------------------------------------------------------------- */
 
@@ -173,7 +178,8 @@ static bool read_certificates(tls_context *c, BIO *pem, certificate_use use, cha
         lib.X509_free(certificate);
         if (!used) return false;
     }
-    lib.ERR_clear_error(); /* of the end that it came to */
+    if (lib.ERR_peek_error() != PEM_END) return fail_with(error, "it is broken");
+    lib.ERR_clear_error();
     return true;
 }
 
@@ -272,13 +278,21 @@ static int accept_any(int verified, X509_STORE_CTX *certificates)
     return 1; /* what is wrong with it is remembered all the same */
 }
 
+/* Goes on behind the first that is wrong, as Node does: of several faults it is the last that is told. */
+static int accept_trusted(X509_STORE_CTX *certificates, void *context)
+{
+    (void)context;
+    return lib.X509_verify_cert(certificates) == 1 && lib.X509_STORE_CTX_get_error(certificates) == X509_V_OK;
+}
+
 static bool set_verify(tls_context *c, int32_t how)
 {
+    int mode = how == TLS_VERIFY_NONE ? SSL_VERIFY_NONE : SSL_VERIFY_PEER;
     if (how == TLS_VERIFY_REQUIRED) {
-        lib.SSL_CTX_set_verify(c->ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
-    } else {
-        lib.SSL_CTX_set_verify(c->ctx, how == TLS_VERIFY_NONE ? SSL_VERIFY_NONE : SSL_VERIFY_PEER, accept_any);
+        mode |= SSL_VERIFY_FAIL_IF_NO_PEER_CERT;
+        lib.SSL_CTX_set_cert_verify_callback(c->ctx, accept_trusted, NULL);
     }
+    lib.SSL_CTX_set_verify(c->ctx, mode, accept_any);
     return true;
 }
 
@@ -340,11 +354,15 @@ bool tls_context_seal(tls_context *c, char error[TLS_TEXT_MAX])
     return !c->has_cert || check(lib.SSL_CTX_check_private_key(c->ctx), error);
 }
 
-/* A renegotiation is refused with this warning, after which OpenSSL would go on. */
+/*
+ * A renegotiation is refused with this warning, after which OpenSSL would go on. It would take any number of new keys, too,
+ * each of which costs as much as a record of 16 KiB.
+ */
 static void note_state(const SSL *ssl, int where, int value)
 {
-    if (where != SSL_CB_WRITE_ALERT || (value & 0xff) != SSL_AD_NO_RENEGOTIATION) return;
-    tls_fail(lib.BIO_get_data(lib.SSL_get_rbio(ssl)), TLS_RENEGOTIATION);
+    tls_session *s = lib.BIO_get_data(lib.SSL_get_rbio(ssl));
+    if (where == SSL_CB_WRITE_ALERT && (value & 0xff) == SSL_AD_NO_RENEGOTIATION) tls_fail(s, TLS_RENEGOTIATION);
+    if ((where & SSL_CB_LOOP) && s->io->reader == s && ++s->io->messages > TLS_MESSAGES_MAX) tls_fail(s, TLS_FLOOD);
 }
 
 tls_context *tls_context_new(bool server)
@@ -414,7 +432,7 @@ static int read_ciphertext(BIO *bio, char *to, int size)
     const tls_session *s = lib.BIO_get_data(bio);
     tls_io *io = s->io;
     lib.BIO_clear_flags(bio, BIO_FLAGS_READ | BIO_FLAGS_SHOULD_RETRY);
-    if (io->reader != s || io->in_at == io->in_end) {
+    if (io->reader != s || io->in_at == io->in_end || s->failure != TLS_NO_FAILURE) {
         lib.BIO_set_flags(bio, BIO_FLAGS_READ | BIO_FLAGS_SHOULD_RETRY);
         return -1;
     }
@@ -551,6 +569,7 @@ void tls_session_free(tls_session *s)
 void tls_receive(tls_session *s, size_t length)
 {
     s->io->reader = s;
+    s->io->messages = 0;
     s->io->in_at = 0;
     s->io->in_end = length;
 }
@@ -639,12 +658,22 @@ void tls_end(tls_session *s)
 
 /* ---- what is known of a session ------------------------------------------------------------------------------------ */
 
+/* Nothing is wrong with a certificate that there is not: that is told as Node tells it. */
+static long verify_error(SSL *ssl)
+{
+    long error = lib.SSL_get_verify_result(ssl);
+    if (error != X509_V_OK || !(lib.SSL_get_verify_mode(ssl) & SSL_VERIFY_PEER)) return error;
+    X509 *certificate = lib.SSL_get1_peer_certificate(ssl);
+    lib.X509_free(certificate);
+    return certificate == NULL ? X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT : X509_V_OK;
+}
+
 void tls_session_info(const tls_session *s, tls_info *info)
 {
     *info = (tls_info){.protocol = lib.SSL_get_version(s->ssl),
                        .cipher = lib.SSL_CIPHER_get_name(lib.SSL_get_current_cipher(s->ssl)),
                        .servername = lib.SSL_get_servername(s->ssl, TLSEXT_NAMETYPE_host_name),
-                       .verify_error = (int32_t)lib.SSL_get_verify_result(s->ssl),
+                       .verify_error = (int32_t)verify_error(s->ssl),
                        .resumed = lib.SSL_session_reused(s->ssl) == 1};
     lib.SSL_get0_alpn_selected(s->ssl, &info->alpn, &info->alpn_length);
 }

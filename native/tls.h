@@ -17,6 +17,7 @@ enum {
     TLS_PARTIAL_MAX = 20 * 1024,    /* plain bytes of the record that was there in part before it */
     TLS_WRITE_MAX = 68 * 1024,      /* encrypted ahead of the kernel: a message of 64 KiB and what is around it */
     TLS_WAITING_MAX = 64 * 1024,    /* ciphertext that a peer may make us owe it by what it sends */
+    TLS_MESSAGES_MAX = 64,          /* messages of handshakes, such as key updates, and their answers, for one tls_receive */
     TLS_TEXT_MAX = 256,
     TLS_TICKET_KEYS = 80
 };
@@ -80,7 +81,7 @@ enum {
     TLS_ALERT = 6,        /* the peer refused */
     TLS_BROKEN = 7,       /* what came is not as it should be */
     TLS_RENEGOTIATION = 8,
-    TLS_FLOOD = 9,        /* the peer asks for more than it takes */
+    TLS_FLOOD = 9,        /* the peer asks for more than it takes, or for new keys all the time */
     /* Those that the poller finds. */
     TLS_LEFT = 10,        /* the peer left in the handshake */
     TLS_LATE = 11,        /* the handshake took too long */
@@ -94,6 +95,7 @@ typedef struct {
     uint8_t *in; /* TLS_CIPHERTEXT_MAX bytes; what is received goes here */
     const void *reader; /* the session whose ciphertext it is */
     size_t in_at, in_end;
+    unsigned int messages; /* of handshakes, that came in it or were answers to it */
     uint8_t *out; /* what a session makes, until tls_taken */
     size_t out_end, out_capacity;
 } tls_io;
@@ -144,7 +146,7 @@ typedef struct {
     const char *servername; /* NULL: none was asked for */
     const uint8_t *alpn;
     unsigned int alpn_length;
-    int32_t verify_error; /* 0: the peer's certificate, if there is one, is trusted */
+    int32_t verify_error; /* 0: the peer's certificate is trusted, or none was asked for */
     bool resumed;
 } tls_info;
 

@@ -4,8 +4,8 @@
  * `not-tls` the peer speaks something else · `old-version` no version that both have · `no-cipher` no cipher that both
  * have · `certificate` the peer's is missing or not trusted · `no-protocol` no protocol of ALPN that both have · `alert`
  * the peer refused · `broken` what came is not as it should be · `renegotiation` the peer wanted one · `flood` it makes us
- * answer and reads nothing · `left` it left in the handshake · `late` the handshake took too long · `too-many` handshakes
- * were under way.
+ * answer and reads nothing, or wants new keys all the time · `left` it left in the handshake · `late` the handshake took
+ * too long · `too-many` handshakes were under way.
  */
 export type TlsFailure =
   | 'not-tls'

@@ -45,13 +45,13 @@ const VERIFY_ERRORS: ReadonlyMap<number, string> = new Map([
   [21, 'UNABLE_TO_VERIFY_LEAF_SIGNATURE'],
   [22, 'CERT_CHAIN_TOO_LONG'],
   [23, 'CERT_REVOKED'],
-  [24, 'INVALID_CA'],
   [25, 'PATH_LENGTH_EXCEEDED'],
   [26, 'INVALID_PURPOSE'],
   [27, 'CERT_UNTRUSTED'],
   [28, 'CERT_REJECTED'],
   [62, 'ERR_TLS_CERT_ALTNAME_INVALID'],
   [64, 'ERR_TLS_CERT_ALTNAME_INVALID'],
+  [79, 'INVALID_CA'],
 ])
 
 /** `undefined` where nothing is wrong. */

@@ -34,6 +34,8 @@ const COMMON = [
   'rejectUnauthorized',
 ] as const
 
+const NAMED: ReadonlySet<string> = new Set(['key', 'cert', 'passphrase'])
+
 const SERVER: ReadonlySet<string> = new Set([
   ...COMMON,
   'sni',
@@ -71,8 +73,24 @@ export function contextValues(tls: ConnectionOptions): readonly unknown[] {
 export function checkTlsOptions(tls: ServerTlsOptions): ServerTlsOptions {
   if (typeof tls !== 'object' || tls === null) throw tlsError(`they must be an object, not ${String(tls)}`)
   checkInteger('tls.maxHandshakes', tls.maxHandshakes, MAX_HANDSHAKES, 1)
+  checkInteger('tls.sessionTimeout', tls.sessionTimeout, 0, 0, MAX_SESSION_TIMEOUT)
   if (tls.handshakeTimeout !== undefined) checkInteger('tls.handshakeTimeout', tls.handshakeTimeout, 0)
+  if (tls.sni !== undefined) checkNames(tls.sni)
   return { ...tls, ticketKeys: tls.ticketKeys ?? randomBytes(TICKET_KEYS) }
+}
+
+/** What a name cannot have of its own is refused: with the server's certificate or without a question it would be a trap. */
+function checkNames(sni: unknown): void {
+  if (typeof sni !== 'object' || sni === null) throw tlsError(`sni: it must be an object, not ${String(sni)}`)
+  for (const [name, own] of Object.entries(sni)) {
+    const length = Buffer.byteLength(name)
+    if (length === 0 || length > MAX_NAME || name.includes('\0')) {
+      throw tlsError(`sni: a name has 1 to ${MAX_NAME} bytes, and no NUL`)
+    }
+    if (typeof own !== 'object' || own === null) throw tlsError(`sni: '${name}' has no key and cert`)
+    const other = otherOption(own, NAMED)
+    if (other !== undefined) throw tlsError(`sni: '${name}' cannot have ${other} of its own`)
+  }
 }
 
 /** What is not given stays; but ticket keys are new where none are given. Throws `ERR_RINGLOOP_OPTION`. */
@@ -83,6 +101,9 @@ export function replaceTlsOptions(before: ServerTlsOptions, tls: ServerTlsOption
 
 /** As in `tls.createServer`. */
 export const TICKET_KEYS = 48
+const MAX_SESSION_TIMEOUT = 2 ** 31 - 1
+/** Of the name of a host (RFC 1035, section 2.3.4). */
+const MAX_NAME = 255
 
 /** Options of TLS that cannot be used, and why. */
 export function tlsError(reason: string, cause?: unknown): RingloopError {

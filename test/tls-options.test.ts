@@ -6,6 +6,7 @@ import {
   EventLoop,
   type Handler,
   type ModuleServerOptions,
+  type NamedTlsOptions,
   Server,
   type ServerTlsOptions,
 } from 'ringloop'
@@ -13,6 +14,7 @@ import { afterAll, afterEach, describe, expect, it } from 'vitest'
 import { Authority, type Credentials } from './support/certificates.js'
 import { fixtureUrl } from './support/child.js'
 import { memoryLogger } from './support/memory-logger.js'
+import { connectRaw } from './support/raw-client.js'
 import { connectTls, startTls, type TlsClient, type TlsClientOptions } from './support/tls-client.js'
 import { until, within } from './support/wait.js'
 
@@ -42,6 +44,12 @@ afterEach(async () => {
   await Promise.all(loops.splice(0).map((loop) => loop.stop()))
   await Promise.all(servers.splice(0).map((server) => within('stop', server.stop())))
 })
+
+/** What looks like a certificate. */
+const BROKEN = '-----BEGIN CERTIFICATE-----\nMIIB!\n-----END CERTIFICATE-----\n'
+
+/** What a name can have. */
+const own = ({ key, cert }: Credentials): NamedTlsOptions => ({ key, cert })
 
 interface Said {
   readonly protocol: string
@@ -115,7 +123,7 @@ for (const poller of ['native', 'net'] as const) {
     })
 
     it('sni gives names certificates of their own', async () => {
-      const sni = { 'A.example': other, '*.b.example': wild }
+      const sni = { '*.b.example': own(wild), 'A.example': own(other), 'exact.b.example': own(other) }
       const server = await serve({ poller, tls: { ...local, ALPNProtocols: ['p'], sni } })
       const seen = async (servername: string): Promise<string> =>
         subject(
@@ -123,9 +131,10 @@ for (const poller of ['native', 'net'] as const) {
         )
       expect(await seen('a.example')).toBe('a.example')
       expect(await seen('x.b.example')).toBe('*.b.example')
+      expect(await seen('exact.b.example')).toBe('a.example')
       expect(await seen('x.y.b.example')).toBe('localhost')
       expect(await seen('unknown.example')).toBe('localhost')
-      await until('all are counted', () => server.stats().total.tlsHandshakes === 4)
+      await until('all are counted', () => server.stats().total.tlsHandshakes === 5)
     })
 
     it('keys of several kinds, encrypted or not, serve together', async () => {
@@ -174,6 +183,11 @@ for (const poller of ['native', 'net'] as const) {
       if (poller === 'native') expect(server.stats().total.tlsFailures.certificate).toBe(3)
     })
 
+    it('only false is no', async () => {
+      const tls = { ...local, ca: authority.cert, requestCert: true, rejectUnauthorized: null as never }
+      expect(await isRefused(await serve({ poller, tls }))).toBe(true)
+    })
+
     it('or says what is wrong with it', async () => {
       const tls = { ...local, ca: authority.cert, requestCert: true, rejectUnauthorized: false }
       const server = await serve({ poller, tls })
@@ -183,7 +197,10 @@ for (const poller of ['native', 'net'] as const) {
       const strange = await ask(await dial(server, { key: strangeClient.key, cert: strangeClient.cert }))
       expect(strange.authorized).toBe(false)
       expect(strange.authorizationError).toMatch(/^UNABLE_TO_/)
-      expect((await ask(await dial(server))).authorized).toBe(false)
+      expect(await ask(await dial(server))).toMatchObject({
+        authorized: false,
+        authorizationError: 'UNABLE_TO_GET_ISSUER_CERT',
+      })
     })
 
     for (const [what, tls, words] of [
@@ -195,6 +212,20 @@ for (const poller of ['native', 'net'] as const) {
       ['a cipher that there is not', { ...local, ciphers: 'NONE-SUCH' }, /cipher/i],
       ['a name with a bad certificate', { ...local, sni: { 'a.example': { key: 'x', cert: 'y' } } }, /./],
       ['a limit that is none', { ...local, maxHandshakes: 0 }, /maxHandshakes/],
+      ['a chain with a broken link', { ...local, cert: local.cert + BROKEN }, /base64|PEM/],
+      ['ciphers that are no text', { ...local, ciphers: 5 as never }, /ciphers/],
+      ['a time that is none', { ...local, sessionTimeout: 'long' as never }, /sessionTimeout/],
+      ['a time without end', { ...local, sessionTimeout: 1e12 }, /sessionTimeout/],
+      ['a time before now', { ...local, sessionTimeout: -1 }, /sessionTimeout/],
+      ['names that are none', { ...local, sni: null as never }, /sni/],
+      ['a name with nothing', { ...local, sni: { 'a.example': null as never } }, /sni.*a\.example/],
+      ['a name that is too long', { ...local, sni: { ['a'.repeat(256)]: own(other) } }, /sni.*255/],
+      ['a name with a NUL', { ...local, sni: { 'a\0': own(other) } }, /sni/],
+      [
+        'a name with an option that names do not have',
+        { ...local, sni: { 'a.example': { ...own(other), requestCert: true } as never } },
+        /sni.*requestCert/,
+      ],
     ] as [string, ServerTlsOptions, RegExp][]) {
       it(`start and setTls refuse ${what}, in OpenSSL’s words`, async () => {
         await expect(serve({ poller, tls })).rejects.toMatchObject({
@@ -245,6 +276,15 @@ for (const poller of ['native', 'net'] as const) {
         })
       }
     }
+
+    it('setTls changes the time that a handshake may take', async () => {
+      const server = await serve({ poller, tls: local, handshakeTimeout: 3_600_000 })
+      await server.setTls({ handshakeTimeout: 100 })
+      const silent = await connectRaw(server.address)
+      await within('its end', silent.whenEnded())
+      silent.destroy()
+      expect(server.stats().total.tlsFailures.late).toBe(1)
+    })
 
     it('setTls needs a server that speaks TLS and serves', async () => {
       const plain = await serve({ poller })
@@ -308,6 +348,8 @@ for (const poller of ['native', 'net'] as const) {
       if (poller === 'native')
         expect(named).toMatchObject({ cause: { code: 'ERR_TLS_CERT_ALTNAME_INVALID' } })
       expect(await refusal(address, { ca: 'x' })).toMatchObject(unknown)
+      const unsaid = { ca: stranger.cert, rejectUnauthorized: null as never }
+      expect(await refusal(address, unsaid)).toMatchObject(unknown)
     })
 
     it('c.tls says who it is, also of one that is not trusted where that is allowed', async () => {
@@ -324,6 +366,41 @@ for (const poller of ['native', 'net'] as const) {
       expect(any.tls?.authorized).toBe(false)
       expect(any.tls?.authorizationError).toMatch(/^UNABLE_TO_|^SELF_SIGNED/)
     })
+
+    if (poller === 'native') {
+      it('what is wrong with a certificate has the code that Node has for it', async () => {
+        const link = authority.issue({ names: ['link.example'] })
+        const behind = authority.issue({ signer: link })
+        for (const [shown, ca] of [
+          [behind, authority.cert],
+          [{ key: behind.key, cert: behind.cert + link.cert }, authority.cert],
+          [behind, link.cert],
+          [local, stranger.cert],
+        ] as const) {
+          const address = await tlsServer(shown)
+          const node = tls.connect({ port: Number(address.split(':')[1]), servername: 'localhost', ca })
+          const [theirs] = (await once(node, 'error')) as [NodeJS.ErrnoException]
+          expect(await refusal(address, { ca })).toMatchObject({ cause: { code: theirs.code } })
+        }
+      })
+
+      it('NODE_TLS_REJECT_UNAUTHORIZED is asked for each time', async () => {
+        const address = await tlsServer(local)
+        const loop = makeLoop()
+        const connect = (): Promise<boolean> =>
+          loop.connect(address, { handler, tls: { ca: stranger.cert } }).then(
+            () => true,
+            () => false,
+          )
+        closers.push(() => {
+          delete process.env.NODE_TLS_REJECT_UNAUTHORIZED
+        })
+        process.env.NODE_TLS_REJECT_UNAUTHORIZED = '0'
+        expect(await connect()).toBe(true)
+        delete process.env.NODE_TLS_REJECT_UNAUTHORIZED
+        expect(await connect()).toBe(false)
+      })
+    }
 
     it('shows a certificate of its own', async () => {
       const address = await tlsServer({ ...local, ca: authority.cert, requestCert: true })

@@ -120,24 +120,26 @@ for (const shape of SHAPES) {
       expect(String(await (await secure()).echo('fine'))).toBe('fine')
     })
 
-    it.skipIf(!existsSync('/usr/include/openssl/ssl.h'))(
-      'one who wants new keys again and again, and reads nothing, ends its connection',
-      async () => {
-        const { server, total, secure } = await serve(shape)
-        const good = await secure()
-        const child = spawn(keyUpdates(), [`${server.address.port}`, '10000000'])
-        ends.push(() => child.kill())
-        let said = ''
-        child.stdout.on('data', (text) => {
-          said += text
-        })
-        expect(await within('its end', once(child, 'close'), 60_000)).toEqual([0, null])
-        expect(said).toMatch(/^connected\nasked \d+\n$/)
-        await until('it is counted', () => total().tlsFailures.flood === 1)
-        expect(String(await good.echo('fine'))).toBe('fine')
-        expect(total().closed['tls-error']).toBe(1)
-      },
-    )
+    for (const [what, ...reads] of [['nothing'], ['all answers', 'reads']] as const) {
+      it.skipIf(!existsSync('/usr/include/openssl/ssl.h'))(
+        `one who wants new keys again and again, and reads ${what}, ends its connection`,
+        async () => {
+          const { server, total, secure } = await serve(shape)
+          const good = await secure()
+          const child = spawn(keyUpdates(), [`${server.address.port}`, '10000000', ...reads])
+          ends.push(() => child.kill())
+          let said = ''
+          child.stdout.on('data', (text) => {
+            said += text
+          })
+          expect(await within('its end', once(child, 'close'), 60_000)).toEqual([0, null])
+          expect(said).toMatch(/^connected\nasked \d+\n$/)
+          await until('it is counted', () => total().tlsFailures.flood === 1)
+          expect(String(await good.echo('fine'))).toBe('fine')
+          expect(total().closed['tls-error']).toBe(1)
+        },
+      )
+    }
 
     it('a renegotiation ends its connection', async () => {
       const { total, secure } = await serve(shape)

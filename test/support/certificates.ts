@@ -17,6 +17,8 @@ export interface CertificateOptions {
   readonly commonName?: string
   /** Default an elliptic curve, which is fast. */
   readonly rsa?: boolean
+  /** Who signs it, in place of the authority; one of `issue`, which is no authority. */
+  readonly signer?: Pick<Credentials, 'key' | 'cert'>
   /** Encrypts the key. */
   readonly passphrase?: string
 }
@@ -53,7 +55,8 @@ export class Authority {
     const secret = passphrase === undefined ? ['-nodes'] : ['-passout', `pass:${passphrase}`]
     this.#openssl(['req', ...(rsa ? RSA : EC), ...secret, '-subj', `/CN=${commonName}`, ...this.#out(id)])
     writeFileSync(this.#path(`${id}.ext`), `subjectAltName=${names.map(altName).join(',')}\n`)
-    const signer = ['-CA', this.#path('ca.cert'), '-CAkey', this.#path('ca.key'), '-CAcreateserial']
+    const [cert, key] = this.#signer(`${id}.signer`, options.signer)
+    const signer = ['-CA', cert, '-CAkey', key, '-CAcreateserial']
     const extensions = ['-extfile', this.#path(`${id}.ext`)]
     const signed = ['-in', this.#path(`${id}.cert`), '-out', this.#path(`${id}.signed`)]
     this.#openssl(['x509', '-req', '-days', DAYS, ...signer, ...extensions, ...signed])
@@ -68,6 +71,11 @@ export class Authority {
 
   remove(): void {
     rmSync(this.#folder, { recursive: true, force: true })
+  }
+
+  #signer(name: string, signer: CertificateOptions['signer']): [string, string] {
+    if (signer === undefined) return [this.#path('ca.cert'), this.#path('ca.key')]
+    return [this.file(`${name}.cert`, signer.cert), this.file(`${name}.key`, signer.key)]
   }
 
   #path(name: string): string {

@@ -73,7 +73,7 @@ export class NativePoller implements Poller {
   readonly #records: Int32Array
   /** Of the listeners on unix sockets. */
   readonly #files = new Map<number, SocketFile>()
-  readonly #handshakeTimeout: number
+  #handshakeTimeout: number
   readonly #clientContexts: ClientContexts
   /** While handshakes are under way. */
   #lateTimer: NodeJS.Timeout | undefined
@@ -197,6 +197,7 @@ export class NativePoller implements Poller {
     const result = this.#addon.useTls(this.#poller, context, tls.maxHandshakes ?? MAX_HANDSHAKES)
     this.#addon.dropContext(context)
     if (result < 0 && result !== errno.ESHUTDOWN) throw systemError(result, 'tls')
+    this.#handshakeTimeout = tls.handshakeTimeout ?? this.#handshakeTimeout
   }
 
   #beginHandshake(sink: PollerSink, slot: number, listener: number): void {

@@ -87,7 +87,7 @@ export class NetPoller implements Poller {
   readonly outRecords: Int32Array = new Int32Array(OUT_RECORDS * OUT_STRIDE)
 
   readonly #sink: PollerSink
-  readonly #handshakeTimeout: number
+  #handshakeTimeout: number
   readonly #maxLingering: number
   /** Does the handshakes of accepted sockets; it never listens. */
   #tls: tls.Server | undefined
@@ -106,7 +106,7 @@ export class NetPoller implements Poller {
   /** Throws `ERR_RINGLOOP_OPTION` for a `tls` that cannot be used. */
   constructor(sink: PollerSink, options: PollerOptions = {}) {
     this.#sink = sink
-    this.#handshakeTimeout = Math.min(options.handshakeTimeout ?? HANDSHAKE_TIMEOUT, MAX_NODE_DELAY)
+    this.#handshakeTimeout = options.handshakeTimeout ?? HANDSHAKE_TIMEOUT
     this.#maxLingering = options.maxLingering ?? MAX_LINGERING
     if (options.tls !== undefined) this.setTls(options.tls)
   }
@@ -198,7 +198,7 @@ export class NetPoller implements Poller {
   }
 
   #handshake(socket: net.Socket, server: tls.Server): void {
-    const ms = this.#handshakeTimeout
+    const ms = Math.min(this.#handshakeTimeout, MAX_NODE_DELAY)
     const handshake: Handshake = {
       began: performance.now(),
       deadline: ms > 0 ? setTimeout(() => this.#endLate(socket), ms) : undefined,
@@ -253,6 +253,7 @@ export class NetPoller implements Poller {
       socket.destroy()
     })
     this.#maxHandshakes = options.maxHandshakes ?? MAX_HANDSHAKES
+    this.#handshakeTimeout = options.handshakeTimeout ?? this.#handshakeTimeout
     this.#tls = server
   }
 

@@ -55,9 +55,8 @@ class ContextBuilder {
     check(option, this.#addon.setContext(this.id, what, bytes))
   }
 
-  /** What is secret is given as a copy of ours. */
-  secret(option: string, what: number, value: unknown): void {
-    const copy = Buffer.from(bytesOf(option, value))
+  /** What is secret is given as a copy, which is wiped. */
+  secret(option: string, what: number, copy: Uint8Array): void {
     try {
       this.bytes(option, what, copy)
     } finally {
@@ -92,6 +91,10 @@ function bytesOf(option: string, value: unknown): Uint8Array {
   throw tlsError(`${option}: it must be text or bytes, not ${typeof value}`)
 }
 
+function copyOf(option: string, value: unknown): Uint8Array {
+  return typeof value === 'string' ? Buffer.from(value) : Buffer.from(bytesOf(option, value))
+}
+
 function listOf(value: unknown): readonly unknown[] {
   if (value === undefined || value === null) return []
   return Array.isArray(value) ? value : [value]
@@ -106,8 +109,15 @@ export function serverContext(addon: NativeAddon, options: ServerTlsOptions): nu
     const { sni = {}, ...rest } = options
     addCommon(context, rest)
     addServer(context, rest)
-    for (const [name, own] of Object.entries(sni)) addName(addon, context, name, { ...rest, ...own })
+    for (const [name, own] of Object.entries(sni).sort(starsLast)) {
+      addName(addon, context, name, { ...rest, ...own })
+    }
   })
+}
+
+/** The first name that fits is taken. */
+function starsLast([one]: readonly [string, unknown], [other]: readonly [string, unknown]): number {
+  return Number(one.startsWith('*.')) - Number(other.startsWith('*.'))
 }
 
 function addName(addon: NativeAddon, context: ContextBuilder, name: string, options: ServerTlsOptions): void {
@@ -157,7 +167,8 @@ function versionNumber(option: string, name: string): number {
 }
 
 /** Node has those of TLS 1.3 and the others in one list. */
-function addCiphers(context: ContextBuilder, ciphers: string): void {
+function addCiphers(context: ContextBuilder, ciphers: unknown): void {
+  if (typeof ciphers !== 'string') throw tlsError(`ciphers: it must be text, not ${typeof ciphers}`)
   const all = ciphers.split(':')
   const suites = all.filter((name) => name.startsWith('TLS_'))
   const others = all.filter((name) => !name.startsWith('TLS_'))
@@ -173,8 +184,9 @@ function addKey(context: ContextBuilder, key: unknown, passphrase: string | unde
       ? (key as { readonly pem: unknown; readonly passphrase?: string })
       : { pem: key, passphrase: undefined }
   const phrase = own ?? passphrase
-  if (phrase !== undefined) context.secret('passphrase', ContextBytes.PASSPHRASE, phrase)
-  context.secret('key', ContextBytes.KEY, pem)
+  if (phrase !== undefined)
+    context.secret('passphrase', ContextBytes.PASSPHRASE, copyOf('passphrase', phrase))
+  context.secret('key', ContextBytes.KEY, copyOf('key', pem))
 }
 
 /** Each name behind a byte with its length (RFC 7301, section 3.1). Bytes are such a list already. */
@@ -187,7 +199,7 @@ function protocolList(protocols: NonNullable<CommonOptions['ALPNProtocols']>): U
 }
 
 function addServer(context: ContextBuilder, options: ServerTlsOptions): void {
-  const { requestCert = false, rejectUnauthorized = true, honorCipherOrder = true, ticketKeys } = options
+  const { requestCert = false, rejectUnauthorized, honorCipherOrder = true, ticketKeys } = options
   context.number('honorCipherOrder', ContextNumber.CIPHER_ORDER, honorCipherOrder ? 1 : 0)
   const { sessionTimeout = SESSION_TIMEOUT_S } = options
   context.number('sessionTimeout', ContextNumber.TIMEOUT, sessionTimeout)
@@ -195,7 +207,11 @@ function addServer(context: ContextBuilder, options: ServerTlsOptions): void {
   if (ticketKeys !== undefined)
     context.secret('ticketKeys', ContextBytes.TICKETS, expandTicketKeys(ticketKeys))
   if (!requestCert) return
-  context.number('requestCert', ContextNumber.VERIFY, rejectUnauthorized ? Verify.REQUIRED : Verify.OPTIONAL)
+  context.number(
+    'requestCert',
+    ContextNumber.VERIFY,
+    rejectUnauthorized === false ? Verify.OPTIONAL : Verify.REQUIRED,
+  )
   addTrusted(context, options.ca)
 }
 
@@ -261,7 +277,8 @@ export class ClientContexts {
   }
 
   /** The poller's, until `close`. Throws `ERR_RINGLOOP_OPTION`. */
-  get(options: ConnectionOptions): number {
+  get(given: ConnectionOptions): number {
+    const options = { ...given, rejectUnauthorized: rejectsUnauthorized(given) }
     const values = contextValues(options)
     const found = this.#made.findIndex((each) => each.values.every((value, i) => value === values[i]))
     const entry =
@@ -276,14 +293,20 @@ export class ClientContexts {
   }
 }
 
+/** As in Node: only `false` is no, and the variable is read each time. */
+function rejectsUnauthorized({ rejectUnauthorized }: ConnectionOptions): boolean {
+  return rejectUnauthorized === undefined
+    ? process.env.NODE_TLS_REJECT_UNAUTHORIZED !== '0'
+    : rejectUnauthorized !== false
+}
+
 function clientContext(addon: NativeAddon, options: ConnectionOptions): number {
-  const { rejectUnauthorized = process.env.NODE_TLS_REJECT_UNAUTHORIZED !== '0' } = options
   return build(addon, false, (context) => {
     addCommon(context, options as CommonOptions)
     context.number(
       'rejectUnauthorized',
       ContextNumber.VERIFY,
-      rejectUnauthorized ? Verify.REQUIRED : Verify.OPTIONAL,
+      options.rejectUnauthorized === false ? Verify.OPTIONAL : Verify.REQUIRED,
     )
     addTrusted(context, options.ca)
   })

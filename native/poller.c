@@ -16,7 +16,7 @@
 enum { SLOT_FREE, SLOT_OPEN, SLOT_CONNECTING, SLOT_PARKED, SLOT_LINGERING, SLOT_CLOSED, SLOT_HANDSHAKING };
 enum { TAG_SLOT, TAG_LISTENER, TAG_MAILBOX };
 enum { NO_SLOT = -1 }; /* the end of a list of slots */
-enum { WRITE_MAX = 1 << 30 }; /* of one write */
+enum { WRITE_MAX = 1 << 30, WRITE_STEP_MAX = 1 << 20 }; /* of one write; of one write through TLS */
 enum { HANDSHAKE_RECORDS = 4, READ_RECORDS = 2 }; /* that one step of TLS adds at most */
 enum { MANY = 16 }; /* from so many sends on the ring is faster than the calls */
 
@@ -1014,6 +1014,15 @@ static void say_end(poller *p, int slot)
     (void)send_made(p, slot);
 }
 
+/* What was encrypted before that has failed would go to whoever writes next. */
+static int drop_made(tls_session *session)
+{
+    size_t length;
+    (void)tls_made(session, &length);
+    (void)tls_taken(session, length);
+    return -EPROTO;
+}
+
 /* Encrypts pieces[from, from + length) of all their bytes. */
 static bool encrypt(tls_session *session, const struct iovec *pieces, size_t from, size_t length)
 {
@@ -1043,9 +1052,10 @@ static int write_secure(poller *p, int slot, const struct iovec *pieces, int cou
     if (session->failure != TLS_NO_FAILURE) return -EPROTO;
     size_t taken = session->landed < total ? session->landed : total;
     session->landed -= (uint32_t)taken;
-    while (taken < total && !p->slots[slot].owes) {
+    /* A quick reader would keep the loop for as long as there is something: the rest is for the next turn. */
+    while (taken < total && taken < WRITE_STEP_MAX && !p->slots[slot].owes) {
         size_t length = total - taken < TLS_WRITE_MAX ? total - taken : TLS_WRITE_MAX;
-        int rc = encrypt(session, pieces, taken, length) ? send_made(p, slot) : -EPROTO;
+        int rc = encrypt(session, pieces, taken, length) ? send_made(p, slot) : drop_made(session);
         if (rc < 0) return rc;
         if (p->slots[slot].owes) session->owed = (uint32_t)length;
         else taken += length;

@@ -402,230 +402,239 @@ export function testBroker<E extends Engine>(kind: BrokerKind<E>): void {
     })
   })
 
-  describe.skipIf(!kind.canBeSilent)(`${kind.name}: an engine that is silent`, () => {
-    it('gets what was published when it goes on', async () => {
-      const engine = await startEngine()
-      const reader = await join(engine, ['a'])
-      engine.stop!()
-      const sent = send(reader, 'a', 'x')
-      const other = send(reader, 'a', 'y')
-      engine.continue!()
-      await within('both to be accepted', Promise.all([sent, other]))
-      const writer = await join(engine)
-      await send(writer, 'a', 'z')
-      await until('the last has come', () => reader.host.texts('a').includes('z'))
-      expect(reader.host.reasons).toEqual([])
+  if (kind.canBeSilent) {
+    describe(`${kind.name}: an engine that is silent`, () => {
+      it('gets what was published when it goes on', async () => {
+        const engine = await startEngine()
+        const reader = await join(engine, ['a'])
+        engine.stop!()
+        const sent = send(reader, 'a', 'x')
+        const other = send(reader, 'a', 'y')
+        engine.continue!()
+        await within('both to be accepted', Promise.all([sent, other]))
+        const writer = await join(engine)
+        await send(writer, 'a', 'z')
+        await until('the last has come', () => reader.host.texts('a').includes('z'))
+        expect(reader.host.reasons).toEqual([])
+      })
+
+      it('does not keep a stop from ending, nor leave anything unsettled', async () => {
+        const engine = await startEngine()
+        const member = await join(engine, ['a'])
+        engine.stop!()
+        const sent = send(member, 'a', 'x').catch(() => 'rejected')
+        member.host.subscribe(member.broker, 'b')
+        await stop(member)
+        expect(await within('it to settle', sent)).toBe('rejected')
+      })
+
+      it('is seen, and found again when it goes on', async () => {
+        const engine = await startEngine()
+        const member = await join(engine, ['a'], { patience: PATIENCE })
+        engine.stop!()
+        const sent = send(member, 'a', 'x').catch(() => 'rejected')
+        await until('it is parted', () => member.host.joinedTopics.size === 0, 20_000)
+        expect(await within('it to settle', sent)).toBe('rejected')
+        engine.continue!()
+        await until('it is joined', () => member.host.has('a'), 20_000)
+      })
+
+      it('lets no start wait for ever', async () => {
+        const engine = await startEngine()
+        engine.stop!()
+        const broker = kind.create(engine, { startTimeout: PATIENCE })
+        const start = broker.start(new RecordingHost()).catch((error: Error) => error)
+        expect(await within('a rejection', start, 20_000)).toBeInstanceOf(Error)
+      })
     })
+  }
 
-    it('does not keep a stop from ending, nor leave anything unsettled', async () => {
-      const engine = await startEngine()
-      const member = await join(engine, ['a'])
-      engine.stop!()
-      const sent = send(member, 'a', 'x').catch(() => 'rejected')
-      member.host.subscribe(member.broker, 'b')
-      await stop(member)
-      expect(await within('it to settle', sent)).toBe('rejected')
-    })
+  if (kind.hasHistory) {
+    describe(`${kind.name}: history`, () => {
+      const read = ({ broker }: Member, topic: string, since?: BrokerPosition): Promise<KeptMessages> =>
+        broker.read!(topic, since)
+      const textsOf = ({ messages }: KeptMessages): string[] =>
+        messages.map(({ bytes }) => String(Buffer.from(bytes)))
+      const offsetsOf = ({ messages }: KeptMessages): number[] => messages.map(({ offset }) => offset)
 
-    it('is seen, and found again when it goes on', async () => {
-      const engine = await startEngine()
-      const member = await join(engine, ['a'], { patience: PATIENCE })
-      engine.stop!()
-      const sent = send(member, 'a', 'x').catch(() => 'rejected')
-      await until('it is parted', () => member.host.joinedTopics.size === 0, 20_000)
-      expect(await within('it to settle', sent)).toBe('rejected')
-      engine.continue!()
-      await until('it is joined', () => member.host.has('a'), 20_000)
-    })
+      async function sendAll(
+        member: Member,
+        topic: string,
+        texts: readonly string[],
+      ): Promise<BrokerPosition[]> {
+        return (await Promise.all(texts.map((text) => send(member, topic, text)))) as BrokerPosition[]
+      }
 
-    it('lets no start wait for ever', async () => {
-      const engine = await startEngine()
-      engine.stop!()
-      const broker = kind.create(engine, { startTimeout: PATIENCE })
-      const start = broker.start(new RecordingHost()).catch((error: Error) => error)
-      expect(await within('a rejection', start, 20_000)).toBeInstanceOf(Error)
-    })
-  })
-
-  describe.skipIf(!kind.hasHistory)(`${kind.name}: history`, () => {
-    const read = ({ broker }: Member, topic: string, since?: BrokerPosition): Promise<KeptMessages> =>
-      broker.read!(topic, since)
-    const textsOf = ({ messages }: KeptMessages): string[] =>
-      messages.map(({ bytes }) => String(Buffer.from(bytes)))
-    const offsetsOf = ({ messages }: KeptMessages): number[] => messages.map(({ offset }) => offset)
-
-    async function sendAll(
-      member: Member,
-      topic: string,
-      texts: readonly string[],
-    ): Promise<BrokerPosition[]> {
-      return (await Promise.all(texts.map((text) => send(member, topic, text)))) as BrokerPosition[]
-    }
-
-    it('gives every message its place, the same for all', async () => {
-      const engine = await startEngine()
-      const members = await Promise.all([1, 2, 3].map(() => join(engine, ['kept/a'], { history: HISTORY })))
-      const each = await Promise.all(
-        members.map((member, i) =>
-          sendAll(
-            member,
-            'kept/a',
-            Array.from({ length: 50 }, (_, j) => `${i} ${j}`),
+      it('gives every message its place, the same for all', async () => {
+        const engine = await startEngine()
+        const members = await Promise.all([1, 2, 3].map(() => join(engine, ['kept/a'], { history: HISTORY })))
+        const each = await Promise.all(
+          members.map((member, i) =>
+            sendAll(
+              member,
+              'kept/a',
+              Array.from({ length: 50 }, (_, j) => `${i} ${j}`),
+            ),
           ),
-        ),
-      )
-      for (const { host } of members) {
-        await until('all have come', () => host.received.length >= 150)
-        expect(host.received.map(({ position }) => position!.offset)).toEqual(
-          Array.from({ length: 150 }, (_, i) => i + 1),
         )
-        expect(host.texts('kept/a')).toEqual(members[0]!.host.texts('kept/a'))
-      }
-      const epochs = new Set(
-        members.flatMap(({ host }) => host.received.map(({ position }) => position!.epoch)),
-      )
-      expect([...epochs]).toEqual([expect.stringMatching(/^[A-Za-z0-9_]{1,64}$/)])
-      for (const [i, positions] of each.entries()) {
-        const mine = members[0]!.host.received.filter(({ bytes }) => String(bytes).startsWith(`${i} `))
-        expect(mine.map(({ position }) => position)).toEqual(positions)
-      }
-    })
-
-    it('keeps bytes as they were', async () => {
-      const engine = await startEngine()
-      const member = await join(engine, ['kept/a'], { history: HISTORY })
-      const before = (await read(member, 'kept/a')).position
-      const all = [BYTES, Buffer.alloc(0), Buffer.from(':1:'), Buffer.alloc(300_000, BYTES)]
-      for (const bytes of all) await member.broker.publish('kept/a', bytes)
-      await until('all have come', () => member.host.received.length === all.length)
-      const { messages } = await read(member, 'kept/a', before)
-      for (const [i, bytes] of all.entries()) {
-        expect(member.host.received[i]!.bytes.equals(bytes)).toBe(true)
-        expect(Buffer.from(messages[i]!.bytes).equals(bytes)).toBe(true)
-      }
-    })
-
-    it('says where a topic stands, also one that has never had a message', async () => {
-      const engine = await startEngine()
-      const member = await join(engine, [], { history: HISTORY })
-      const { position, messages } = await read(member, 'kept/a')
-      expect(position.offset).toBe(0)
-      expect(messages).toEqual([])
-      const [first] = await sendAll(member, 'kept/a', ['x'])
-      expect(first).toEqual({ epoch: position.epoch, offset: 1 })
-      const kept = await read(member, 'kept/a', position)
-      expect(kept).toMatchObject({ position: first, recovered: true })
-      expect(textsOf(kept)).toEqual(['x'])
-      expect(await read(member, 'kept/a')).toMatchObject({ position: first, messages: [] })
-    })
-
-    it('gives what came after a place, and says when something of it is gone', async () => {
-      const engine = await startEngine()
-      const member = await join(engine, [], { history: HISTORY })
-      const places = await sendAll(member, 'kept/a', ['1', '2', '3', '4', '5', '6', '7'])
-      const newest = places.at(-1)!
-      const since = (offset: number): Promise<KeptMessages> =>
-        read(member, 'kept/a', { epoch: newest.epoch, offset })
-      for (const offset of [7, 6, 4, 2]) {
-        const kept = await since(offset)
-        expect(kept).toMatchObject({ position: newest, recovered: true })
-        expect(offsetsOf(kept)).toEqual([1, 2, 3, 4, 5, 6, 7].slice(offset))
-        expect(textsOf(kept)).toEqual(offsetsOf(kept).map(String))
-      }
-      for (const offset of [1, 0]) {
-        const kept = await since(offset)
-        expect(kept).toMatchObject({ position: newest, recovered: false })
-        expect(offsetsOf(kept)).toEqual([3, 4, 5, 6, 7])
-      }
-    })
-
-    it('gives everything from a place that it does not know, which is not recovered', async () => {
-      const engine = await startEngine()
-      const member = await join(engine, [], { history: HISTORY })
-      const [, newest] = await sendAll(member, 'kept/a', ['1', '2'])
-      for (const strange of [
-        { epoch: 'another', offset: 1 },
-        { epoch: newest!.epoch, offset: 3 },
-        { epoch: newest!.epoch, offset: Number.MAX_SAFE_INTEGER },
-      ]) {
-        const kept = await read(member, 'kept/a', strange)
-        expect(kept).toMatchObject({ position: newest, recovered: false })
-        expect(textsOf(kept)).toEqual(['1', '2'])
-      }
-    })
-
-    it('is of topics with the prefix only', async () => {
-      const engine = await startEngine()
-      const member = await join(engine, ['other'], { history: HISTORY })
-      expect(await send(member, 'other', 'x')).toBeUndefined()
-      const writer = await join(engine, [], { history: HISTORY })
-      await send(writer, 'other', 'y')
-      await until('it has come', () => member.host.texts('other').includes('y'))
-      expect(member.host.of('other').every(({ position }) => position === undefined)).toBe(true)
-    })
-
-    it('of another topic is another one', async () => {
-      const engine = await startEngine()
-      const member = await join(engine, [], { history: HISTORY })
-      await sendAll(member, 'kept/a', ['1', '2'])
-      const [only] = await sendAll(member, 'kept/b', ['3'])
-      expect(only!.offset).toBe(1)
-    })
-
-    it('begins anew, with another epoch, when the engine has lost it', async () => {
-      const engine = await startEngine()
-      const member = await join(engine, ['kept/a'], { history: HISTORY })
-      const [before] = await sendAll(member, 'kept/a', ['1'])
-      await engine.kill()
-      await until('it is parted', () => !member.host.has('kept/a'))
-      await expect(within('a rejection', read(member, 'kept/a'), AT_ONCE_MS)).rejects.toThrow(Error)
-      await engine.restart()
-      await until('it is joined', () => member.host.has('kept/a'))
-      const [after] = await sendAll(member, 'kept/a', ['2'])
-      expect(after!.offset).toBe(1)
-      expect(after!.epoch).not.toBe(before!.epoch)
-      const kept = await read(member, 'kept/a', before)
-      expect(kept).toMatchObject({ position: after, recovered: false })
-      expect(textsOf(kept)).toEqual(['2'])
-    })
-
-    it.skipIf(!kind.hasTtl)('forgets messages when their time is over, and goes on counting', async () => {
-      const engine = await startEngine()
-      const member = await join(engine, [], { history: { ...HISTORY, ttl: 100 } })
-      const places = await sendAll(member, 'kept/a', ['1', '2'])
-      const start = { epoch: places[0]!.epoch, offset: 0 }
-      await until(
-        'they are forgotten',
-        async () => (await read(member, 'kept/a', start)).messages.length === 0,
-      )
-      expect(await read(member, 'kept/a', start)).toMatchObject({ position: places[1], recovered: false })
-      expect(await read(member, 'kept/a', places[1])).toMatchObject({ position: places[1], recovered: true })
-      expect(await sendAll(member, 'kept/a', ['3'])).toEqual([{ epoch: start.epoch, offset: 3 }])
-    })
-
-    it('leaves no hole between what is read and what comes', async () => {
-      const engine = await startEngine()
-      const history = { ...HISTORY, size: 1000 }
-      const writer = await join(engine, [], { history })
-      const [first] = await sendAll(writer, 'kept/a', ['1'])
-      let isOver = false
-      const writing = (async () => {
-        for (let i = 2; !isOver; i++) {
-          await send(writer, 'kept/a', `${i}`)
-          await rounds(1)
+        for (const { host } of members) {
+          await until('all have come', () => host.received.length >= 150)
+          expect(host.received.map(({ position }) => position!.offset)).toEqual(
+            Array.from({ length: 150 }, (_, i) => i + 1),
+          )
+          expect(host.texts('kept/a')).toEqual(members[0]!.host.texts('kept/a'))
         }
-      })()
-      const reader = await join(engine, ['kept/a'], { history })
-      const kept = await read(reader, 'kept/a', first)
-      const { offset } = kept.position
-      await until('more has come', () => (reader.host.received.at(-1)?.position?.offset ?? 0) > offset)
-      isOver = true
-      await writing
-      expect(kept.recovered).toBe(true)
-      const live = reader.host.received.map(({ position }) => position!.offset)
-      const all = [...new Set([1, ...offsetsOf(kept), ...live])].sort((a, b) => a - b)
-      expect(all).toEqual(Array.from({ length: all.length }, (_, i) => i + 1))
-      expect(live).toEqual([...live].sort((a, b) => a - b))
+        const epochs = new Set(
+          members.flatMap(({ host }) => host.received.map(({ position }) => position!.epoch)),
+        )
+        expect([...epochs]).toEqual([expect.stringMatching(/^[A-Za-z0-9_]{1,64}$/)])
+        for (const [i, positions] of each.entries()) {
+          const mine = members[0]!.host.received.filter(({ bytes }) => String(bytes).startsWith(`${i} `))
+          expect(mine.map(({ position }) => position)).toEqual(positions)
+        }
+      })
+
+      it('keeps bytes as they were', async () => {
+        const engine = await startEngine()
+        const member = await join(engine, ['kept/a'], { history: HISTORY })
+        const before = (await read(member, 'kept/a')).position
+        const all = [BYTES, Buffer.alloc(0), Buffer.from(':1:'), Buffer.alloc(300_000, BYTES)]
+        for (const bytes of all) await member.broker.publish('kept/a', bytes)
+        await until('all have come', () => member.host.received.length === all.length)
+        const { messages } = await read(member, 'kept/a', before)
+        for (const [i, bytes] of all.entries()) {
+          expect(member.host.received[i]!.bytes.equals(bytes)).toBe(true)
+          expect(Buffer.from(messages[i]!.bytes).equals(bytes)).toBe(true)
+        }
+      })
+
+      it('says where a topic stands, also one that has never had a message', async () => {
+        const engine = await startEngine()
+        const member = await join(engine, [], { history: HISTORY })
+        const { position, messages } = await read(member, 'kept/a')
+        expect(position.offset).toBe(0)
+        expect(messages).toEqual([])
+        const [first] = await sendAll(member, 'kept/a', ['x'])
+        expect(first).toEqual({ epoch: position.epoch, offset: 1 })
+        const kept = await read(member, 'kept/a', position)
+        expect(kept).toMatchObject({ position: first, recovered: true })
+        expect(textsOf(kept)).toEqual(['x'])
+        expect(await read(member, 'kept/a')).toMatchObject({ position: first, messages: [] })
+      })
+
+      it('gives what came after a place, and says when something of it is gone', async () => {
+        const engine = await startEngine()
+        const member = await join(engine, [], { history: HISTORY })
+        const places = await sendAll(member, 'kept/a', ['1', '2', '3', '4', '5', '6', '7'])
+        const newest = places.at(-1)!
+        const since = (offset: number): Promise<KeptMessages> =>
+          read(member, 'kept/a', { epoch: newest.epoch, offset })
+        for (const offset of [7, 6, 4, 2]) {
+          const kept = await since(offset)
+          expect(kept).toMatchObject({ position: newest, recovered: true })
+          expect(offsetsOf(kept)).toEqual([1, 2, 3, 4, 5, 6, 7].slice(offset))
+          expect(textsOf(kept)).toEqual(offsetsOf(kept).map(String))
+        }
+        for (const offset of [1, 0]) {
+          const kept = await since(offset)
+          expect(kept).toMatchObject({ position: newest, recovered: false })
+          expect(offsetsOf(kept)).toEqual([3, 4, 5, 6, 7])
+        }
+      })
+
+      it('gives everything from a place that it does not know, which is not recovered', async () => {
+        const engine = await startEngine()
+        const member = await join(engine, [], { history: HISTORY })
+        const [, newest] = await sendAll(member, 'kept/a', ['1', '2'])
+        for (const strange of [
+          { epoch: 'another', offset: 1 },
+          { epoch: newest!.epoch, offset: 3 },
+          { epoch: newest!.epoch, offset: Number.MAX_SAFE_INTEGER },
+        ]) {
+          const kept = await read(member, 'kept/a', strange)
+          expect(kept).toMatchObject({ position: newest, recovered: false })
+          expect(textsOf(kept)).toEqual(['1', '2'])
+        }
+      })
+
+      it('is of topics with the prefix only', async () => {
+        const engine = await startEngine()
+        const member = await join(engine, ['other'], { history: HISTORY })
+        expect(await send(member, 'other', 'x')).toBeUndefined()
+        const writer = await join(engine, [], { history: HISTORY })
+        await send(writer, 'other', 'y')
+        await until('it has come', () => member.host.texts('other').includes('y'))
+        expect(member.host.of('other').every(({ position }) => position === undefined)).toBe(true)
+      })
+
+      it('of another topic is another one', async () => {
+        const engine = await startEngine()
+        const member = await join(engine, [], { history: HISTORY })
+        await sendAll(member, 'kept/a', ['1', '2'])
+        const [only] = await sendAll(member, 'kept/b', ['3'])
+        expect(only!.offset).toBe(1)
+      })
+
+      it('begins anew, with another epoch, when the engine has lost it', async () => {
+        const engine = await startEngine()
+        const member = await join(engine, ['kept/a'], { history: HISTORY })
+        const [before] = await sendAll(member, 'kept/a', ['1'])
+        await engine.kill()
+        await until('it is parted', () => !member.host.has('kept/a'))
+        await expect(within('a rejection', read(member, 'kept/a'), AT_ONCE_MS)).rejects.toThrow(Error)
+        await engine.restart()
+        await until('it is joined', () => member.host.has('kept/a'))
+        const [after] = await sendAll(member, 'kept/a', ['2'])
+        expect(after!.offset).toBe(1)
+        expect(after!.epoch).not.toBe(before!.epoch)
+        const kept = await read(member, 'kept/a', before)
+        expect(kept).toMatchObject({ position: after, recovered: false })
+        expect(textsOf(kept)).toEqual(['2'])
+      })
+
+      if (kind.hasTtl) {
+        it('forgets messages when their time is over, and goes on counting', async () => {
+          const engine = await startEngine()
+          const member = await join(engine, [], { history: { ...HISTORY, ttl: 100 } })
+          const places = await sendAll(member, 'kept/a', ['1', '2'])
+          const start = { epoch: places[0]!.epoch, offset: 0 }
+          await until(
+            'they are forgotten',
+            async () => (await read(member, 'kept/a', start)).messages.length === 0,
+          )
+          expect(await read(member, 'kept/a', start)).toMatchObject({ position: places[1], recovered: false })
+          expect(await read(member, 'kept/a', places[1])).toMatchObject({
+            position: places[1],
+            recovered: true,
+          })
+          expect(await sendAll(member, 'kept/a', ['3'])).toEqual([{ epoch: start.epoch, offset: 3 }])
+        })
+      }
+
+      it('leaves no hole between what is read and what comes', async () => {
+        const engine = await startEngine()
+        const history = { ...HISTORY, size: 1000 }
+        const writer = await join(engine, [], { history })
+        const [first] = await sendAll(writer, 'kept/a', ['1'])
+        let isOver = false
+        const writing = (async () => {
+          for (let i = 2; !isOver; i++) {
+            await send(writer, 'kept/a', `${i}`)
+            await rounds(1)
+          }
+        })()
+        const reader = await join(engine, ['kept/a'], { history })
+        const kept = await read(reader, 'kept/a', first)
+        const { offset } = kept.position
+        await until('more has come', () => (reader.host.received.at(-1)?.position?.offset ?? 0) > offset)
+        isOver = true
+        await writing
+        expect(kept.recovered).toBe(true)
+        const live = reader.host.received.map(({ position }) => position!.offset)
+        const all = [...new Set([1, ...offsetsOf(kept), ...live])].sort((a, b) => a - b)
+        expect(all).toEqual(Array.from({ length: all.length }, (_, i) => i + 1))
+        expect(live).toEqual([...live].sort((a, b) => a - b))
+      })
     })
-  })
+  }
 }

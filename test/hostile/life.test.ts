@@ -180,11 +180,11 @@ describe.each(SHAPES)('$name', (shape) => {
   })
 
   it('a stall longer than idleTime closes nobody whose bytes wait in the kernel', async () => {
-    const server = await serve('busy.mjs', { ...shape, options: { idleTime: 400 } })
+    const server = await serve('busy.mjs', { ...shape, options: { idleTime: 1000 } })
     const all = await Promise.all(Array.from({ length: 10 }, () => client(server)))
     const spinners = await onEachLoop(server, shape.loops)
     await expectAnswers(all)
-    for (const each of spinners) each.write('spin 1200\n')
+    for (const each of spinners) each.write('spin 2500\n')
     await sleep(300)
     // The loops are in the middle of it: these bytes are read only after the stall.
     const answers = all.map((each) => each.echo('still here\n'))

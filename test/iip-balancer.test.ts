@@ -7,6 +7,7 @@ import { fnv1, parseServers } from '../src/plugins/iip/balancer.js'
 import { IipBalancer, type IipBalancerOptions, IipFailure, IipRouter } from '../src/plugins/iip/index.js'
 import { FrameServer, type FrameSocket } from './iip-frame-server.js'
 import { atEnd, endAll, type Frame, startIip, until } from './iip-support.js'
+import { freePort } from './support/free-port.js'
 import { until as within } from './support/wait.js'
 
 afterEach(endAll)
@@ -55,16 +56,6 @@ async function named(name: string, port = 0): Promise<Named> {
 function cut(asked: Frame, on: FrameSocket): void {
   if (asked.path === '/cut') on.socket.destroy()
   else on.answer(asked)
-}
-
-/** A port on which nobody listens. */
-async function freePort(): Promise<number> {
-  const server = net.createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as net.AddressInfo
-  server.close()
-  await once(server, 'close')
-  return port
 }
 
 function balance(options: IipBalancerOptions): IipBalancer {

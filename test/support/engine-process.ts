@@ -3,11 +3,10 @@
  * can be killed, started again on the same port, stopped and continued. Whoever starts one ends it with `close`.
  */
 import { spawn } from 'node:child_process'
-import { once } from 'node:events'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
-import net from 'node:net'
 import path from 'node:path'
 import { Child } from './child.js'
+import { freePort } from './free-port.js'
 import { until } from './wait.js'
 
 /** A free port may be taken by somebody else before the program has it. */
@@ -94,13 +93,4 @@ async function run(program: EngineProgram, port: number): Promise<Child> {
   await until(`${program.file} is ready`, () => hasSaid() || child.exited, 20_000)
   if (child.exited) throw new Error(`${program.file} has ended: ${child.stdout}${child.stderr}`)
   return child
-}
-
-async function freePort(): Promise<number> {
-  const server = net.createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as net.AddressInfo
-  server.close()
-  await once(server, 'close')
-  return port
 }

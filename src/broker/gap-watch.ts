@@ -3,26 +3,22 @@
  * known, and no hole. It remembers so many publishers at most, those that were last seen. The server's thread only.
  */
 import type { PublisherId } from './frame.js'
+import { RecentNumbers } from './recent-numbers.js'
 
 const MAX_PUBLISHERS = 1024
 
 export class GapWatch {
-  readonly #last = new Map<PublisherId, number>()
-  readonly #max: number
+  readonly #last: RecentNumbers
 
   constructor(max: number = MAX_PUBLISHERS) {
-    this.#max = max
+    this.#last = new RecentNumbers(max)
   }
 
   /** How many of `publisher` are missing before `sequence`. One that is not above the last begins anew. */
   see(publisher: PublisherId, sequence: number): number {
     const last = this.#last.get(publisher)
-    this.#last.delete(publisher)
     this.#last.set(publisher, sequence)
-    if (last === undefined) {
-      if (this.#last.size > this.#max) this.#last.delete(this.#last.keys().next().value as string)
-      return 0
-    }
+    if (last === undefined) return 0
     return sequence > last ? sequence - last - 1 : sequence - 1
   }
 }

@@ -15,7 +15,7 @@ import type { Logger } from '../log.js'
 import { LogLimit } from '../log-limit.js'
 import { NOTHING_SENT } from '../loop/broadcast-result.js'
 import type { Publication, PublisherConnection } from '../loop/publication.js'
-import { type CaughtUp, NOT_CAUGHT_UP, type RemoteTopics } from '../loop/remote-topics.js'
+import { type CaughtUp, hasHistory, NOT_CAUGHT_UP, type RemoteTopics } from '../loop/remote-topics.js'
 import type { Relay } from '../loop/topics.js'
 import type { BroadcastResult } from '../loop.js'
 import { decodeFrame, encodeFrame, type Frame } from './frame.js'
@@ -138,7 +138,7 @@ export class BrokerLink {
   }
 
   keeps(topic: string): boolean {
-    return this.historyPrefix !== undefined && topic.startsWith(this.historyPrefix)
+    return hasHistory(this.historyPrefix, topic)
   }
 
   /** A loop's first subscriber has come, or its last one has gone. */
@@ -151,12 +151,9 @@ export class BrokerLink {
   }
 
   /** To the subscribers of this process, which `deliver` brings it to, and to other machines; see {@link publish}. */
-  async spread(
-    publication: Publication,
-    deliver: (publication: Publication) => Promise<BroadcastResult>,
-  ): Promise<BroadcastResult> {
+  async spread(publication: Publication, deliver: () => Promise<BroadcastResult>): Promise<BroadcastResult> {
     if (this.keeps(publication.topic)) return this.publish(publication)
-    const [here] = await Promise.all([deliver(publication), this.publish(publication)])
+    const [here] = await Promise.all([deliver(), this.publish(publication)])
     return here
   }
 

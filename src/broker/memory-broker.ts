@@ -6,6 +6,7 @@ import { setImmediate as answered } from 'node:timers/promises'
 import type { Broker, BrokerHost, BrokerPosition, KeptMessage, KeptMessages } from '../broker.js'
 import { checkInteger, checkLimit } from '../check-integer.js'
 import { checkOptions, type OptionNames } from '../check-options.js'
+import { hasHistory } from '../loop/remote-topics.js'
 
 export interface MemoryExchangeOptions {
   /**
@@ -105,7 +106,7 @@ export class MemoryExchange {
   }
 
   #keep(topic: string, bytes: Uint8Array): BrokerPosition | undefined {
-    if (this.history === undefined || !topic.startsWith(this.history.prefix)) return undefined
+    if (this.history === undefined || !hasHistory(this.history.prefix, topic)) return undefined
     const log = this.#log(topic)
     log.offset++
     log.newestAt = performance.now()

@@ -1,8 +1,13 @@
 /**
- * What a loop asks of the broker of its server: an interface only. *`broker/broker-link.ts`* answers, in the server's
+ * What a loop asks of the broker of its server: what it has to know, and an interface. *`broker/broker-link.ts`* answers, in the server's
  * thread; with several loops the questions cross threads.
  */
 import type { BrokerPosition } from '../broker.js'
+
+/** Whether `topic` has history, where topics have that begin with `prefix`. */
+export function hasHistory(prefix: string | undefined, topic: string): boolean {
+  return prefix !== undefined && topic.startsWith(prefix)
+}
 
 export interface RemoteTopics {
   /** Topics that begin with it have history. */

@@ -18,7 +18,7 @@ import { checkTopicName } from '../topic-name.js'
 import { addResults, NOTHING_SENT } from './broadcast-result.js'
 import { Delivery } from './delivery.js'
 import type { Publication } from './publication.js'
-import { type CaughtUp, NOT_CAUGHT_UP, type RemoteTopics } from './remote-topics.js'
+import { type CaughtUp, hasHistory, NOT_CAUGHT_UP, type RemoteTopics } from './remote-topics.js'
 import type { Resumption } from './resumption.js'
 import type { LoopCounters } from './stats.js'
 import { Topic } from './topic.js'
@@ -93,8 +93,7 @@ export class Topics implements Subscriptions {
 
   /** Whether it is delivered in the order of its history alone. Not so what is no name, which is refused later. */
   #keeps(name: string): boolean {
-    const prefix = this.#remote?.historyPrefix
-    return prefix !== undefined && typeof name === 'string' && name.startsWith(prefix)
+    return typeof name === 'string' && hasHistory(this.#remote?.historyPrefix, name)
   }
 
   /** How many connections of this loop are subscribed to `name`. Throws `ERR_RINGLOOP_TOPIC`. */

@@ -16,7 +16,7 @@ import { NativePoller } from '../loop/poller/native-poller.js'
 import { NetPoller } from '../loop/poller/net-poller.js'
 import type { Endpoint, Poller, PollerSink } from '../loop/poller/poller.js'
 import type { Publication } from '../loop/publication.js'
-import { type CaughtUp, NOT_CAUGHT_UP } from '../loop/remote-topics.js'
+import { type CaughtUp, hasHistory, NOT_CAUGHT_UP } from '../loop/remote-topics.js'
 import { SharedStats } from '../loop/stats.js'
 import type { BroadcastResult } from '../loop.js'
 import { socketSettings } from '../options.js'
@@ -243,19 +243,14 @@ async function deliver({ id, publication }: PublishMessage, from: number | undef
 /** To the other loops, by one of two ways, and to other machines: what one way has is not to be overtaken on the other. */
 function relay(publication: Publication): Promise<BroadcastResult> {
   const { topic, out, options } = publication
-  if (isKept(topic)) return askServer(publication)
+  // All subscribers get it from the server, in the order of its history.
+  if (hasHistory(setup.broker?.historyPrefix, topic)) return askServer(publication)
   if (post === undefined || !isPostable(out) || unansweredOverServer > 0) {
     post?.flush()
     return relayOverServer(publication)
   }
   const posted = post.publish(topic, out, options.slow)
   return setup.broker === undefined ? posted : withBroker(posted, publication)
-}
-
-/** All subscribers get it from the server, in the order of its history. */
-function isKept(topic: string): boolean {
-  const prefix = setup.broker?.historyPrefix
-  return prefix !== undefined && topic.startsWith(prefix)
 }
 
 async function relayOverServer(publication: Publication): Promise<BroadcastResult> {

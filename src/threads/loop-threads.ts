@@ -134,8 +134,8 @@ export class LoopThreads implements ServerLoops, LinkedLoops {
   /** The loop that it comes `from` has done its part. */
   #publish(publication: Publication, from: LoopThread | undefined): Promise<BroadcastResult> {
     const { link } = this.#options
-    const deliver = (): Promise<BroadcastResult> =>
-      publication.isSpread === true ? Promise.resolve(NOTHING_SENT) : this.#deliver(publication, from)
+    if (link !== undefined && publication.isSpread === true) return link.publish(publication)
+    const deliver = (): Promise<BroadcastResult> => this.#deliver(publication, from)
     return link?.spread(publication, deliver) ?? deliver()
   }
 
